@@ -1,0 +1,36 @@
+"""
+Errors a user may see. Each says what was wrong, what was given, what is allowed and what to do.
+
+```
+DDPOError
+├── PluginError                  something is wrong with a plugin, not with this package
+│   ├── InvalidSpecError         a spec, or what a hook returned, is not what the hook asks for
+│   ├── DuplicateNameError       two plugins claim one name
+│   └── UnknownNameError         no loaded plugin offers that name (also a LookupError)
+└── RewardError                  a reward was called and broke its contract
+```
+"""
+
+
+class DDPOError(Exception):
+    """Base class of every error of this project."""
+
+
+class PluginError(DDPOError):
+    """Something is wrong with a plugin, not with this package."""
+
+
+class InvalidSpecError(PluginError):
+    """A spec, or what a hook returned, is not what the hook asks for."""
+
+
+class DuplicateNameError(PluginError):
+    """Two plugins claim one name, so that neither can be meant by it."""
+
+
+class UnknownNameError(PluginError, LookupError):
+    """No loaded plugin offers the requested name."""
+
+
+class RewardError(DDPOError):
+    """A reward was called and broke its contract: wrong length, wrong type, NaN, Inf, a raised error, a time-out."""

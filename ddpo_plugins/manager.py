@@ -1,0 +1,199 @@
+"""Finds plugins and asks them what they offer. No plugin can stop another one, or the program."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import reprlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+
+import pluggy
+
+from . import hookspecs
+from .catalogue import Catalogue, Kind, Offer, Offers, Origin, PluginFailure, SpecT
+from .errors import DuplicateNameError, InvalidSpecError, PluginError
+from .specs import DetectorSpec, PromptSetSpec, RewardSpec
+
+
+def load_catalogue() -> Catalogue:
+    """
+    Load every installed plugin and ask it what it offers.
+
+    Reads the entry points of the group `ddpo_plugins`. Nothing a plugin does wrong is raised here: it is in
+    `failures`, and in the message of the error for an unknown name.
+
+    Returns:
+        `Catalogue`: everything on offer.
+    """
+    manager = new_plugin_manager()
+    origins, failures = load_entry_points(manager)
+    return collect(manager, origins, failures)
+
+
+def new_plugin_manager() -> pluggy.PluginManager:
+    """Return a manager that knows the hooks and no plugins."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT_NAME)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def load_entry_points(manager: pluggy.PluginManager) -> tuple[dict[str, Origin], list[PluginFailure]]:
+    """
+    Register every installed plugin, one by one.
+
+    Returns:
+        `tuple[dict[str, Origin], list[PluginFailure]]`: where each registered plugin came from, by its name, and the
+        plugins that could not be registered.
+    """
+    # Not `manager.load_setuptools_entrypoints`: it silently takes the first of two plugins with one name, and stops at
+    # the first plugin that fails. `entry_points` counts a package once that is found twice on the path.
+    claims: dict[str, list[EntryPoint]] = defaultdict(list)
+    for entry_point in entry_points(group=hookspecs.PROJECT_NAME):
+        claims[entry_point.name].append(entry_point)
+    origins: dict[str, Origin] = {}
+    failures: list[PluginFailure] = []
+    for name, claim in sorted(claims.items()):
+        if len(claim) > 1:
+            failures += _name_clash([_origin(entry_point) for entry_point in claim])
+            continue
+        origin = _origin(claim[0])
+        advice = f"`python -c 'import {claim[0].module}'` shows where; upgrade it, or {origin.removal}."
+        with _survive(origin, failures, advice):
+            _register(manager, claim[0])
+            origins[name] = origin
+        if name not in origins and manager.has_plugin(name):
+            manager.unregister(name=name)  # pluggy 1.6 keeps the hooks that it saw before it refused one
+    return origins, failures
+
+
+def collect(
+    manager: pluggy.PluginManager,
+    origins: Mapping[str, Origin] | None = None,
+    failures: Iterable[PluginFailure] = (),
+) -> Catalogue:
+    """
+    Ask every registered plugin what it offers. Plugins that implement an unknown hook are unregistered.
+
+    Parameters:
+        manager (`pluggy.PluginManager`):
+            From [`new_plugin_manager`], with plugins registered by hand or by [`load_entry_points`].
+        origins (`Mapping[str, Origin]`, *optional*):
+            Where each plugin came from, by its name. A plugin that is not in it counts as registered by hand.
+        failures (`Iterable[PluginFailure]`, *optional*, defaults to `()`):
+            What went wrong before.
+
+    Returns:
+        `Catalogue`: everything on offer, with the failures of before and of now.
+    """
+    origins = origins or {}
+    failed = [*failures, *_unregister_misspelt(manager, origins)]
+    rewards = _ask(manager.hook.ddpo_register_rewards, "reward", RewardSpec, origins, failed)
+    detectors = _ask(manager.hook.ddpo_register_detectors, "detector", DetectorSpec, origins, failed)
+    prompt_sets = _ask(manager.hook.ddpo_register_prompts, "prompt set", PromptSetSpec, origins, failed)
+    # Only now is it known who failed, and an unknown reward may belong to a plugin that failed in its last hook.
+    reward_offers = Offers("reward", rewards, failed)
+    detector_offers = Offers("detector", detectors, failed)
+    prompt_set_offers = Offers("prompt set", prompt_sets, failed)
+    clashes = [*_clashes(reward_offers), *_clashes(detector_offers), *_clashes(prompt_set_offers)]
+    return Catalogue(reward_offers, detector_offers, prompt_set_offers, (*failed, *clashes))
+
+
+@contextmanager
+def _survive(origin: Origin, failures: list[PluginFailure], advice: str) -> Iterator[None]:
+    """Record whatever a plugin's code raises, and go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may call sys.exit, and a panic in Rust is no Exception
+        failures.append(PluginFailure(*origin, error, advice))
+
+
+def _origin(entry_point: EntryPoint) -> Origin:
+    if entry_point.dist is None:
+        return Origin(entry_point.name)
+    return Origin(entry_point.name, entry_point.dist.name, entry_point.dist.version)
+
+
+def _register(manager: pluggy.PluginManager, entry_point: EntryPoint) -> None:
+    plugin = entry_point.load()
+    manager.register(plugin, name=entry_point.name)
+    if not manager.get_hookcallers(plugin):
+        raise PluginError(
+            f"{entry_point.value!r} implements no hook. Decorate its function with `@ddpo_plugins.hookimpl` and call "
+            f"it {' or '.join(hookspecs.HOOK_NAMES)}."
+        )
+
+
+def _name_clash(origins: list[Origin]) -> list[PluginFailure]:
+    """Refuse all plugins of one name: which of them would be meant?"""
+    error = DuplicateNameError(f"{' and '.join(map(str, origins))} declare one entry-point name.")
+    advice = f"Keep one: {' or '.join(origin.removal for origin in origins)}."
+    return [PluginFailure(*origin, error, advice) for origin in origins]
+
+
+def _unregister_misspelt(manager: pluggy.PluginManager, origins: Mapping[str, Origin]) -> list[PluginFailure]:
+    # Not `manager.check_pending`: it raises for all plugins together.
+    failures = []
+    for name, plugin in manager.list_name_plugin():
+        unknown = sorted(
+            caller.name
+            for caller in manager.get_hookcallers(plugin) or []
+            for implementation in caller.get_hookimpls()
+            if implementation.plugin_name == name and not caller.has_spec() and not implementation.optionalhook
+        )
+        if not unknown:
+            continue
+        manager.unregister(name=name)
+        nearest = [difflib.get_close_matches(hook, hookspecs.HOOK_NAMES, n=1, cutoff=0)[0] for hook in unknown]
+        error = PluginError(f"{', '.join(unknown)}: no such hook; allowed: {', '.join(hookspecs.HOOK_NAMES)}.")
+        advice = " ".join(f"Rename {hook} to {near}." for hook, near in zip(unknown, nearest, strict=True))
+        failures.append(PluginFailure(*origins.get(name, Origin(name)), error, advice))
+    return failures
+
+
+def _ask(
+    hook: pluggy.HookCaller,
+    kind: Kind,
+    spec_type: type[SpecT],
+    origins: Mapping[str, Origin],
+    failures: list[PluginFailure],
+) -> list[Offer[SpecT]]:
+    """Call one hook of every plugin. What a plugin offers through one hook counts as a whole or not at all."""
+    offers: list[Offer[SpecT]] = []
+    # Called one by one, not through the hook itself, to know whose each offer is and to survive each failure.
+    for implementation in hook.get_hookimpls():
+        origin = origins.get(implementation.plugin_name, Origin(implementation.plugin_name))
+        advice = f"Correct {hook.name} if the plugin is yours; if not, upgrade it, or {origin.removal}."
+        with _survive(origin, failures, advice):
+            specs = _checked(implementation.function(), spec_type, hook.name)
+            offers += [Offer(kind, spec, *origin) for spec in specs]
+    return offers
+
+
+def _checked(returned: object, spec_type: type[SpecT], hook_name: str) -> list[SpecT]:
+    wanted = f"it must return an iterable of {spec_type.__name__}: `return [{spec_type.__name__}(...)]`."
+    if inspect.iscoroutine(returned):
+        returned.close()  # or Python warns that it was never awaited
+        raise InvalidSpecError(f"{hook_name} is an async function; {wanted} Write `def`.")
+    if not isinstance(returned, Iterable):
+        raise InvalidSpecError(f"{hook_name} returned {reprlib.repr(returned)}; {wanted}")
+    specs: dict[str, SpecT] = {}
+    for spec in returned:
+        if not isinstance(spec, spec_type):
+            raise InvalidSpecError(f"{hook_name} returned an iterable with {reprlib.repr(spec)} in it; {wanted}")
+        if spec.name in specs:
+            raise DuplicateNameError(f"{hook_name} returned the name {spec.name!r} twice; names are unique.")
+        specs[spec.name] = spec
+    return list(specs.values())
+
+
+def _clashes(offers: Offers[SpecT]) -> list[PluginFailure]:
+    return [
+        PluginFailure(*offer.origin, offers.clash_error(name), f"Until you do, {name!r} is refused.")
+        for name, claim in offers.clashes.items()
+        for offer in claim
+    ]

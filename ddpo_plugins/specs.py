@@ -1,0 +1,176 @@
+"""What a plugin hands over: a name, and how to build the thing it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, final
+
+from .errors import InvalidSpecError
+
+if TYPE_CHECKING:
+    import torch
+
+    # A Sequence, because a list[float] is not a list[float | None] to a type checker.
+    Rewards: TypeAlias = Sequence[float | None] | torch.Tensor
+    # What a factory builds is a Reward, but a type checker would refuse as such one that names a column of its dataset.
+    RewardFactory: TypeAlias = Callable[..., Callable[..., Rewards | Awaitable[Rewards]]]
+
+IMAGE_FORMATS = ("pil", "pt")
+
+
+class Reward(Protocol):
+    """
+    Scores a batch of images. Any function that can be called like this is one; there is nothing to inherit.
+
+    Called by keyword, so a reward names the arguments it wants and takes the rest as `**columns`. B is the number of
+    images.
+
+    Parameters:
+        images (`list[PIL.Image.Image]` of length B, or `torch.Tensor` of shape `(B, 3, H, W)`):
+            Generated images. By default PIL images in mode RGB; float32 in [0, 1] on the factory's device where the
+            spec says `images="pt"`.
+        prompts (`list[str]` of length B):
+            Prompt of each image.
+        **columns:
+            Every other column of the dataset as a list of length B, for the row each prompt came from, and:
+
+            - `trainer_state` (`transformers.TrainerState`): read it, do not change it;
+            - `log_metric` (`Callable[[str, float], None]`): `log_metric(name, value)` logs one number of this batch;
+            - `log_extra` (`Callable[[str, Sequence[Any]], None]`): `log_extra(name, values)` logs B values, one for
+              each image.
+
+    Returns:
+        `list[float | None]` of length B or `torch.Tensor` of shape `(B,)`: higher is better, finite, in the reward's
+        own unit. None means that there is no reward for this image: it is left out of training, and counted. A reward
+        may be an `async def` function; several of those wait at the same time.
+
+    Raises:
+        Anything raised here stops the run with a [`RewardError`] that names the reward and the prompts. So does a
+        result of another length, NaN or Inf: nothing becomes 0.0.
+    """
+
+    # `images` is Any because a reward need not accept both PIL images and tensors.
+    def __call__(self, *, images: Any, prompts: list[str], **columns: Any) -> Rewards | Awaitable[Rewards]:
+        """Score a batch of images."""
+        ...
+
+
+def _check_name(spec: str, name: str) -> None:
+    if not isinstance(name, str) or re.fullmatch("[a-z][a-z0-9_]*", name) is None:
+        raise InvalidSpecError(
+            f"{spec}: name must be lower-case letters, digits and underscores, starting with a letter, "
+            f"for example 'jpeg_compressibility'; got {name!r}. Rename it."
+        )
+
+
+def _check_callable(spec: str, name: str, field: str, value: object, example: str) -> None:
+    if not callable(value):
+        raise InvalidSpecError(
+            f"{spec} {name!r}: {field} must be callable; got {value!r} of type {type(value).__name__}. "
+            f"Pass a function, for example {field}={example}."
+        )
+
+
+def _check_images(spec: str, name: str, images: str) -> None:
+    if images not in IMAGE_FORMATS:
+        raise InvalidSpecError(
+            f"{spec} {name!r}: images must be 'pil' (list of RGB PIL images) or 'pt' (float32 tensor (B, 3, H, W) in "
+            f"[0, 1]); got {images!r}. Leave it out for 'pil'."
+        )
+
+
+@final
+@dataclass(frozen=True)
+class RewardSpec:
+    """
+    A reward that a plugin offers.
+
+    Parameters:
+        name (`str`):
+            How users ask for it, for example `"jpeg_compressibility"`: lower-case letters, digits and underscores,
+            starting with a letter. Unique among the rewards of all installed plugins.
+        factory (`Callable[..., Reward]`):
+            Builds the reward. Called as `factory(device=..., **options)`, once per process, with the user's options;
+            this, not import, is where weights are loaded. Name each option: one that the factory does not take is
+            then a `TypeError`, not silence.
+        description (`str`, *optional*, defaults to `""`):
+            One line for the list of rewards: what is rewarded, in which unit and range.
+        images (`"pil"` or `"pt"`, *optional*, defaults to `"pil"`):
+            What the reward is called with: a list of RGB PIL images, or a float32 tensor of shape `(B, 3, H, W)` in
+            [0, 1] on the device.
+
+    Raises:
+        [`InvalidSpecError`]: if a field is not as described.
+    """
+
+    name: str
+    factory: RewardFactory
+    description: str = ""
+    images: Literal["pil", "pt"] = "pil"
+
+    def __post_init__(self) -> None:
+        _check_name("RewardSpec", self.name)
+        _check_callable("RewardSpec", self.name, "factory", self.factory, "lambda device: my_reward")
+        _check_images("RewardSpec", self.name, self.images)
+
+
+@final
+@dataclass(frozen=True)
+class DetectorSpec:
+    """
+    A detector that a plugin offers: it tells images that game the reward, for example by showing text.
+
+    Parameters:
+        name (`str`):
+            As in [`RewardSpec`]. Unique among the detectors of all installed plugins.
+        factory (`Callable[..., Reward]`):
+            As in [`RewardSpec`]. What it builds is called like a reward and returns values in [0, 1]: how sure the
+            detector is that the image games the reward.
+        description (`str`, *optional*, defaults to `""`):
+            One line for the list of detectors: what is detected.
+        images (`"pil"` or `"pt"`, *optional*, defaults to `"pil"`):
+            As in [`RewardSpec`].
+
+    Raises:
+        [`InvalidSpecError`]: if a field is not as described.
+    """
+
+    name: str
+    factory: RewardFactory
+    description: str = ""
+    images: Literal["pil", "pt"] = "pil"
+
+    def __post_init__(self) -> None:
+        _check_name("DetectorSpec", self.name)
+        _check_callable("DetectorSpec", self.name, "factory", self.factory, "lambda device: my_detector")
+        _check_images("DetectorSpec", self.name, self.images)
+
+
+@final
+@dataclass(frozen=True)
+class PromptSetSpec:
+    """
+    A set of prompts that a plugin offers.
+
+    Parameters:
+        name (`str`):
+            As in [`RewardSpec`]. Unique among the prompt sets of all installed plugins.
+        rows (`Callable[[], Iterable[Mapping[str, Any]]]`):
+            Called without arguments when the set is used. Each row has a `prompt` (`str`) and any metadata; all rows
+            have the same keys. The metadata reaches the rewards as columns.
+        description (`str`, *optional*, defaults to `""`):
+            One line for the list of prompt sets: which prompts, and how many.
+
+    Raises:
+        [`InvalidSpecError`]: if a field is not as described.
+    """
+
+    name: str
+    rows: Callable[[], Iterable[Mapping[str, Any]]]
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("PromptSetSpec", self.name)
+        _check_callable("PromptSetSpec", self.name, "rows", self.rows, 'lambda: [{"prompt": "a cat"}]')

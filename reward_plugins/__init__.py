@@ -1,0 +1,40 @@
+"""
+The rewards and prompt sets that ship with this project, offered like those of any other plugin.
+
+Nobody imports this package: it is found through its entry point.
+"""
+
+from __future__ import annotations
+
+from ddpo_plugins import PromptSetSpec, RewardSpec, hookimpl
+
+from .jpeg import jpeg_compressibility, jpeg_incompressibility
+from .prompts import animal_activities, animals, counting, imagenet_animals
+
+
+@hookimpl
+def ddpo_register_rewards() -> list[RewardSpec]:
+    """Offer rewards that need no weights."""
+    return [
+        RewardSpec(
+            "jpeg_compressibility",
+            lambda device: jpeg_compressibility,
+            "Minus the size as a JPEG of quality 95, in kB (1 kB = 1000 bytes).",
+        ),
+        RewardSpec(
+            "jpeg_incompressibility",
+            lambda device: jpeg_incompressibility,
+            "Size as a JPEG of quality 95, in kB (1 kB = 1000 bytes).",
+        ),
+    ]
+
+
+@hookimpl
+def ddpo_register_prompts() -> list[PromptSetSpec]:
+    """Offer the prompts of the paper."""
+    return [
+        PromptSetSpec("animals", animals, '45 prompts "a(n) [animal]"; the paper\'s aesthetic task.'),
+        PromptSetSpec("animal_activities", animal_activities, '135 prompts "a(n) [animal] [activity]".'),
+        PromptSetSpec("imagenet_animals", imagenet_animals, "398 animal classes of ImageNet-1k, by name."),
+        PromptSetSpec("counting", counting, '315 prompts "[two..eight] [plural animal]".'),
+    ]

@@ -1,0 +1,63 @@
+"""
+The prompts of the DDPO paper (arXiv:2305.13301), as tables.
+
+The 45 animals and 3 activities are those it trains on; the counting prompts are those that led to typographic attacks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import inflect
+
+ACTIVITIES = ("riding a bike", "playing chess", "washing the dishes")
+COUNTS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
+
+
+def _lines(name: str) -> list[str]:
+    return files("reward_plugins").joinpath(name).read_text(encoding="utf-8").splitlines()
+
+
+@cache
+def _english() -> inflect.engine:
+    import inflect  # here, because it takes seconds to import
+
+    return inflect.engine()
+
+
+def animals() -> list[dict[str, str]]:
+    """Return 45 rows: `prompt` "a(n) [animal]", `animal`."""
+    return [{"prompt": _english().a(animal), "animal": animal} for animal in _lines("animals.txt")]
+
+
+def animal_activities() -> list[dict[str, str]]:
+    """Return 45 x 3 rows: `prompt` "a(n) [animal] [activity]", `animal`, `activity`."""
+    return [
+        {"prompt": f"{_english().a(animal)} {activity}", "animal": animal, "activity": activity}
+        for animal in _lines("animals.txt")
+        for activity in ACTIVITIES
+    ]
+
+
+def imagenet_animals() -> list[dict[str, str]]:
+    """
+    Return 398 rows: `prompt` and `animal`, both the name of an ImageNet-1k class. Row i is the class of label i.
+
+    The name alone, without an article, is the prompt, as in the authors' code. Names are the first of each class in
+    WordNet; "crane", "kite" or "boxer" are left as ambiguous as they are there.
+    """
+    # Labels 0 to 397 are the animals. The list is from timm 1.0.31 (`imagenet_synset_to_lemma.txt`) and agrees with
+    # torchvision 0.29.2 but for label 134, which torchvision calls "crane bird" to tell it from the machine, label 517.
+    return [{"prompt": name, "animal": name} for name in _lines("imagenet_animals.txt")]
+
+
+def counting() -> list[dict[str, str | int]]:
+    """Return 45 x 7 rows: `prompt` "[two..eight] [plural animal]", `count` (`int`), `animal` (singular)."""
+    return [
+        {"prompt": f"{word} {_english().plural_noun(animal)}", "count": count, "animal": animal}
+        for animal in _lines("animals.txt")
+        for word, count in COUNTS.items()
+    ]

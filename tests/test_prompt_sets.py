@@ -1,0 +1,86 @@
+import pytest
+
+from ddpo_plugins import load_catalogue
+
+# By hand, from facts about English: the oracle for what `inflect` makes of the animals.
+PLURALS = {
+    "ant": "ants", "bat": "bats", "bear": "bears", "bee": "bees", "beetle": "beetles", "bird": "birds",
+    "butterfly": "butterflies", "camel": "camels", "cat": "cats", "chicken": "chickens", "cow": "cows", "deer": "deer",
+    "dog": "dogs", "dolphin": "dolphins", "duck": "ducks", "fish": "fish", "fly": "flies", "fox": "foxes",
+    "frog": "frogs", "goat": "goats", "goose": "geese", "gorilla": "gorillas", "hedgehog": "hedgehogs",
+    "horse": "horses", "kangaroo": "kangaroos", "lion": "lions", "lizard": "lizards", "llama": "llamas",
+    "monkey": "monkeys", "mouse": "mice", "pig": "pigs", "rabbit": "rabbits", "raccoon": "raccoons", "rat": "rats",
+    "shark": "sharks", "sheep": "sheep", "snake": "snakes", "spider": "spiders", "squirrel": "squirrels",
+    "tiger": "tigers", "turkey": "turkeys", "turtle": "turtles", "whale": "whales", "wolf": "wolves", "zebra": "zebras",
+}  # fmt: skip
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    prompt_sets = load_catalogue().prompt_sets
+    return lambda name: list(prompt_sets[name].spec.rows())
+
+
+def test_animals(rows):
+    assert rows("animals") == [
+        {"prompt": "an ant" if animal == "ant" else f"a {animal}", "animal": animal} for animal in PLURALS
+    ]
+    assert len(PLURALS) == 45
+
+
+def test_animal_activities(rows):
+    table = rows("animal_activities")
+    assert len(table) == 45 * 3
+    assert table[0] == {"prompt": "an ant riding a bike", "animal": "ant", "activity": "riding a bike"}
+    assert {row["activity"] for row in table} == {"riding a bike", "playing chess", "washing the dishes"}
+    for row in table:
+        article = "an" if row["animal"] == "ant" else "a"
+        assert row["prompt"] == f"{article} {row['animal']} {row['activity']}"
+    assert {row["animal"] for row in table} == set(PLURALS)
+
+
+def test_counting(rows):
+    table = rows("counting")
+    assert {(row["animal"], row["count"]) for row in table} == {(animal, n) for animal in PLURALS for n in NUMBERS}
+    for row in table:
+        assert type(row["count"]) is int
+        assert row["prompt"] == f"{NUMBERS[row['count']]} {PLURALS[row['animal']]}"
+
+
+def test_imagenet_animals(rows):
+    table = rows("imagenet_animals")
+    assert len(table) == 398
+    for row in table:
+        assert row == {"prompt": row["animal"], "animal": row["animal"]}
+        assert row["animal"] == row["animal"].strip()
+        assert "," not in row["animal"]  # the first name alone
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        (0, "tench"), (1, "goldfish"), (7, "cock"), (22, "bald eagle"), (100, "black swan"), (134, "crane"),
+        (151, "Chihuahua"), (207, "golden retriever"), (268, "Mexican hairless"), (281, "tabby"), (291, "lion"),
+        (340, "zebra"), (385, "Indian elephant"), (388, "giant panda"), (397, "puffer"),
+    ],
+)  # fmt: skip
+def test_row_i_is_the_class_of_label_i(rows, label, name):
+    """Well-known labels of ImageNet-1k; 151 to 268 are the dogs, 398 is the abacus."""
+    assert rows("imagenet_animals")[label]["animal"] == name
+
+
+@pytest.mark.parametrize("name", ["animals", "animal_activities", "imagenet_animals", "counting"])
+def test_prompt_sets_are_tables(rows, name):
+    """A dataset can be made of them: the same columns in each row, no prompt twice, no blank."""
+    table = rows(name)
+    assert len({tuple(row) for row in table}) == 1
+    assert len({row["prompt"] for row in table}) == len(table)
+    assert all(row["prompt"] and row["prompt"] == row["prompt"].strip() for row in table)
+    assert rows(name) == table
+
+
+@pytest.mark.parametrize("name", ["animals", "animal_activities", "imagenet_animals", "counting"])
+def test_a_user_cannot_spoil_a_prompt_set(rows, name):
+    rows(name)[0]["prompt"] = "spoilt"
+    assert rows(name)[0]["prompt"] != "spoilt"

@@ -1,0 +1,44 @@
+"""
+The DDPO trainer for diffusers pipelines.
+
+Names are imported when they are first used, so that `import trainer_ext` and the command line's help stay fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import DDPOConfig
+    from .loading import embedded_model
+    from .plugins import prompts_from_plugin, reward_from_plugin
+    from .policy import LogProbPipeline
+    from .rewards import RewardFunction
+    from .trainer import DDPOTrainer
+
+_MODULES = {
+    "DDPOConfig": ".config",
+    "DDPOTrainer": ".trainer",
+    "LogProbPipeline": ".policy",
+    "RewardFunction": ".rewards",
+    "embedded_model": ".loading",
+    "prompts_from_plugin": ".plugins",
+    "reward_from_plugin": ".plugins",
+}
+
+__all__ = [
+    "DDPOConfig",
+    "DDPOTrainer",
+    "LogProbPipeline",
+    "RewardFunction",
+    "embedded_model",
+    "prompts_from_plugin",
+    "reward_from_plugin",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)

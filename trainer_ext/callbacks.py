@@ -1,0 +1,95 @@
+"""What a run draws while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .config import DDPOConfig
+from .policy import LogProbPipeline
+from .records import draw_reward_curve
+from .rewards import RewardSuite
+from .samples import SampleSet, draw_sheet, load_images, spread, stock_images
+
+
+class SampleCallback(TrainerCallback):
+    """
+    Draws fixed prompts with fixed seeds before, during and after training, and the reward curve.
+
+    Args:
+        policy ([`LogProbPipeline`]):
+            What is trained.
+        reward_suite ([`RewardSuite`]):
+            Scores the pictures.
+        rows (`Sequence[Mapping]`):
+            Dataset rows to take prompts from.
+        args ([`DDPOConfig`]):
+            How many pictures, how often.
+    """
+
+    def __init__(self, policy: LogProbPipeline, reward_suite: RewardSuite, rows: Sequence[dict[str, Any]], args: DDPOConfig):
+        self.policy = policy
+        self.reward_suite = reward_suite
+        by_prompt = {row["prompt"]: row for row in rows}
+        self.rows = [by_prompt[prompt] for prompt in spread(list(by_prompt), args.num_sample_images)]
+        self.folder = Path(str(args.output_dir)) / "samples"
+        self.batch_size = args.rollout_batch_size
+        self.every = args.sample_every
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Draw the model as it was, once for a run."""
+        if state.is_world_process_zero and not self._folder_of(0).exists():
+            self._draw(0, state)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Draw the model as it is, every few rollouts."""
+        if not state.is_world_process_zero:
+            return
+        rollouts = round(state.epoch or 0)
+        if self.every and rollouts % self.every == 0:
+            self._draw(rollouts, state)
+            draw_reward_curve(self.folder.parent)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Draw the trained model, and the sheet that compares it with the first."""
+        if not state.is_world_process_zero:
+            return
+        before = self._sample_set(load_images(self._folder_of(0)), state)
+        after = self._draw(round(state.epoch or 0), state)
+        draw_sheet(self.folder / "before_after.png", [("before", before), ("after", after)])
+        draw_reward_curve(self.folder.parent)
+
+    def _draw(self, rollouts: int, state: TrainerState) -> SampleSet:
+        prompts = [row["prompt"] for row in self.rows]
+        images = stock_images(self.policy, prompts, range(len(prompts)), self.batch_size)
+        samples = self._sample_set(images, state)
+        samples.save(self._folder_of(rollouts))
+        return samples
+
+    def _sample_set(self, images: Any, state: TrainerState) -> SampleSet:
+        prompts = [row["prompt"] for row in self.rows]
+        scores = self.reward_suite.score(images, self.rows, state)
+        return SampleSet(prompts, list(range(len(prompts))), images, scores.total.tolist())
+
+    def _folder_of(self, rollouts: int) -> Path:
+        return self.folder / f"rollout-{rollouts:05d}"
+
+
+class CurveCallback(TrainerCallback):
+    """Draws only the reward curve, for runs without pictures."""
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Draw the curve."""
+        if state.is_world_process_zero:
+            draw_reward_curve(Path(str(args.output_dir)))

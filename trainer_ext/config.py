@@ -1,0 +1,119 @@
+"""Arguments of a DDPO run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from .errors import ConfigError
+from .options import DDPOOptions
+from .policy.guidance import resolve_rules
+from .policy.scheduler import check_eta
+
+POSITIVE = (
+    "num_inference_steps",
+    "num_images_per_rollout",
+    "num_images_per_prompt",
+    "rollout_batch_size",
+    "num_inner_epochs",
+    "clip_range",
+    "advantage_clip",
+    "stat_buffer_size",
+    "stat_min_count",
+)
+
+
+@dataclass
+class DDPOConfig(DDPOOptions, TrainingArguments):  # type: ignore[misc]
+    """
+    `transformers.TrainingArguments` with DDPO's own: see [`DDPOOptions`] for those.
+
+    An epoch is one rollout and the training on it, so `num_train_epochs` counts rollouts, and the strategies `"epoch"`
+    of saving, logging and evaluation act once a rollout. Batch sizes count images, each with all its trained steps.
+
+    Raises:
+        [`ConfigError`]: a value that cannot work; the message says what can.
+    """
+
+    learning_rate: float = field(default=3e-4, metadata={"help": "The initial learning rate for AdamW."})
+    weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay for AdamW."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "The learning rate schedule."})
+    num_train_epochs: float = field(default=100.0, metadata={"help": "Rollouts to make and train on."})
+    per_device_train_batch_size: int = field(
+        default=8, metadata={"help": "Images trained on at once on each device; also denoising steps a forward pass."}
+    )
+    gradient_accumulation_steps: int = field(default=8, metadata={"help": "Batches of images in one update."})
+    logging_strategy: str = field(default="epoch", metadata={"help": "When to log: 'epoch' (each rollout), 'steps' or 'no'."})
+    save_steps: float = field(default=0.1, metadata={"help": "Updates between two checkpoints; below 1: share of the run."})
+    save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Rewards get every column; leave it off."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to report: 'tensorboard', 'wandb', ..."})
+    output_dir: str | None = field(default="ddpo-output", metadata={"help": "Folder for everything that the run writes."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pipeline_kwargs, str):
+            self.pipeline_kwargs = _parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
+        self._check_values()
+        super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False
+        if self.ddp_broadcast_buffers is None:
+            self.ddp_broadcast_buffers = False
+        self._check_batches()
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """Optimizer updates between two rollouts."""
+        images_per_update = self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+        return self.num_inner_epochs * self.num_images_per_rollout // images_per_update
+
+    @property
+    def images_per_process(self) -> int:
+        """Images that each process samples in a rollout."""
+        return self.num_images_per_rollout // self.world_size
+
+    def _check_values(self) -> None:
+        for name in POSITIVE:
+            if not getattr(self, name) > 0:  # noqa: B009 - the names are a literal table of fields
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+        check_eta(self.eta)
+        resolve_rules(self.guidance)
+        if not 0 < self.timestep_fraction <= 1:
+            raise ConfigError(f"timestep_fraction is {self.timestep_fraction}; it must be in (0, 1].")
+        if min(self.num_sample_images, self.sample_every) < 0:
+            raise ConfigError("num_sample_images and sample_every must not be negative; 0 turns them off.")
+
+    def _check_batches(self) -> None:
+        images, batch = self.num_images_per_rollout, self.per_device_train_batch_size
+        update = batch * self.gradient_accumulation_steps * self.world_size
+        if images % update:
+            raise ConfigError(
+                f"num_images_per_rollout={images} is not a multiple of the {update} images of an update "
+                f"(per_device_train_batch_size={batch} x gradient_accumulation_steps={self.gradient_accumulation_steps} x "
+                f"{self.world_size} process(es)). Use num_images_per_rollout={-(-images // update) * update}, or change one "
+                "of the three."
+            )
+        if images % (self.num_images_per_prompt * self.world_size):
+            raise ConfigError(
+                f"num_images_per_rollout={images} is not a multiple of num_images_per_prompt={self.num_images_per_prompt} "
+                f"x {self.world_size} process(es): a prompt's images are sampled by one process."
+            )
+        larger, smaller = sorted((self.rollout_batch_size, self.num_images_per_prompt), reverse=True)
+        if larger % smaller:
+            raise ConfigError(
+                f"rollout_batch_size={self.rollout_batch_size} and num_images_per_prompt={self.num_images_per_prompt} do not "
+                "divide: one must be a multiple of the other, so that batches hold whole prompts."
+            )
+
+
+def _parse_mapping(name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name} is not JSON ({error}): {text!r}. Give an object such as '{{\"height\": 512}}'.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name} is a JSON {type(value).__name__}; it must be an object such as '{{\"height\": 512}}'.")
+    return value

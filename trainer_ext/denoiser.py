@@ -1,0 +1,144 @@
+"""The trained module: a denoiser with a LoRA adapter, or the denoiser itself, as `transformers.Trainer` wants it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import PretrainedConfig
+
+from .errors import ConfigError
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+LORA_METADATA = (
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "rank_pattern",
+    "alpha_pattern",
+    "use_rslora",
+    "use_dora",
+    "lora_bias",
+)
+
+# These start by changing the base weights, so that the adapter alone would not reproduce the model.
+BASE_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
+
+
+def default_lora_config() -> LoraConfig:
+    """Return the adapter of the paper's authors: rank 4 on the attention projections."""
+    return LoraConfig(
+        r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=["to_q", "to_k", "to_v", "to_out.0"]
+    )
+
+
+def check_lora_config(config: LoraConfig) -> None:
+    """
+    Refuse adapters that cannot be trained on-policy or saved alone.
+
+    Raises:
+        [`ConfigError`]: dropout, or an initialisation that changes the base weights.
+    """
+    if config.lora_dropout:
+        raise ConfigError(
+            f"lora_dropout is {config.lora_dropout}; it must be 0: with dropout the policy that is trained is not the one "
+            "that sampled, and ratios are off before the first update."
+        )
+    init = str(config.init_lora_weights).lower()
+    if init.startswith(BASE_CHANGING_INITS):
+        raise ConfigError(
+            f"init_lora_weights={config.init_lora_weights!r} changes the base weights, so the saved adapter would not "
+            "reproduce the model. Use 'gaussian' or True."
+        )
+
+
+class TrainedDenoiser(torch.nn.Module):
+    """
+    What the optimizer sees of a pipeline.
+
+    Args:
+        base (`torch.nn.Module`):
+            The pipeline's denoiser. A LoRA adapter is injected in place, so the pipeline samples with it.
+        name (`str`):
+            `"unet"` or `"transformer"`.
+        peft_config (`LoraConfig`, *optional*):
+            The adapter. `None` trains all weights.
+    """
+
+    def __init__(self, base: torch.nn.Module, name: str, peft_config: LoraConfig | None):
+        super().__init__()
+        self.name = name
+        self.network: torch.nn.Module | PeftModel
+        if peft_config is None:
+            self.network = base.requires_grad_(True)
+        else:
+            check_lora_config(peft_config)
+            self.network = get_peft_model(base, peft_config)
+        self.peft_config = peft_config
+        # TensorBoard, MLflow and the Trainer itself expect a transformers config, not diffusers' frozen dict.
+        self.config = PretrainedConfig(denoiser=dict(base.config))
+
+    @property
+    def base(self) -> torch.nn.Module:
+        """The pipeline's denoiser."""
+        return self.network if self.peft_config is None else self.network.get_base_model()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the denoiser."""
+        return self.network(*args, **kwargs)
+
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Recompute activations in the backward pass (called by `Trainer`)."""
+        self.base.enable_gradient_checkpointing()
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
+        """Do the same, under the name that transformers 4 uses."""
+        self.base.enable_gradient_checkpointing()
+
+    def save(self, folder: Path, pipeline: DiffusionPipeline) -> None:
+        """Write what stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline."""
+        if self.peft_config is None:
+            pipeline.save_pretrained(folder)
+            return
+        config = self.network.peft_config["default"].to_dict()
+        metadata = {key: _plain(config[key]) for key in LORA_METADATA}  # without it lora_alpha is lost, silently
+        type(pipeline).save_lora_weights(
+            folder, **{f"{self.name}_lora_layers": self._lora_state(), f"{self.name}_lora_adapter_metadata": metadata}
+        )
+
+    def load(self, folder: Path) -> None:
+        """
+        Take up what [`save`](TrainedDenoiser.save) wrote, into the parameters that the optimizer holds.
+
+        Raises:
+            [`ConfigError`]: the folder holds no such weights, or weights of another shape.
+        """
+        try:
+            if self.peft_config is None:
+                state = type(self.base).from_pretrained(folder / self.name).state_dict()
+                self.base.load_state_dict(state)
+            else:
+                self._load_lora(folder / LORA_FILE)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"The weights in {folder} do not load into this model: {error}") from error
+
+    def _lora_state(self) -> dict[str, torch.Tensor]:
+        state = get_peft_model_state_dict(self.network)
+        return {key.removeprefix("base_model.model."): value.contiguous() for key, value in state.items()}
+
+    def _load_lora(self, file: Path) -> None:
+        state = {f"base_model.model.{key.removeprefix(self.name + '.')}": value for key, value in load_file(file).items()}
+        result = set_peft_model_state_dict(self.network, state)
+        expected = {f"base_model.model.{key}" for key in self._lora_state()}
+        if result.unexpected_keys or set(state) != expected:
+            raise ValueError(f"{file} is an adapter of other layers than this run's; were the LoRA options changed?")
+
+
+def _plain(value: Any) -> Any:
+    """Sets are not JSON."""
+    return sorted(value) if isinstance(value, set) else value

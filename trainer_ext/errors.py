@@ -1,0 +1,29 @@
+"""
+Errors of the trainer. All are `DDPOError`s: the command line prints them without a traceback.
+
+```
+DDPOError
+├── ConfigError (ValueError)        an argument, or two that do not go together
+│   └── OutputDirError              the output folder holds something that would be lost
+└── PipelineError (ValueError)      this pipeline cannot be used as a policy
+    └── GuidanceError               how it combines its guided predictions is not known
+```
+"""
+
+from ddpo_plugins.errors import DDPOError
+
+
+class ConfigError(DDPOError, ValueError):
+    """An argument is wrong, or two arguments do not go together."""
+
+
+class OutputDirError(ConfigError):
+    """The output folder already holds another run."""
+
+
+class PipelineError(DDPOError, ValueError):
+    """The pipeline cannot be recorded and replayed."""
+
+
+class GuidanceError(PipelineError):
+    """The rule that combines the denoiser's outputs into the guided prediction is unknown or ambiguous."""

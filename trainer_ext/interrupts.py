@@ -1,0 +1,48 @@
+"""Ctrl-C that waits for a moment at which nothing is half done."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+
+class StopRequest:
+    """Remembers a first Ctrl-C until [`check`](StopRequest.check) is called; a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def check(self) -> None:
+        """
+        Stop here if Ctrl-C was pressed. Call it where parameters, optimizer and files are consistent.
+
+        Raises:
+            `KeyboardInterrupt`: Ctrl-C was pressed.
+        """
+        if self._requested:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch SIGINT inside the block. Outside the main thread, where Python allows no handlers, do nothing."""
+        self._requested = False
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.signal(signal.SIGINT, self._handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._requested:
+            raise KeyboardInterrupt
+        self._requested = True
+        logger.warning("Interrupted: stopping after this step and saving a checkpoint. Press Ctrl-C again to stop at once.")

@@ -1,0 +1,247 @@
+"""Calls reward functions and holds them to their contract: finite floats, one for each image, or a named error."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import numbers
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ddpo_plugins.errors import RewardError
+from PIL import Image
+
+from .advantages import FloatArray
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RewardFunction:
+    """
+    A reward with its name.
+
+    Parameters:
+        name (`str`):
+            As it is logged.
+        function (`Callable`):
+            Called with `images`, `prompts` and the other dataset columns as keywords; returns B floats or `None`s.
+        images (`"pil"` or `"pt"`):
+            What it takes: RGB PIL images, or a float32 tensor `(B, 3, H, W)` in [0, 1].
+    """
+
+    name: str
+    function: Callable[..., Any]
+    images: Literal["pil", "pt"] = "pil"
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise ConfigError(f"Reward {self.name!r} is a {type(self.function).__name__}; it must be a function.")
+        parameters = inspect.signature(self.function).parameters.values()
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            raise ConfigError(
+                f"Reward {self.name!r} takes only ({', '.join(p.name for p in parameters)}). Rewards are called by keyword "
+                "with `images`, `prompts`, every column of the dataset and more: define it as "
+                "`def reward(images, prompts, **columns)`."
+            )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """
+    The rewards of B images.
+
+    Parameters:
+        names (`tuple[str, ...]` of length K):
+            Of the reward functions.
+        values (`np.ndarray` of shape `(B, K)`, float64):
+            NaN where a function gave no reward.
+        total (`np.ndarray` of shape `(B,)`, float64):
+            Weighted sum; NaN where no function gave a reward.
+        extras (`Mapping[str, list]`):
+            What rewards logged for each image, by name.
+        metrics (`Mapping[str, float]`):
+            What rewards logged about the batch, by name.
+    """
+
+    names: tuple[str, ...]
+    values: FloatArray
+    total: FloatArray
+    extras: Mapping[str, list[Any]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Scores]) -> Scores:
+        """Join the scores of the batches of one rollout; metrics are averaged."""
+        extras = {name: [value for part in parts for value in part.extras.get(name, [])] for name in parts[0].extras}
+        metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
+        values, total = np.concatenate([p.values for p in parts]), np.concatenate([p.total for p in parts])
+        return Scores(parts[0].names, values, total, extras, metrics)
+
+
+class RewardSuite:
+    """
+    Several rewards as one weighted sum.
+
+    Args:
+        functions (`Sequence[RewardFunction]`):
+            At least one, with different names.
+        weights (`Sequence[float]`, *optional*):
+            One for each function; all 1 by default.
+
+    Raises:
+        [`ConfigError`]: no function, a name twice, or a wrong number of weights.
+    """
+
+    def __init__(self, functions: Sequence[RewardFunction], weights: Sequence[float] | None = None):
+        names = [function.name for function in functions]
+        if not functions:
+            raise ConfigError("No reward function was given; pass at least one in `reward_funcs`.")
+        if len(set(names)) < len(names):
+            raise ConfigError(f"Two rewards have the same name ({', '.join(names)}); rename one, so that logs tell them apart.")
+        if weights is not None and len(weights) != len(functions):
+            raise ConfigError(
+                f"reward_weights has {len(weights)} value(s) for {len(functions)} reward(s) ({', '.join(names)}); give one each."
+            )
+        self.functions = tuple(functions)
+        self.weights = np.array(weights if weights is not None else [1.0] * len(functions), np.float64)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the functions, in order."""
+        return tuple(function.name for function in self.functions)
+
+    def score(self, images: torch.Tensor, rows: Sequence[Mapping[str, Any]], trainer_state: Any = None) -> Scores:
+        """
+        Call every reward on a batch.
+
+        Args:
+            images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
+                RGB.
+            rows (`Sequence[Mapping[str, Any]]` of length B):
+                The dataset row of each image.
+            trainer_state (`TrainerState`, *optional*):
+                Handed to the rewards.
+
+        Raises:
+            [`RewardError`]: a reward raised, or returned something else than B finite numbers or `None`s.
+        """
+        log = _RewardLog(len(images))
+        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
+        common = {
+            **columns,
+            "prompts": [row["prompt"] for row in rows],
+            "trainer_state": trainer_state,
+            "log_metric": log.metric,
+            "log_extra": log.extra,
+        }
+        forms = _image_forms(images, {function.images for function in self.functions})
+        returned = [_call(function, {"images": forms[function.images], **common}) for function in self.functions]
+        if any(map(inspect.isawaitable, returned)):
+            returned = asyncio.run(_settle(self.functions, returned))
+        values = np.array([check_rewards(f.name, r, common["prompts"]) for f, r in zip(self.functions, returned, strict=True)]).T
+        return Scores(self.names, values, weighted_total(values, self.weights), log.extras, log.metrics)
+
+
+def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Sum rewards `(B, K)` with weights `(K,)`, leaving out missing ones; NaN where all of an image's are missing."""
+    total = np.nansum(values * weights, axis=1)
+    total[np.isnan(values).all(axis=1)] = np.nan
+    return total
+
+
+def check_rewards(name: str, returned: Any, prompts: Sequence[str]) -> list[float]:
+    """
+    Return the rewards as floats, NaN for `None`.
+
+    Raises:
+        [`RewardError`]: the reward broke its contract. No failure ever becomes a number.
+    """
+    if isinstance(returned, torch.Tensor | np.ndarray):
+        if returned.ndim != 1:
+            raise RewardError(f"Reward {name!r} returned shape {tuple(returned.shape)}; expected ({len(prompts)},), one for each image.")
+        returned = returned.tolist()
+    if not isinstance(returned, list | tuple):
+        raise RewardError(
+            f"Reward {name!r} returned a {type(returned).__name__}; expected a list of {len(prompts)} floats (None for no "
+            "reward) or a tensor of that length."
+        )
+    if len(returned) != len(prompts):
+        raise RewardError(f"Reward {name!r} returned {len(returned)} value(s) for {len(prompts)} images; it must return one for each.")
+    return [_check_reward(name, value, prompt) for value, prompt in zip(returned, prompts, strict=True)]
+
+
+def _check_reward(name: str, value: Any, prompt: str) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, numbers.Real):
+        raise RewardError(f"Reward {name!r} returned {value!r} ({type(value).__name__}) for prompt {prompt!r}; expected a float or None.")
+    if not math.isfinite(value):
+        raise RewardError(
+            f"Reward {name!r} returned {value} for prompt {prompt!r}. Return None if an image has no reward; a number must be finite."
+        )
+    return float(value)
+
+
+class _RewardLog:
+    """What `log_metric` and `log_extra` collect during one batch."""
+
+    def __init__(self, num_images: int):
+        self.num_images = num_images
+        self.metrics: dict[str, float] = {}
+        self.extras: dict[str, list[Any]] = {}
+
+    def metric(self, name: str, value: float) -> None:
+        self.metrics[name] = float(value)
+
+    def extra(self, name: str, values: Sequence[Any]) -> None:
+        if len(values) != self.num_images:
+            raise RewardError(f"log_extra({name!r}) got {len(values)} value(s) for {self.num_images} images; give one for each.")
+        self.extras[name] = list(values)
+
+
+def _image_forms(images: torch.Tensor, wanted: set[str]) -> dict[str, Any]:
+    forms: dict[str, Any] = {}
+    if "pil" in wanted:
+        forms["pil"] = to_pil(images)
+    if "pt" in wanted:
+        forms["pt"] = images.permute(0, 3, 1, 2).float() / 255
+    return forms
+
+
+def to_pil(images: torch.Tensor) -> list[Image.Image]:
+    """Turn uint8 images `(B, H, W, 3)` into PIL images."""
+    return [Image.fromarray(image) for image in images.numpy()]
+
+
+def _call(function: RewardFunction, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return function.function(**arguments)
+    except Exception as error:
+        raise _raised(function, error) from error
+
+
+async def _settle(functions: Sequence[RewardFunction], values: Sequence[Any]) -> list[Any]:
+    """Await the rewards that are `async def`, all at once."""
+    return list(await asyncio.gather(*(_await(f, value) for f, value in zip(functions, values, strict=True))))
+
+
+async def _await(function: RewardFunction, value: Awaitable[Any] | Any) -> Any:
+    if not inspect.isawaitable(value):
+        return value
+    try:
+        return await value
+    except Exception as error:
+        raise _raised(function, error) from error
+
+
+def _raised(function: RewardFunction, error: Exception) -> RewardError:
+    return RewardError(
+        f"Reward {function.name!r} raised {type(error).__name__}: {error}. Training stops, because a failed reward must not "
+        "become a number; mend the reward and resume from the last checkpoint."
+    )
