@@ -70,7 +70,9 @@ class SampleCallback(TrainerCallback):
 
     def _draw(self, rollouts: int, state: TrainerState) -> SampleSet:
         prompts = [row["prompt"] for row in self.rows]
-        images = stock_images(self.policy, prompts, range(len(prompts)), self.batch_size)
+        images = stock_images(
+            self.policy.pipeline, prompts, range(len(prompts)), self.batch_size, self.policy.sampling_kwargs
+        )
         samples = self._sample_set(images, state)
         samples.save(self._folder_of(rollouts))
         return samples

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainingArguments
 
 from .errors import ConfigError
-from .options import DDPOOptions
+from .options import DDPOOptions, TrainerDefaults
 from .policy.guidance import resolve_rules
 from .policy.scheduler import check_eta
 
@@ -27,7 +27,7 @@ POSITIVE = (
 
 
 @dataclass
-class DDPOConfig(DDPOOptions, TrainingArguments):  # type: ignore[misc]
+class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):  # type: ignore[misc]
     """
     `transformers.TrainingArguments` with DDPO's own: see [`DDPOOptions`] for those.
 
@@ -37,21 +37,6 @@ class DDPOConfig(DDPOOptions, TrainingArguments):  # type: ignore[misc]
     Raises:
         [`ConfigError`]: a value that cannot work; the message says what can.
     """
-
-    learning_rate: float = field(default=3e-4, metadata={"help": "The initial learning rate for AdamW."})
-    weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay for AdamW."})
-    lr_scheduler_type: str = field(default="constant", metadata={"help": "The learning rate schedule."})
-    num_train_epochs: float = field(default=100.0, metadata={"help": "Rollouts to make and train on."})
-    per_device_train_batch_size: int = field(
-        default=8, metadata={"help": "Images trained on at once on each device; also denoising steps a forward pass."}
-    )
-    gradient_accumulation_steps: int = field(default=8, metadata={"help": "Batches of images in one update."})
-    logging_strategy: str = field(default="epoch", metadata={"help": "When to log: 'epoch' (each rollout), 'steps' or 'no'."})
-    save_steps: float = field(default=0.1, metadata={"help": "Updates between two checkpoints; below 1: share of the run."})
-    save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Rewards get every column; leave it off."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to report: 'tensorboard', 'wandb', ..."})
-    output_dir: str | None = field(default="ddpo-output", metadata={"help": "Folder for everything that the run writes."})
 
     def __post_init__(self) -> None:
         if isinstance(self.pipeline_kwargs, str):

@@ -1,9 +1,33 @@
-"""The options of a run that are DDPO's own. Imports nothing heavy, so that `ddpo train --help` is instant."""
+"""The options of a run. Imports nothing heavy, so that `ddpo train --help` is instant."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass
+class TrainerDefaults:
+    """Fields of `transformers.TrainingArguments` whose defaults are the DDPO authors' here, or that mean something more."""
+
+    learning_rate: float = field(default=3e-4, metadata={"help": "The initial learning rate for AdamW."})
+    weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay for AdamW."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "The learning rate schedule."})
+    num_train_epochs: float = field(default=100.0, metadata={"help": "Rollouts to make and train on."})
+    per_device_train_batch_size: int = field(
+        default=8, metadata={"help": "Images trained on at once on each device; also denoising steps a forward pass."}
+    )
+    gradient_accumulation_steps: int = field(default=8, metadata={"help": "Batches of images in one update."})
+    logging_strategy: str = field(
+        default="epoch", metadata={"help": "When to log: 'epoch' (each rollout), 'steps' or 'no'."}
+    )
+    save_steps: float = field(default=0.1, metadata={"help": "Updates between two checkpoints; below 1: share of the run."})
+    save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Rewards get every column; leave it off."})
+    report_to: None | str | list[str] = field(
+        default="none", metadata={"help": "Where to report: 'tensorboard', 'wandb', ..."}
+    )
+    output_dir: str | None = field(default="ddpo-output", metadata={"help": "Folder for everything that the run writes."})
 
 
 @dataclass

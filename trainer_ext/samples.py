@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .policy import LogProbPipeline
 from .policy.pipeline import swapped, to_uint8
+from .policy.scheduler import ddim_scheduler
 from .rewards import to_pil
 from .rollout import image_generators
 
@@ -29,13 +33,13 @@ class SampleSet:
         images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
             RGB.
         rewards (`list[float]` of length B):
-            Weighted sums; NaN for none.
+            Weighted sums, NaN for none; or empty if nobody scored them.
     """
 
     prompts: list[str]
     seeds: list[int]
     images: torch.Tensor
-    rewards: list[float]
+    rewards: list[float] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write the images one by one, and all on one sheet beside the folder."""
@@ -52,22 +56,40 @@ def spread(items: Sequence[str], number: int) -> list[str]:
 
 
 @torch.no_grad()
-def stock_images(policy: LogProbPipeline, prompts: Sequence[str], seeds: Sequence[int], batch_size: int) -> torch.Tensor:
+def stock_images(
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    batch_size: int,
+    call_kwargs: Mapping[str, Any],
+) -> torch.Tensor:
     """
     Make images as a user of stock diffusers would: the pipeline's own call with a DDIM scheduler, one seed an image.
+
+    Args:
+        pipeline (`DiffusionPipeline`):
+            With or without an adapter.
+        prompts, seeds (`Sequence` of length B):
+            One for each image.
+        batch_size (`int`):
+            Images made at once.
+        call_kwargs (`Mapping[str, Any]`):
+            More arguments of the call; those that the pipeline does not take (`eta`) are left out.
 
     Returns:
         `torch.Tensor` of shape `(B, H, W, 3)`, uint8.
     """
+    takes = inspect.signature(type(pipeline).__call__).parameters
+    call_kwargs = {name: value for name, value in call_kwargs.items() if name != "eta" or name in takes}
     images = []
-    with swapped(policy.pipeline, {"scheduler": policy.scheduler}):
+    with swapped(pipeline, {"scheduler": ddim_scheduler(pipeline.scheduler)}):
         for first in range(0, len(prompts), batch_size):
             part = slice(first, first + batch_size)
-            output = policy.pipeline(
+            output = pipeline(
                 prompt=list(prompts[part]),
                 generator=image_generators(seeds[part]),
                 output_type="pt",
-                **policy.stock_kwargs(),
+                **call_kwargs,
             )
             images.append(to_uint8(output.images))
     return torch.cat(images)
@@ -86,18 +108,16 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
         for index, image in enumerate(to_pil(samples.images)):
             axes = grid[(index // columns) * len(rows) + row][index % columns]
             axes.imshow(image, interpolation="nearest")
-            axes.set_title(f"{samples.prompts[index]}\n{label}: {samples.rewards[index]:.3g}", fontsize=6)
+            reward = f": {samples.rewards[index]:.3g}" if samples.rewards else ""
+            axes.set_title(f"{samples.prompts[index]}\n{label}{reward}", fontsize=6)
     figure.savefig(file)
 
 
 def load_images(folder: Path) -> torch.Tensor:
     """Read the images that [`SampleSet.save`] wrote: `(B, H, W, 3)`, uint8."""
-    tensors = [torch.from_numpy(_array(file)) for file in sorted(folder.glob("*.png"))]
-    return torch.stack(tensors)
+    return torch.stack([_read(file) for file in sorted(folder.glob("*.png"))])
 
 
-def _array(file: Path):  # type: ignore[no-untyped-def]
-    import numpy as np
-
+def _read(file: Path) -> torch.Tensor:
     with Image.open(file) as image:
-        return np.asarray(image.convert("RGB")).copy()
+        return torch.from_numpy(np.array(image.convert("RGB")))

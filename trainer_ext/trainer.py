@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 
 from .advantages import PerPromptStatTracker
-from .callbacks import SampleCallback
+from .callbacks import CurveCallback, SampleCallback
 from .checkpoint import DDPOState, check_output_dir
 from .config import DDPOConfig
 from .data import check_prompts
@@ -348,7 +348,10 @@ class DDPOTrainer(Trainer):
         else:
             self.remove_callback(ProgressCallback)
             self.add_callback(RolloutProgress())
-        self.add_callback(SampleCallback(self.policy, self.reward_suite, self.train_dataset, args))
+        if args.num_sample_images:
+            self.add_callback(SampleCallback(self.policy, self.reward_suite, self.train_dataset, args))
+        else:
+            self.add_callback(CurveCallback())
 
 
 def _named(

@@ -214,10 +214,10 @@ class LogProbPipeline:
             raise PipelineError("The pipeline made images without calling scheduler.step; it cannot be recorded.")
         return *seen[0], tables[0]
 
-    def stock_kwargs(self) -> dict[str, Any]:
-        """Return the arguments with which a stock pipeline, with `self.scheduler`, samples from the same distribution."""
-        takes_eta = "eta" in inspect.signature(type(self.pipeline).__call__).parameters
-        return {**self.call_kwargs, **({"eta": self.eta} if takes_eta else {})}
+    @property
+    def sampling_kwargs(self) -> dict[str, Any]:
+        """The arguments with which a stock pipeline, with a DDIM scheduler, samples from the same distribution."""
+        return {**self.call_kwargs, "eta": self.eta}
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the arguments of each call, with the pipeline's defaults."""

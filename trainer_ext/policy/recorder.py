@@ -82,8 +82,8 @@ class Recorder:
         return getattr(self._module, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        bound = self._signature.bind(*args, **kwargs).arguments
-        named = {**bound, **bound.pop("kwargs", {})}
+        named = self._signature.bind(*args, **kwargs).arguments
+        named.update(named.pop("kwargs", {}))
         latents_name = next(iter(named))
         # The scheduler keeps latents in float32; the denoiser gets the dtype in which the pipeline made the first ones.
         self._dtype = self._dtype or named[latents_name].dtype

@@ -48,8 +48,8 @@ def ddim_scheduler(scheduler: SchedulerMixin) -> DDIMScheduler:
             "a scheduler that is interchangeable with DDIMScheduler (DDIM, DDPM, PNDM, Euler, DPM-Solver, UniPC, ...); "
             "set pipeline.scheduler to one of them."
         )
-    # Clipping the predicted x_0 zeroes its gradient, and `from_config` turns it on where the key is missing.
-    return DDIMScheduler.from_config({**scheduler.config, "clip_sample": False, "thresholding": False})
+    # Clipping the predicted x_0 zeroes its gradient, and `from_config` turns it on where the key is missing or a default.
+    return DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
 
 
 def log_prob_scheduler(

@@ -1,0 +1,54 @@
+import copy
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.set_num_threads(1)  # models this small gain nothing from a second one, and lose 100x to a busy core
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline():
+    """Make a pipeline with a tiny random UNet: 8 x 8 latents, 32 x 32 images. Prompts are padded to 16 tokens."""
+    folder = embedded_model()
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    vae = AutoencoderTiny.from_pretrained(folder / "vae", **{DTYPE_ARGUMENT: torch.float32})
+
+    def make(prediction_type="epsilon", **scheduler_kwargs):
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=4,
+            norm_num_groups=4,
+            cross_attention_dim=text_encoder.config.hidden_size,
+        )
+        options = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, **scheduler_kwargs}
+        pipeline = StableDiffusionPipeline(
+            tokenizer=tokenizer,
+            text_encoder=copy.deepcopy(text_encoder),
+            vae=copy.deepcopy(vae),
+            unet=unet.eval(),
+            scheduler=DDIMScheduler(prediction_type=prediction_type, **options),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        return load_pipeline(pipeline)
+
+    return make
+
+
+@pytest.fixture
+def embedded_pipeline():
+    return load_pipeline("embedded")

@@ -1,0 +1,361 @@
+"""The trainer through its public door, on the embedded model."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+from transformers import TrainerCallback
+
+from trainer_ext import DDPOConfig, DDPOTrainer, LogProbPipeline, RewardFunction
+from trainer_ext.loading import load_pipeline
+from trainer_ext.rollout import image_generators
+
+PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog", "a lion", "a bear"], "animal": ["cat", "dog", "lion", "bear"]})
+
+TINY = {
+    "num_inference_steps": 4,
+    "guidance_scale": 1.0,
+    "num_images_per_rollout": 8,
+    "rollout_batch_size": 4,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-2,
+    "clip_range": 1e-2,
+    "num_train_epochs": 1,
+    "num_sample_images": 0,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+}
+
+
+def brightness(images, prompts, **columns):
+    return [float(np.asarray(image).mean()) for image in images]
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    def make(*, model="embedded", reward=brightness, folder="run", dataset=PROMPTS, **options):
+        named = {key: options.pop(key) for key in ("callbacks", "peft_config", "eval_dataset") if key in options}
+        config = DDPOConfig(output_dir=str(tmp_path / folder), **{**TINY, **options})
+        return DDPOTrainer(model, reward, config, dataset, **named)
+
+    return make
+
+
+def adapter_of(trainer):
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def rewards_of(folder):
+    return [pq.read_table(file).to_pylist() for file in sorted((Path(folder) / "rollouts").glob("*.parquet"))]
+
+
+# ---- it learns ----
+
+
+def test_training_raises_the_reward(make_trainer):
+    trainer = make_trainer(num_train_epochs=8, num_images_per_rollout=16, rollout_batch_size=16, timestep_fraction=0.5)
+    before = trainer.evaluate(PROMPTS)["eval_reward"]
+    trainer.train()
+    assert trainer.evaluate(PROMPTS)["eval_reward"] > before + 4  # of 255; rollouts differ by about 1
+
+
+# ---- arithmetic ----
+
+
+class Gradients(TrainerCallback):
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        raise KeyboardInterrupt
+
+
+def first_gradient(make_trainer, **options):
+    callback = Gradients()
+    trainer = make_trainer(callbacks=[callback], max_grad_norm=0.0, num_train_epochs=1, **options)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    return trainer, callback.gradients
+
+
+def test_the_update_is_the_mean_over_images_and_steps(make_trainer):
+    """Against one forward pass over all (image, step) pairs and the gradient of -A * log p, which is PPO's at ratio 1."""
+    trainer, gradients = first_gradient(make_trainer, gradient_accumulation_steps=2)
+    rollout = trainer._rollout
+    rows, steps = torch.cartesian_prod(torch.arange(8), torch.arange(4)).unbind(1)
+    trainer.model.zero_grad()
+    log_ratio = trainer.policy.ratio_terms(rollout.trajectory, rows, steps, trainer.model).log_ratio
+    (-rollout.advantages[rows] * log_ratio).mean().backward()
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_accumulation_counts_images(make_trainer):
+    _, whole = first_gradient(make_trainer, per_device_train_batch_size=8, folder="whole")
+    _, parts = first_gradient(make_trainer, per_device_train_batch_size=2, gradient_accumulation_steps=4, folder="parts")
+    for name, gradient in whole.items():
+        torch.testing.assert_close(gradient, parts[name], rtol=1e-3, atol=1e-6)
+
+
+def test_updates_and_passes(make_trainer):
+    trainer = make_trainer(num_train_epochs=3, num_inner_epochs=2)
+    trainer.train()
+    assert trainer.state.global_step == 3 * 2 * (8 // 4)
+    assert len(rewards_of(trainer.args.output_dir)) == 3
+
+
+def test_the_share_of_steps_that_is_trained(make_trainer):
+    trained = []
+
+    class Spy(LogProbPipeline):
+        def ratio_terms(self, trajectory, rows, steps, denoiser=None):
+            if torch.is_grad_enabled():
+                trained.append((rows, steps))
+            return super().ratio_terms(trajectory, rows, steps, denoiser)
+
+    trainer = make_trainer(timestep_fraction=0.5)
+    trainer.policy.__class__ = Spy
+    trainer.train()
+    pairs = [(int(row), int(step)) for rows, steps in trained for row, step in zip(rows, steps, strict=True)]
+    assert len(pairs) == len(set(pairs)) == 8 * 2  # 8 images, half of 4 steps each, no pair twice
+    assert any(len(set(steps.tolist())) > 1 for _, steps in trained)  # mixed steps in one batch
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_ratio_of_the_first_update_is_one(make_trainer, precision):
+    trainer = make_trainer(
+        bf16=precision == "bf16", per_device_train_batch_size=8, rollout_batch_size=8, logging_strategy="steps", logging_steps=1
+    )
+    trainer.train()
+    (log,) = [log for log in trainer.state.log_history if "ratio" in log]
+    assert log["ratio"] == 1.0
+    assert log["approx_kl"] == 0.0
+    assert log["clipfrac"] == 0.0
+
+
+# ---- what is changed and saved ----
+
+
+def test_nothing_but_the_adapter_changes(make_trainer):
+    trainer = make_trainer()
+    components = {name: module for name, module in trainer.policy.pipeline.components.items() if isinstance(module, torch.nn.Module)}
+    before = {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in components.items()}
+    trainer.train()
+    changed = {
+        f"{name}.{key}"
+        for name, module in components.items()
+        for key, value in module.state_dict().items()
+        if not torch.equal(value, before[name][key])
+    }
+    assert changed
+    assert all(".lora_A." in key or ".lora_B." in key for key in changed)
+    assert {f"unet.{name.removeprefix('network.base_model.model.')}" for name in adapter_of(trainer)} >= changed
+
+
+STOCK = """
+import sys, torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from trainer_ext.loading import DTYPE_ARGUMENT
+model, adapter, out = sys.argv[1:]
+pipeline = StableDiffusionPipeline.from_pretrained(model, **{DTYPE_ARGUMENT: torch.float32})
+pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+pipeline.load_lora_weights(adapter, weight_name="pytorch_lora_weights.safetensors")
+torch.manual_seed(0)
+torch.set_num_threads(2)
+image = pipeline(["a cat"], num_inference_steps=4, guidance_scale=3.0, eta=1.0, output_type="pt",
+                 generator=[torch.Generator().manual_seed(5)]).images
+torch.save(image, out)
+"""
+
+
+def test_the_saved_adapter_gives_the_same_image_in_stock_diffusers(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.train()
+    trainer.save_model()
+    policy, out = trainer.policy, tmp_path / "image.pt"
+    from trainer_ext import embedded_model
+    from trainer_ext.policy.pipeline import swapped
+
+    with swapped(policy.pipeline, {"scheduler": policy.scheduler}):
+        settings = {"num_inference_steps": 4, "guidance_scale": 3.0, "eta": 1.0, "output_type": "pt"}
+        expected = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
+        with trainer.model.network.disable_adapter():
+            untrained = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
+    subprocess.run([sys.executable, "-c", STOCK, str(embedded_model()), trainer.args.output_dir, str(out)], check=True)
+    assert torch.equal(torch.load(out, weights_only=True), expected)
+    assert not torch.equal(untrained, expected)
+
+
+def test_the_saved_adapter_keeps_its_strength(make_trainer):
+    from peft import LoraConfig
+    from safetensors import safe_open
+
+    trainer = make_trainer(peft_config=LoraConfig(r=2, lora_alpha=7, target_modules=["to_q"]))
+    trainer.save_model()
+    with safe_open(Path(trainer.args.output_dir) / "pytorch_lora_weights.safetensors", "pt") as file:
+        (metadata,) = (json.loads(value) for key, value in file.metadata().items() if key == "lora_adapter_metadata")
+    assert (metadata["unet.r"], metadata["unet.lora_alpha"]) == (2, 7)
+
+
+def test_full_finetuning_saves_a_pipeline(make_trainer):
+    trainer = make_trainer(full_finetuning=True, learning_rate=1e-5)
+    before = trainer.model.base.conv_in.weight.clone()
+    trainer.train()
+    trainer.save_model()
+    assert not torch.equal(before, trainer.model.base.conv_in.weight)
+    reloaded = load_pipeline(trainer.args.output_dir)
+    assert_same(dict(trainer.model.base.state_dict()), dict(reloaded.unet.state_dict()))
+
+
+def test_a_parquet_row_is_enough_to_make_its_image_again(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    row = rewards_of(trainer.args.output_dir)[0][6]
+    policy = LogProbPipeline(load_pipeline("embedded"), num_inference_steps=4, guidance_scale=1.0)
+    image = policy.sample([row["prompt"]], image_generators([row["seed"]])).images
+    assert row["reward"] == row["rewards/brightness"] == pytest.approx(image.float().mean().item(), abs=0.1)
+
+
+def test_pictures_of_the_run(make_trainer):
+    trainer = make_trainer(num_sample_images=3, sample_every=1, num_train_epochs=2)
+    trainer.train()
+    folder = Path(trainer.args.output_dir)
+    names = {path.name for path in (folder / "samples").iterdir()}
+    stages = {f"rollout-{index:05d}" for index in range(3)}
+    assert names == stages | {f"{stage}.png" for stage in stages} | {"before_after.png"}
+    first = [np.asarray(Image.open(folder / "samples" / "rollout-00000" / f"{i:02d}.png")) for i in range(3)]
+    last = [np.asarray(Image.open(folder / "samples" / "rollout-00002" / f"{i:02d}.png")) for i in range(3)]
+    assert all(0 < np.abs(a.astype(int) - b).mean() < 40 for a, b in zip(first, last, strict=True))  # moved, not replaced
+    assert Image.open(folder / "reward_curve.png").size == (840, 480)
+
+
+def test_logged_metrics(make_trainer):
+    trainer = make_trainer(
+        reward=[brightness, RewardFunction("constant", lambda images, prompts, **columns: [1.0] * len(images))],
+        reward_weights=[1.0, 10.0],
+    )
+    trainer.train()
+    (log,) = [log for log in trainer.state.log_history if "reward" in log]
+    assert log["reward"] == pytest.approx(log["rewards/brightness/mean"] + 10)
+    assert (log["rewards/constant/mean"], log["rewards/constant/std"]) == (1.0, 0.0)
+    assert log["reward_std"] == pytest.approx(log["rewards/brightness/std"])
+    assert log["frac_reward_zero_std"] == 0.0
+    assert log["seconds/rollout"] > 0
+    assert log["seconds/training"] > 0
+    assert log["seconds/reward"] > 0
+    assert log["images_per_second"] == pytest.approx(8 / log["seconds/rollout"])
+    assert log.keys() >= {"loss", "grad_norm", "learning_rate", "ratio", "approx_kl", "clipfrac"}
+
+
+def test_rewards_get_the_columns_and_the_state(make_trainer):
+    seen = []
+
+    def reward(images, prompts, animal, trainer_state, **columns):
+        seen.append((prompts, animal, trainer_state.global_step))
+        return brightness(images, prompts)
+
+    make_trainer(reward=reward, num_train_epochs=2).train()
+    assert all(prompt == f"a {animal}" for prompts, animals, _ in seen for prompt, animal in zip(prompts, animals, strict=True))
+    assert [step for _, _, step in seen] == [0, 0, 2, 2]
+
+
+def test_images_of_a_prompt_stay_together(make_trainer):
+    trainer = make_trainer(num_images_per_prompt=4)
+    trainer.train()
+    (rows,) = rewards_of(trainer.args.output_dir)
+    prompts = [row["prompt"] for row in rows]
+    assert prompts == [prompts[0]] * 4 + [prompts[4]] * 4
+    assert prompts[0] != prompts[4]
+    assert len({row["seed"] for row in rows}) == 8
+
+
+def test_gradient_checkpointing_changes_no_gradient(make_trainer):
+    _, plain = first_gradient(make_trainer, folder="plain")
+    name = "activation_checkpointing" if "activation_checkpointing" in DDPOConfig.__dataclass_fields__ else "gradient_checkpointing"
+    trainer, checkpointed = first_gradient(make_trainer, folder="checkpointed", **{name: True})
+    assert trainer.model.base.is_gradient_checkpointing
+    for key, gradient in plain.items():
+        torch.testing.assert_close(gradient, checkpointed[key], rtol=1e-4, atol=1e-7)
+
+
+def test_schedulers_and_reporting_find_what_they_need(make_trainer):
+    trainer = make_trainer(lr_scheduler_type="linear", num_train_epochs=2, logging_strategy="steps", logging_steps=1)
+    trainer.train()
+    rates = [log["learning_rate"] for log in trainer.state.log_history if "learning_rate" in log]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > rates[-1]
+    assert json.loads(trainer.model.config.to_json_string())["denoiser"]["cross_attention_dim"] == 128  # TensorBoard
+
+
+def test_evaluation_has_fixed_seeds_and_leaves_no_trace(make_trainer):
+    trainer = make_trainer(eval_dataset=PROMPTS, eval_strategy="epoch")
+    first = trainer.evaluate()
+    assert first == trainer.evaluate()
+    trainer.train()
+    (log,) = [log for log in trainer.state.log_history if log.get("epoch") == 1 and "eval_reward" in log]
+    assert log["eval_reward"] != first["eval_reward"]
+    without = make_trainer(folder="without")
+    without.train()
+    assert_same(adapter_of(trainer), adapter_of(without))
+
+
+# ---- interruption ----
+
+
+class Interrupt(TrainerCallback):
+    """Presses Ctrl-C after some updates."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def interrupting(images, prompts, trainer_state, **columns):
+    """Presses Ctrl-C in the middle of the second rollout."""
+    if trainer_state.global_step == 2:
+        signal.raise_signal(signal.SIGINT)
+    return brightness(images, prompts)
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        pytest.param({"callbacks": [Interrupt(3)]}, 3, id="in training"),
+        pytest.param({"reward": RewardFunction("brightness", interrupting)}, 2, id="in a rollout"),
+    ],
+)
+def test_ctrl_c_leaves_a_checkpoint_that_resumes_exactly(make_trainer, options, step):
+    whole = make_trainer(num_train_epochs=3, folder="whole")
+    whole.train()
+    stopped = make_trainer(num_train_epochs=3, folder="stopped", **options)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    assert [path.name for path in Path(stopped.args.output_dir).glob("checkpoint-*")] == [f"checkpoint-{step}"]
+    resumed = make_trainer(num_train_epochs=3, folder="stopped")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == whole.state.global_step
+    assert_same(adapter_of(whole), adapter_of(resumed))
+    assert rewards_of(resumed.args.output_dir) == rewards_of(whole.args.output_dir)
+
+
+def test_the_handler_of_ctrl_c_is_given_back(make_trainer):
+    before = signal.getsignal(signal.SIGINT)
+    make_trainer().train()
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,44 @@
+"""The command `ddpo`. Each subcommand imports what it needs when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from ddpo_plugins.errors import DDPOError
+
+COMMANDS = {
+    "train": "fine-tune a pipeline on rewards",
+    "sample": "draw the same prompts and seeds with and without an adapter",
+    "rewards": "list the rewards, detectors and prompt sets that are installed",
+}
+
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+
+def usage() -> str:
+    """Return the help of the command."""
+    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    return (
+        "usage: ddpo COMMAND [options]\n\nReinforcement learning on any diffusers text-to-image pipeline, with any reward.\n\n"
+        f"commands:\n{commands}\n\n`ddpo COMMAND --help` explains one."
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name not in COMMANDS:
+        print(f"ddpo: there is no command {name!r}.\n\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        return int(import_module(f".{name}", __name__).run(rest))
+    except DDPOError as error:
+        print(f"\nddpo {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nddpo {name}: interrupted.", file=sys.stderr)
+        return INTERRUPTED

@@ -1,0 +1,36 @@
+"""Options of the command line that are not of the trainer. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RunOptions:
+    """What to train, on what, for what."""
+
+    model_name_or_path: str = field(
+        default="embedded",
+        metadata={"help": "Hub id or folder of a diffusers pipeline; 'embedded' is the tiny one that ships with ddpo-plugins."},
+    )
+    reward_funcs: list[str] | None = field(default=None, metadata={"help": "Rewards by name; `ddpo rewards` lists them."})
+    prompts: str = field(
+        default="animals",
+        metadata={"help": "Name of a prompt set (`ddpo rewards`), a text file with a prompt a line, or a Hub dataset."},
+    )
+    eval_prompts: str | None = field(default=None, metadata={"help": "The same, for evaluation (--eval_strategy)."})
+    preset: str | None = field(
+        default=None,
+        metadata={"help": "Defaults for a task. 'embedded' is used with the embedded model; 'none' turns it off."},
+    )
+
+
+@dataclass
+class LoraOptions:
+    """The adapter."""
+
+    lora_r: int = field(default=4, metadata={"help": "Rank of the adapter."})
+    lora_alpha: int | None = field(default=None, metadata={"help": "Scale of the adapter; the rank by default."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"], metadata={"help": "Layers that get an adapter."}
+    )

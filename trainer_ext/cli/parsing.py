@@ -1,0 +1,84 @@
+"""From a command line to dataclasses: flags win over --config, which wins over the preset, which wins over defaults."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trl import TrlParser
+
+from ..errors import ConfigError
+
+EMBEDDED = "embedded"
+
+
+def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapping[str, Any]) -> tuple[Any, ...]:
+    """
+    Parse `arguments` into one instance of each dataclass in `types`, with the defaults of `preset`.
+
+    Raises:
+        [`ConfigError`]: an option that does not exist (with near names), a config file that cannot be read, or a value
+            that an option refuses.
+    """
+    parser = TrlParser(types, prog=prog, allow_abbrev=False)
+    unknown = parser.set_defaults_with_config(**preset)
+    if unknown:
+        raise ConfigError(f"The preset sets {unknown[::2]}, which {prog} does not have.")
+    try:
+        return tuple(parser.parse_args_and_config(arguments))
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{error}{_suggestions(str(error), parser)}") from error
+
+
+def load_preset(arguments: list[str]) -> dict[str, Any]:
+    """Return the defaults of the preset that the arguments or their config file ask for; none for other models."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--preset", "--model_name_or_path", "--config"):
+        early.add_argument(name)
+    given, _ = early.parse_known_args(arguments)
+    config = read_yaml(Path(given.config)) if given.config else {}
+    preset = given.preset or config.get("preset")
+    model = given.model_name_or_path or config.get("model_name_or_path") or EMBEDDED
+    if preset is None and model == EMBEDDED:
+        preset = EMBEDDED
+    return {} if preset in (None, "none") else _read_preset(preset)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """
+    Read a mapping from a YAML file.
+
+    Raises:
+        [`ConfigError`]: there is no such file, or it holds something else.
+    """
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"The config file {file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"The config file {file} holds no options; write one `name: value` a line.")
+    return content
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    folder = files("trainer_ext") / "presets"
+    names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    if name not in names:
+        raise ConfigError(f"There is no preset {name!r}; there are: {', '.join(names)}, and 'none'.")
+    return dict(yaml.safe_load((folder / f"{name}.yaml").read_text()))
+
+
+def _suggestions(message: str, parser: argparse.ArgumentParser) -> str:
+    """Name the options that are near to the unknown ones in an error message."""
+    known = list(parser._option_string_actions)
+    near = {word: difflib.get_close_matches(word, known, n=2) for word in re.findall(r"--[\w-]+", message)}
+    hints = [f"{word}: did you mean {' or '.join(matches)}?" for word, matches in near.items() if matches]
+    return "".join(f"\n{hint}" for hint in hints)

@@ -1,0 +1,92 @@
+"""`ddpo sample`: the same prompts and seeds with and without an adapter, by stock diffusers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from .parsing import load_preset, parse
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+PROG = "ddpo sample"
+
+
+@dataclass
+class SampleOptions:
+    """What to draw."""
+
+    model_name_or_path: str = field(default="embedded", metadata={"help": "Hub id or folder of the base pipeline."})
+    adapter: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id with pytorch_lora_weights.safetensors, for a second row of images."}
+    )
+    prompts: list[str] = field(
+        default_factory=lambda: ["a cat", "a dog", "a lion", "a butterfly"], metadata={"help": "Prompts, one image each."}
+    )
+    seeds: list[int] | None = field(
+        default=None, metadata={"help": "One seed for each prompt, or one for all; 0, 1, 2, ... by default."}
+    )
+    num_inference_steps: int = field(default=50, metadata={"help": "Denoising steps."})
+    guidance_scale: float = field(default=5.0, metadata={"help": "Guidance scale; best the one of the training."})
+    eta: float = field(default=1.0, metadata={"help": "DDIM's weight of the noise; 0 is allowed here."})
+    batch_size: int = field(default=8, metadata={"help": "Images made at once."})
+    device: str = field(default="cpu", metadata={"help": "Device, such as cuda."})
+    output_dir: str = field(default="ddpo-samples", metadata={"help": "Folder for the images and the sheet."})
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command."""
+    known = {item.name for item in fields(SampleOptions)} - {"prompts", "output_dir"}
+    preset = {name: value for name, value in load_preset(arguments).items() if name in known}
+    (options,) = parse((SampleOptions,), arguments, PROG, preset)
+    _check(options)
+    _draw(options)
+    return 0
+
+
+def _check(options: SampleOptions) -> None:
+    if options.seeds is not None and len(options.seeds) not in (1, len(options.prompts)):
+        raise ConfigError(f"--seeds has {len(options.seeds)} values for {len(options.prompts)} prompts; give one, or one each.")
+    if not all(prompt.strip() for prompt in options.prompts):
+        raise ConfigError("--prompts has an empty prompt; every prompt must be a text that is not empty.")
+    if options.batch_size < 1 or options.num_inference_steps < 1:
+        raise ConfigError("--batch_size and --num_inference_steps must be at least 1.")
+
+
+def _draw(options: SampleOptions) -> None:
+    from ..loading import load_pipeline
+    from ..quiet import quiet_libraries
+    from ..samples import SampleSet, draw_sheet, stock_images
+
+    quiet_libraries()
+    seeds = options.seeds or list(range(len(options.prompts)))
+    seeds = seeds * len(options.prompts) if len(seeds) == 1 else seeds
+    pipeline = load_pipeline(options.model_name_or_path).to(options.device)
+    settings = {
+        "num_inference_steps": options.num_inference_steps,
+        "guidance_scale": options.guidance_scale,
+        "eta": options.eta,
+    }
+    rows = []
+    for label in ("without", "with") if options.adapter else ("without",):
+        if label == "with":
+            _load_adapter(pipeline, str(options.adapter))
+        images = stock_images(pipeline, options.prompts, seeds, options.batch_size, settings)
+        samples = SampleSet(options.prompts, seeds, images)
+        samples.save(Path(options.output_dir) / label)
+        rows.append((label, samples))
+    sheet = Path(options.output_dir) / "sheet.png"
+    draw_sheet(sheet, rows)
+    print(sheet)
+
+
+def _load_adapter(pipeline: DiffusionPipeline, adapter: str) -> None:
+    from ..denoiser import LORA_FILE
+
+    try:
+        pipeline.load_lora_weights(adapter, weight_name=LORA_FILE)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"The adapter {adapter!r} does not load: {error}. Give a folder or Hub id that holds {LORA_FILE}.") from error

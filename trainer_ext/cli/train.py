@@ -1,0 +1,116 @@
+"""`ddpo train`: fine-tune a pipeline on rewards."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from ..options import DDPOOptions, TrainerDefaults
+from .options import LoraOptions, RunOptions
+from .parsing import load_preset, parse
+
+if TYPE_CHECKING:
+    from ..config import DDPOConfig
+    from ..trainer import DDPOTrainer
+
+PROG = "ddpo train"
+
+NOTE = """
+Every argument of transformers.TrainingArguments works too (--bf16, --max_grad_norm, --save_strategy, ...): `ddpo train
+--help_all` lists them. --config FILE reads options from YAML; flags win over it.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command."""
+    if "--help_all" in arguments:
+        from ..config import DDPOConfig
+
+        parse((RunOptions, LoraOptions, DDPOConfig), ["--help"], PROG, {})
+    if {"-h", "--help"} & set(arguments):
+        return _help()
+    return _train(arguments)
+
+
+def _help() -> int:
+    from trl import TrlParser
+
+    parser = TrlParser((RunOptions, LoraOptions, DDPOOptions, TrainerDefaults), prog=PROG)
+    parser.usage = "ddpo train [options]"
+    print(parser.format_help() + NOTE)
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    from ..config import DDPOConfig
+    from ..quiet import quiet_libraries
+
+    quiet_libraries()
+    options, lora, config = parse((RunOptions, LoraOptions, DDPOConfig), arguments, PROG, load_preset(arguments))
+    trainer = _build(options, lora, config)
+    try:
+        trainer.train(resume_from_checkpoint=_resume(config.resume_from_checkpoint))
+    except KeyboardInterrupt:
+        print(f"\nResume with the same command and --resume_from_checkpoint true (in {config.output_dir}).", file=sys.stderr)
+        raise
+    trainer.save_model()
+    _summary(trainer)
+    return 0
+
+
+def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTrainer:
+    """Turn names into objects, everything that can fail cheaply first."""
+    from peft import LoraConfig
+
+    from ddpo_plugins import load_catalogue
+
+    from ..checkpoint import check_output_dir
+    from ..plugins import reward_from_plugin
+    from ..trainer import DDPOTrainer
+    from .prompts import load_prompts
+
+    check_output_dir(Path(config.output_dir), _resume(config.resume_from_checkpoint) is not None)
+    catalogue = load_catalogue()
+    if not options.reward_funcs:
+        raise ConfigError(f"Say what to reward: --reward_funcs NAME. Installed: {', '.join(catalogue.rewards)}.")
+    train_dataset = load_prompts(options.prompts, catalogue)
+    eval_dataset = load_prompts(options.eval_prompts, catalogue) if options.eval_prompts else None
+    rewards = [reward_from_plugin(name, device=config.device, catalogue=catalogue) for name in options.reward_funcs]
+    adapter = LoraConfig(
+        r=lora.lora_r,
+        lora_alpha=lora.lora_alpha or lora.lora_r,
+        target_modules=list(lora.lora_target_modules),
+        init_lora_weights="gaussian",
+    )
+    return DDPOTrainer(
+        options.model_name_or_path,
+        rewards,
+        config,
+        train_dataset,
+        eval_dataset,
+        peft_config=None if config.full_finetuning else adapter,
+    )
+
+
+def _resume(value: str | None) -> str | bool | None:
+    """`--resume_from_checkpoint` takes a folder, or true for the newest checkpoint."""
+    return {"true": True, "false": None, "": None}.get(str(value).lower(), value) if value is not None else None
+
+
+def _summary(trainer: DDPOTrainer) -> None:
+    rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
+    folder = trainer.args.output_dir
+    if rewards:
+        first, last = rewards[0], rewards[-1]
+        change = f" ({(last - first) / abs(first):+.1%})" if first else ""
+        print(f"\nreward: {first:.4g} in the first rollout, {last:.4g} in the last{change}")
+    print(
+        f"{folder}/pytorch_lora_weights.safetensors   the adapter, for pipeline.load_lora_weights\n"
+        if not trainer.args.full_finetuning
+        else f"{folder}   the pipeline, for DiffusionPipeline.from_pretrained\n",
+        end="",
+    )
+    print(f"{folder}/samples/before_after.png   the same prompts and seeds, before and after")
+    print(f"{folder}/reward_curve.png")
