@@ -1,4 +1,8 @@
 import copy
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the Hub client is imported: no test needs the network
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, as of their own
 
 import pytest
 import torch

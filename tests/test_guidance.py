@@ -119,7 +119,7 @@ def test_a_named_rule_is_the_only_candidate():
 
 
 def test_an_unknown_name_is_answered_with_all_names():
-    with pytest.raises(GuidanceError, match="'cgf'. Known: none, cfg, cfg_from_cond, cfg_rescaled, cfg_renormed. Leave `guidance` out"):
+    with pytest.raises(GuidanceError, match=r"'cgf'. Known: none, cfg, cfg_from_cond, cfg_rescaled, cfg_renormed. Leave `guidance` out"):
         resolve_rules("cgf")
 
 

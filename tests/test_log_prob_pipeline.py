@@ -85,16 +85,18 @@ class TwoCallPipeline(DiffusionPipeline):
         output_type="pil",
         return_dict=True,
         skip_guidance_from=None,
+        scale_input=1.0,
     ):
         texts = [torch.full((len(text),), len(text) / 20) for text in prompt for _ in range(num_images_per_prompt)]
         latents = randn_tensor((len(texts), 4, 8, 8), generator)
         self.scheduler.set_timesteps(num_inference_steps)
         for step, timestep in enumerate(self.scheduler.timesteps):
             rows, scales = timestep.expand(len(texts)), torch.tensor([0.5, 0.25, 0.25])
-            prediction = self.transformer(latents, rows, texts, scales=scales, return_dict=False)[0].float()
+            inputs = scale_input * latents
+            prediction = self.transformer(inputs, rows, texts, scales=scales, return_dict=False)[0].float()
             if skip_guidance_from is None or step < skip_guidance_from:
                 empty = [torch.zeros(1)] * len(texts)
-                uncond = self.transformer(latents, rows, empty, scales=scales, return_dict=False)[0].float()
+                uncond = self.transformer(inputs, rows, empty, scales=scales, return_dict=False)[0].float()
                 prediction = uncond + true_cfg_scale * (prediction - uncond)
             latents = self.scheduler.step(-prediction, timestep, latents, return_dict=False)[0]
         return (latents[:, :3].sigmoid(),)
@@ -207,30 +209,34 @@ def float64_log_prob(trajectory, rows, steps, model_output):
 
 @pytest.mark.parametrize("options", GUIDANCE)
 def test_gradients_are_finite_differences(tiny_pipeline, options):
-    """In float64, of the difference of log-probabilities, through both branches of guidance, for every LoRA matrix."""
+    """In float64, of the log-probability, through both branches of guidance, for every LoRA matrix."""
     pipeline = tiny_pipeline("v_prediction")
     denoiser = add_adapter(pipeline)
-    policy = LogProbPipeline(pipeline.to(torch.float64), 4, **options)
+    policy = LogProbPipeline(pipeline, 4, **options)
     trajectory = two_each(policy, denoiser=denoiser).trajectory
     rows, steps = torch.tensor([0, 2, 3]), torch.tensor([1, 0, 3])
     policy.ratio_terms(trajectory, rows, steps, denoiser).log_ratio.mean().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
+    assert len(gradients) == 4 * 8 * 2, "attentions, projections, matrices"
+
+    policy = LogProbPipeline(pipeline.to(torch.float64), 4, **options)
+    (call,) = trajectory.calls
+    precise = replace(call, per_image={name: value.double() for name, value in call.per_image.items()})
+    trajectory = replace(trajectory, calls=(precise,))
 
     @torch.no_grad()
-    def mean_log_prob():
+    def mean_log_prob(values, index, value):
+        values[index] = value
         return float64_log_prob(trajectory, rows, steps, policy.predict(trajectory, rows, steps, denoiser)).mean().item()
 
-    trained = [(name, parameter) for name, parameter in denoiser.named_parameters() if parameter.requires_grad]
-    assert len(trained) == 2 * sum(name.endswith("lora_A.default.weight") for name, _ in trained)
-    for name, parameter in trained:
-        index = np.unravel_index(int(parameter.grad.abs().argmax()), parameter.shape)
-        gradient, value = parameter.grad[index].item(), parameter.data[index].item()
-        values = []
-        for offset in (1e-4, -1e-4):
-            parameter.data[index] = value + offset
-            values.append(mean_log_prob())
-        parameter.data[index] = value
-        assert gradient != 0, name
-        assert gradient == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-3), name
+    for name, gradient in gradients.items():
+        index = np.unravel_index(int(gradient.abs().argmax()), gradient.shape)
+        values = denoiser.get_parameter(name).data
+        value = values[index].item()
+        difference = mean_log_prob(values, index, value + 1e-4) - mean_log_prob(values, index, value - 1e-4)
+        values[index] = value
+        assert gradient[index] != 0, name
+        assert gradient[index].item() == pytest.approx(difference / 2e-4, rel=1e-3), name
 
 
 # What is recorded, and what must not change
@@ -311,11 +317,11 @@ def test_another_number_of_steps_in_between_changes_nothing(tiny_pipeline):
 def test_the_trained_denoiser_makes_all_calls(tiny_pipeline):
     pipeline = tiny_pipeline()
     policy = LogProbPipeline(pipeline, 4, 5.0)
-    calls = []
+    unet, calls = pipeline.unet, []
 
     def denoiser(*args, **kwargs):
         calls.append(len(kwargs["sample"]))
-        return pipeline.unet(*args, **kwargs)
+        return unet(*args, **kwargs)
 
     trajectory = two_each(policy, denoiser=denoiser).trajectory
     assert calls == [8] * 4
@@ -335,7 +341,7 @@ def test_trajectories_are_joined_image_by_image(tiny_pipeline):
     (call,) = second.calls
     longer = {name: torch.cat([value, value], dim=2) for name, value in call.per_image.items()}
     padded = replace(second, calls=(replace(call, per_image=longer),))
-    with pytest.raises(PipelineError, match="encoder_hidden_states differ between batches.*Set rollout_batch_size"):
+    with pytest.raises(PipelineError, match=r"encoder_hidden_states differ between batches.*Set rollout_batch_size"):
         Trajectory.concatenate([first, padded])
     other = replace(second, calls=(replace(call, shared={**call.shared, "return_dict": True}),))
     with pytest.raises(PipelineError, match="arguments return_dict differ"):
@@ -359,7 +365,7 @@ def test_two_calls_for_each_step(two_call_pipeline):
 
 def test_guidance_that_stops_on_the_way_is_refused(two_call_pipeline):
     policy = LogProbPipeline(two_call_pipeline, 5, guidance_scale=None, pipeline_kwargs={"skip_guidance_from": 3})
-    with pytest.raises(PipelineError, match="Step 3 made 1 denoiser calls; the first step made 2.*guidance_end"):
+    with pytest.raises(PipelineError, match=r"Step 3 made 1 denoiser calls; the first step made 2.*guidance_end"):
         two_each(policy)
 
 
@@ -381,9 +387,16 @@ def test_an_argument_that_changes_from_step_to_step_is_refused(tiny_pipeline):
         two_each(policy)
 
 
-def test_latents_that_change_between_scheduler_and_denoiser_are_refused(tiny_pipeline):
+def test_latents_that_change_between_two_steps_are_refused(tiny_pipeline):
     policy = LogProbPipeline(tiny_pipeline(), 4, pipeline_kwargs=after_each_step(latents=lambda x: x.clamp(-1, 1)))
-    with pytest.raises(PipelineError, match=r"At step 1 the pipeline changes the latents .*\(argument 'sample'\)"):
+    with pytest.raises(PipelineError, match=r"changes the latents between steps 0 and 1 \(in a callback"):
+        two_each(policy)
+
+
+def test_latents_that_the_denoiser_does_not_get_are_refused(two_call_pipeline):
+    """A pipeline may scale them for its denoiser; the scheduler then sees others."""
+    policy = LogProbPipeline(two_call_pipeline, 4, guidance_scale=None, pipeline_kwargs={"scale_input": 0.5})
+    with pytest.raises(PipelineError, match=r"At step 0 the pipeline changes the latents .*\(argument 'hidden_states'\)"):
         two_each(policy)
 
 
@@ -393,7 +406,7 @@ def test_guidance_that_changes_on_the_way_is_refused(tiny_pipeline):
         return {}
 
     policy = LogProbPipeline(tiny_pipeline(), 4, 5.0, pipeline_kwargs={"callback_on_step_end": lower})
-    with pytest.raises(GuidanceError, match="At step 1 the guidance rule 'cfg' is off by .* Does the guidance scale change"):
+    with pytest.raises(GuidanceError, match=r"At step 1 the guidance rule 'cfg' is off by .* Does the guidance scale change"):
         two_each(policy)
 
 
@@ -406,7 +419,7 @@ def test_schedulers_of_other_families_are_refused(tiny_pipeline, scheduler):
 
 
 def test_a_pipeline_argument_that_does_not_exist_is_refused(tiny_pipeline):
-    with pytest.raises(PipelineError, match="StableDiffusionPipeline has no argument 'negativ_prompt'.*negative_prompt"):
+    with pytest.raises(PipelineError, match=r"StableDiffusionPipeline has no argument 'negativ_prompt'.*negative_prompt"):
         LogProbPipeline(tiny_pipeline(), 4, pipeline_kwargs={"negativ_prompt": "blurry"})
 
 
@@ -427,7 +440,7 @@ def test_a_guidance_rule_that_is_not_the_pipelines_is_refused(tiny_pipeline):
 
 
 def test_zero_terminal_snr_is_refused_before_any_work(tiny_pipeline):
-    with pytest.raises(PipelineError, match="not finite.*zero terminal SNR"):
+    with pytest.raises(PipelineError, match=r"not finite.*zero terminal SNR"):
         LogProbPipeline(tiny_pipeline(timestep_spacing="trailing", rescale_betas_zero_snr=True), 4)
 
 

@@ -96,7 +96,7 @@ def test_flattening_is_undone():
         "timestep": None,
         "sizes": [1, 2],
     }
-    assert list(flat)[0] == "sample"
+    assert next(iter(flat)) == "sample"
     assert unflatten(flat) == arguments
 
 

@@ -219,7 +219,7 @@ def test_zero_terminal_snr_cannot_predict_noise():
         scheduler.set_timesteps(10)
         assert scheduler.alphas_cumprod[scheduler.timesteps[0]] == 0
         if prediction_type == "epsilon":
-            with pytest.raises(PipelineError, match="not finite.*zero terminal SNR.*timestep_spacing='leading'"):
+            with pytest.raises(PipelineError, match=r"not finite.*zero terminal SNR.*timestep_spacing='leading'"):
                 ddim_table(scheduler, 1.0)
         else:
             assert ddim_table(scheduler, 1.0).num_steps == 10
@@ -228,7 +228,7 @@ def test_zero_terminal_snr_cannot_predict_noise():
 def test_a_prediction_type_that_ddim_does_not_know():
     scheduler = DDIMScheduler(prediction_type="flow_prediction")
     scheduler.set_timesteps(5)
-    with pytest.raises(PipelineError, match="'flow_prediction'.*'epsilon', 'v_prediction' or 'sample'"):
+    with pytest.raises(PipelineError, match=r"'flow_prediction'.*'epsilon', 'v_prediction' or 'sample'"):
         ddim_table(scheduler, 1.0)
 
 

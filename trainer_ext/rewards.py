@@ -73,11 +73,23 @@ class Scores:
     extras: Mapping[str, list[Any]] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def mean(self) -> float:
+        """Mean of the totals; NaN if no image has a reward."""
+        rewarded = self.total[~np.isnan(self.total)]
+        return float(rewarded.mean()) if len(rewarded) else math.nan
+
     @staticmethod
     def concatenate(parts: Sequence[Scores]) -> Scores:
-        """Join the scores of the batches of one rollout; metrics are averaged."""
-        extras = {name: [value for part in parts for value in part.extras.get(name, [])] for name in parts[0].extras}
-        metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
+        """Join the batches of one rollout: metrics are averaged; extras are `None` where a batch logged none."""
+        extras = {
+            name: [value for part in parts for value in part.extras.get(name, [None] * len(part.total))]
+            for name in dict.fromkeys(name for part in parts for name in part.extras)
+        }
+        metrics = {
+            name: float(np.mean([part.metrics[name] for part in parts if name in part.metrics]))
+            for name in dict.fromkeys(name for part in parts for name in part.metrics)
+        }
         values, total = np.concatenate([p.values for p in parts]), np.concatenate([p.total for p in parts])
         return Scores(parts[0].names, values, total, extras, metrics)
 
@@ -139,7 +151,7 @@ class RewardSuite:
             "log_extra": log.extra,
         }
         forms = _image_forms(images, {function.images for function in self.functions})
-        returned = [_call(function, {"images": forms[function.images], **common}) for function in self.functions]
+        returned = [_call(function, {**common, "images": forms[function.images]}) for function in self.functions]
         if any(map(inspect.isawaitable, returned)):
             returned = asyncio.run(_settle(self.functions, returned))
         values = np.array([check_rewards(f.name, r, common["prompts"]) for f, r in zip(self.functions, returned, strict=True)]).T
@@ -177,7 +189,7 @@ def check_rewards(name: str, returned: Any, prompts: Sequence[str]) -> list[floa
 def _check_reward(name: str, value: Any, prompt: str) -> float:
     if value is None:
         return math.nan
-    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0:
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()
     if not isinstance(value, numbers.Real):
         raise RewardError(f"Reward {name!r} returned {value!r} ({type(value).__name__}) for prompt {prompt!r}; expected a float or None.")

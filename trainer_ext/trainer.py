@@ -197,7 +197,7 @@ class DDPOTrainer(Trainer):
                     self._check_replay(model, sampled.trajectory)
                 with _timed(seconds, "reward"):
                     scores.append(self.reward_suite.score(sampled.images, batch.image_rows, self.state))
-                bar.set_postfix({"reward": f"{np.nanmean(np.concatenate([s.total for s in scores])):.4g}"})
+                bar.set_postfix({"reward": f"{scores[-1].mean:.4g}"})
         for name, value in seconds.items():
             self._metrics[f"seconds/{name}"].append(value)
         self._metrics["images_per_second"].append(len(assignment.seeds) * self.args.world_size / seconds["rollout"])
@@ -206,9 +206,9 @@ class DDPOTrainer(Trainer):
     def _update_advantages(self, records: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Standardise the rewards of all processes, and log them."""
         rewards = np.array([record["reward"] for record in records], np.float64)
-        advantages = self.tracker.update([record["prompt"] for record in records], rewards)
         if np.isnan(rewards).all():
             raise RewardError("No image of this rollout got a reward (every reward was None), so there is nothing to learn from.")
+        advantages = self.tracker.update([record["prompt"] for record in records], rewards)
         self._metrics["reward"].append(float(np.nanmean(rewards)))
         self._metrics["reward_std"].append(float(np.nanstd(rewards)))
         self._metrics["frac_reward_zero_std"].append(advantages.frac_reward_zero_std)

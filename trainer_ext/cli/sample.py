@@ -71,9 +71,12 @@ def _draw(options: SampleOptions) -> None:
         "eta": options.eta,
     }
     rows = []
+    if options.adapter:
+        _load_adapter(pipeline, options.adapter)
+        pipeline.disable_lora()
     for label in ("without", "with") if options.adapter else ("without",):
         if label == "with":
-            _load_adapter(pipeline, str(options.adapter))
+            pipeline.enable_lora()
         images = stock_images(pipeline, options.prompts, seeds, options.batch_size, settings)
         samples = SampleSet(options.prompts, seeds, images)
         samples.save(Path(options.output_dir) / label)

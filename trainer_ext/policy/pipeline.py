@@ -261,6 +261,11 @@ class _Recording:
             self.firsts = calls
             self.calls = [CallRecord.first(*pair) for pair in zip(self.layouts, calls, strict=True)]
             self.latents.append(transition.latents)
+        elif not is_same(transition.latents, self.latents[-1]):
+            raise PipelineError(
+                f"The pipeline changes the latents between steps {transition.step - 1} and {transition.step} (in a "
+                "callback, or by rounding them); such a pipeline cannot be replayed."
+            )
         for index, (layout, call) in enumerate(zip(self.layouts, calls, strict=True)):
             self._check_call(layout, call, self.firsts[index], transition)
             self.timesteps[index].append(call.arguments[layout.time_name].reshape(-1)[0].clone())

@@ -48,7 +48,8 @@ def ddim_scheduler(scheduler: SchedulerMixin) -> DDIMScheduler:
             "a scheduler that is interchangeable with DDIMScheduler (DDIM, DDPM, PNDM, Euler, DPM-Solver, UniPC, ...); "
             "set pipeline.scheduler to one of them."
         )
-    # Clipping the predicted x_0 zeroes its gradient, and `from_config` turns it on where the key is missing or a default.
+    # Clipping the predicted x_0 zeroes its gradient. `from_config` turns it on where the key is missing, and drops values
+    # that the old scheduler had by default: only keywords count.
     return DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
 
 

@@ -1,0 +1,172 @@
+"""Every mistake ends in an error that says what was wrong and what to do, before any long work."""
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from diffusers import FlowMatchEulerDiscreteScheduler
+from peft import LoraConfig
+
+from ddpo_plugins.errors import DDPOError, RewardError
+from trainer_ext import DDPOConfig, DDPOTrainer
+from trainer_ext.errors import ConfigError, GuidanceError, OutputDirError, PipelineError
+
+PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
+TINY = {"num_inference_steps": 2, "guidance_scale": 1.0, "num_images_per_rollout": 4, "rollout_batch_size": 2,
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_train_epochs": 1, "num_sample_images": 0,
+        "save_strategy": "no", "disable_tqdm": True}  # fmt: skip
+
+
+def one(images, prompts, **columns):
+    return [float(index) for index in range(len(images))]
+
+
+@pytest.fixture
+def make_trainer(tmp_path, tiny_pipeline):
+    def make(pipeline=None, reward=one, dataset=PROMPTS, peft_config=None, **options):
+        config = DDPOConfig(output_dir=str(tmp_path / "run"), **{**TINY, **options})
+        return DDPOTrainer(tiny_pipeline() if pipeline is None else pipeline, reward, config, dataset, peft_config=peft_config)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eta": 0.0}, r"eta is 0.0; it must be in \(0, 1\].*deterministic"),
+        ({"eta": 1.5}, r"eta is 1.5; it must be in \(0, 1\]"),
+        ({"clip_range": 0.0}, "clip_range is 0.0; it must be greater than 0"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"timestep_fraction": 0.0}, r"timestep_fraction is 0.0; it must be in \(0, 1\]"),
+        ({"sample_every": -1}, "must not be negative"),
+        ({"num_images_per_rollout": 5}, "num_images_per_rollout=5 is not a multiple of the 2 images of an update.*Use num_images_per_rollout=6"),
+        ({"num_images_per_prompt": 3}, "num_images_per_rollout=4 is not a multiple of num_images_per_prompt=3"),
+        ({"num_images_per_rollout": 12, "num_images_per_prompt": 3}, "rollout_batch_size=2 and num_images_per_prompt=3 do not divide"),
+        ({"pipeline_kwargs": "{height: 1"}, "pipeline_kwargs is not JSON"),
+        ({"pipeline_kwargs": "[1]"}, "pipeline_kwargs is a JSON list; it must be an object"),
+    ],
+)
+def test_options(options, message):
+    with pytest.raises(ConfigError, match=message):
+        DDPOConfig(**{**TINY, **options})
+
+
+def test_unknown_guidance_rule():
+    with pytest.raises(GuidanceError, match="Unknown guidance rule 'cgf'. Known: none, cfg, "):
+        DDPOConfig(**TINY, guidance="cgf")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="bf16 may be supported")
+def test_bf16_where_it_is_not_supported():
+    with pytest.raises(ValueError, match="doesn't support bf16.*use_cpu"):
+        DDPOConfig(**TINY, bf16=True)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (None, "train_dataset is a NoneType; give a datasets.Dataset"),
+        (["a cat"], "train_dataset is a list"),
+        (Dataset.from_dict({"text": ["a cat"]}), "no column 'prompt'; its columns are text. Rename"),
+        (Dataset.from_dict({"prompt": []}), "train_dataset is empty"),
+        (Dataset.from_dict({"prompt": ["a cat", "  "]}), "'  ' as the prompt of row 1"),
+        (Dataset.from_dict({"prompt": ["a cat", None]}), "None as the prompt of row 1"),
+    ],
+)
+def test_datasets(make_trainer, dataset, message):
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(dataset=dataset)
+
+
+def test_scheduler_of_no_known_family(make_trainer, tiny_pipeline):
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(PipelineError, match="FlowMatchEulerDiscreteScheduler, whose noise schedule DDIM cannot use"):
+        make_trainer(pipeline)
+
+
+def test_pipeline_that_does_not_exist(make_trainer, tmp_path):
+    with pytest.raises(PipelineError, match="No pipeline could be loaded from.*nothing-here"):
+        make_trainer(str(tmp_path / "nothing-here"))
+
+
+def test_argument_that_the_pipeline_does_not_take(make_trainer):
+    with pytest.raises(PipelineError, match="StableDiffusionPipeline has no argument 'hight'. It takes: prompt, height, width"):
+        make_trainer(pipeline_kwargs={"hight": 64})
+
+
+def test_adapters_that_would_be_wrong(make_trainer):
+    with pytest.raises(ConfigError, match="lora_dropout is 0.1; it must be 0"):
+        make_trainer(peft_config=LoraConfig(target_modules=["to_q"], lora_dropout=0.1))
+    with pytest.raises(ConfigError, match="init_lora_weights='pissa' changes the base weights"):
+        make_trainer(peft_config=LoraConfig(target_modules=["to_q"], init_lora_weights="pissa"))
+    with pytest.raises(ConfigError, match="give only one of them"):
+        make_trainer(peft_config=LoraConfig(target_modules=["to_q"]), full_finetuning=True)
+
+
+@pytest.mark.parametrize(
+    ("reward", "options", "message"),
+    [
+        ([], {}, "No reward function was given"),
+        ("jpeg_compressibility", {}, "reward_funcs holds the text 'jpeg_compressibility'; the trainer takes functions"),
+        (lambda images, prompts: [], {}, r"takes only \(images, prompts\)"),
+        ([one, one], {}, "Two rewards have the same name"),
+        (one, {"reward_weights": [1.0, 2.0]}, r"reward_weights has 2 value\(s\) for 1 reward\(s\) \(one\)"),
+        (3, {}, "Reward 'int' is a int; it must be a function"),
+    ],
+)
+def test_reward_functions(make_trainer, reward, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(reward=reward, **options)
+
+
+def fails(images, prompts, **columns):
+    raise OSError("no such server")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, math.nan], "'reward' returned nan for prompt 'a (cat|dog)'. Return None"),
+        ([1.0, math.inf], "'reward' returned inf"),
+        ([1.0], r"returned 1 value\(s\) for 2 images"),
+        (["1.0", "2.0"], r"returned '1.0' \(str\) for prompt"),
+        (None, "returned a NoneType; expected a list of 2 floats"),
+        (torch.zeros(2, 1), r"returned shape \(2, 1\); expected \(2,\)"),
+        ([None, None], "No image of this rollout got a reward"),
+    ],
+)
+def test_a_reward_that_breaks_its_contract_stops_the_run(make_trainer, values, message):
+    def reward(images, prompts, **columns):
+        return values
+
+    trainer = make_trainer(reward=reward)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    with pytest.raises(RewardError, match=message):
+        trainer.train()
+    assert all(torch.equal(before[name], p) for name, p in trainer.model.named_parameters())
+
+
+def test_a_reward_that_raises_stops_the_run(make_trainer):
+    with pytest.raises(RewardError, match="'fails' raised OSError: no such server") as caught:
+        make_trainer(reward=fails).train()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_folder_that_holds_another_run(make_trainer, tmp_path):
+    make_trainer(save_strategy="epoch").train()
+    before = sorted(path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*"))
+    with pytest.raises(OutputDirError, match=r"already holds a run \(checkpoint-2, rollouts\).*resume_from_checkpoint=True.*another output_dir"):
+        make_trainer().train()
+    assert before == sorted(path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*"))
+
+
+def test_a_checkpoint_of_another_adapter(make_trainer):
+    make_trainer(save_strategy="epoch").train()
+    with pytest.raises(ConfigError, match="do not load into this model"):
+        make_trainer(peft_config=LoraConfig(target_modules=["to_q"])).train(resume_from_checkpoint=True)
+
+
+def test_errors_have_one_base_class():
+    assert all(issubclass(error, DDPOError) for error in (ConfigError, GuidanceError, OutputDirError, PipelineError, RewardError))

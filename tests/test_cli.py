@@ -1,0 +1,180 @@
+"""The command `ddpo`, as users run it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from trainer_ext.cli import main
+
+FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--rollout_batch_size", "4", "--per_device_train_batch_size",
+        "4", "--gradient_accumulation_steps", "1", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def train(tmp_path):
+    def train(*arguments):
+        return main(["train", *FAST, "--output_dir", str(tmp_path / "run"), *arguments])
+
+    return train
+
+
+@pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["sample", "--help"], ["rewards"]])
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys; from trainer_ext.cli import main\n"
+        f"try: main({command})\nexcept SystemExit: pass\n"
+        "print(*({'torch', 'transformers', 'diffusers', 'datasets', 'peft', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.split() == []
+    assert result.stdout
+
+
+def test_help_shows_the_options_and_where_the_others_are(capsys):
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in ("--model_name_or_path", "--reward_funcs", "--prompts", "--clip_range", "--lora_r", "--learning_rate", "--help_all"):
+        assert option in text
+
+
+def test_help_all_lists_the_trainers_options():
+    result = subprocess.run([sys.executable, "-m", "trainer_ext.cli", "train", "--help_all"], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "--max_grad_norm" in result.stdout
+    assert "--clip_range" in result.stdout
+
+
+def test_rewards_lists_what_is_installed(capsys):
+    assert main(["rewards"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("jpeg_compressibility ")]
+    assert line.split()[1:4] == ["reward", "ddpo-plugins", "0.1.0"]
+    assert "kB" in line
+    assert any(line.split()[:3] == ["animals", "prompt", "set"] for line in lines)
+
+
+def test_train_then_sample(train, tmp_path, capsys):
+    assert train() == 0
+    run = tmp_path / "run"
+    assert "reward:" in capsys.readouterr().out
+    for name in ("pytorch_lora_weights.safetensors", "reward_curve.png", "samples/before_after.png", "rollouts/rollout-00000.parquet"):
+        assert (run / name).is_file(), name
+    arguments = ["--adapter", str(run), "--prompts", "a cat", "a dog", "--num_inference_steps", "2", "--seeds", "3", "4"]
+    assert main(["sample", *arguments, "--output_dir", str(tmp_path / "drawn")]) == 0
+    without, with_adapter = (Image.open(tmp_path / "drawn" / name / "00.png").tobytes() for name in ("without", "with"))
+    assert without != with_adapter
+    assert (tmp_path / "drawn" / "sheet.png").is_file()
+
+
+def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("learning_rate: 0.5\nlora_r: 3\nreward_funcs: [jpeg_compressibility]\n")
+    assert train("--config", str(config), "--lora_r", "2", "--logging_strategy", "epoch") == 0
+    records = pq.read_table(tmp_path / "run" / "rollouts" / "rollout-00000.parquet").to_pylist()
+    assert all(record["rewards/jpeg_compressibility"] < 0 for record in records)  # of the config, not of the preset
+    from safetensors.torch import load_file
+
+    adapter = load_file(tmp_path / "run" / "pytorch_lora_weights.safetensors")
+    assert {value.shape[0] for key, value in adapter.items() if "lora_A" in key} == {2}
+
+
+def test_several_rewards_with_weights(train, tmp_path):
+    assert train("--reward_funcs", "jpeg_compressibility", "jpeg_incompressibility", "--reward_weights", "1", "3") == 0
+    for record in pq.read_table(tmp_path / "run" / "rollouts" / "rollout-00000.parquet").to_pylist():
+        assert record["reward"] == pytest.approx(record["rewards/jpeg_compressibility"] + 3 * record["rewards/jpeg_incompressibility"])
+
+
+def test_prompts_from_a_text_file(train, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red cat\n\n  a blue dog  \n")
+    assert train("--prompts", str(tmp_path / "prompts.txt")) == 0
+    records = pq.read_table(tmp_path / "run" / "rollouts" / "rollout-00000.parquet").to_pylist()
+    assert {record["prompt"] for record in records} == {"a red cat", "a blue dog"}
+
+
+def test_it_resumes(train, tmp_path, capsys):
+    assert train("--save_strategy", "epoch") == 0
+    assert train() == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert train("--num_train_epochs", "2", "--resume_from_checkpoint", "true") == 0
+    assert len(list((tmp_path / "run" / "rollouts").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["--reward_funcs", "jpeg_compresibility"], ["Unknown reward 'jpeg_compresibility'", "jpeg_compressibility"]),
+        (["--prompts", "animal"], ["Unknown prompt set 'animal'", "animals"]),
+        (["--prompts", "no-such-file.txt"], ["Unknown prompt set 'no-such-file.txt'"]),
+        (["--clip_rang", "1"], ["--clip_rang: did you mean --clip_range"]),
+        (["--eta", "0"], ["eta is 0.0; it must be in (0, 1]"]),
+        (["--guidance", "cgf"], ["Unknown guidance rule 'cgf'"]),
+        (["--preset", "paint"], ["There is no preset 'paint'; there are: embedded"]),
+        (["--preset", "none"], ["Say what to reward: --reward_funcs NAME. Installed: jpeg_compressibility"]),
+        (["--model_name_or_path", "./nowhere", "--reward_funcs", "jpeg_compressibility"], ["No pipeline could be loaded from './nowhere'"]),
+        (["--config", "nowhere.yaml"], ["The config file nowhere.yaml cannot be read"]),
+        (["--bf16", "true"], ["doesn't support bf16"]),
+    ],
+)
+def test_mistakes(train, capsys, tmp_path, arguments, messages):
+    assert train(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1] or error
+    for message in messages:
+        assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "rollouts").exists()
+
+
+def test_an_empty_prompts_file(train, capsys, tmp_path):
+    (tmp_path / "empty.txt").write_text("\n \n")
+    assert train("--prompts", str(tmp_path / "empty.txt")) == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_a_dataset_file_without_prompts_of_the_hub_is_named(train, capsys, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    assert train("--prompts", "nobody/nothing") == 2
+    assert "No dataset could be loaded from 'nobody/nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "1", "2", "3"], "--seeds has 3 values for 4 prompts"),
+        (["--adapter", "nowhere"], "The adapter 'nowhere' does not load"),
+        (["--prompts", " "], "--prompts has an empty prompt"),
+    ],
+)
+def test_mistakes_in_sample(capsys, arguments, message):
+    assert main(["sample", *arguments, "--num_inference_steps", "1"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_command(capsys):
+    assert main(["trian"]) == 2
+    assert "there is no command 'trian'" in capsys.readouterr().err
+    assert main([]) == 0
+
+
+def test_ctrl_c_tells_how_to_resume(tmp_path):
+    """A real process and a real signal."""
+    code = "import sys; from trainer_ext.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["train", *FAST, "--num_train_epochs", "50", "--output_dir", str(tmp_path / "run")]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
+    rollouts = tmp_path / "run" / "rollouts"
+    while not (rollouts.exists() and list(rollouts.iterdir())):
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(2)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume_from_checkpoint true" in error
+    assert list(Path(tmp_path / "run").glob("checkpoint-*"))
