@@ -1,0 +1,74 @@
+"""Imports point one way: cli -> trainer -> callbacks, rewards -> policy, advantages, losses -> errors."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "trainer_ext"
+
+# What each module of trainer_ext may import of it; a folder counts as one module, errors may be imported by all.
+ALLOWED = {
+    "errors": set(),
+    "options": set(),
+    "losses": set(),
+    "interrupts": set(),
+    "quiet": set(),
+    "progress": set(),
+    "advantages": set(),
+    "data": set(),
+    "loading": set(),
+    "denoiser": set(),
+    "policy": set(),
+    "config": {"options", "policy"},
+    "rewards": {"advantages"},
+    "rollout": {"policy", "rewards"},
+    "records": {"rewards", "rollout"},
+    "samples": {"policy", "rewards", "rollout"},
+    "checkpoint": {"denoiser", "policy", "rewards", "rollout"},
+    "plugins": {"rewards"},
+    "callbacks": {"config", "policy", "records", "rewards", "samples"},
+    "trainer": {"advantages", "callbacks", "checkpoint", "config", "data", "denoiser", "interrupts", "loading", "losses",
+                "policy", "progress", "records", "rewards", "rollout"},
+    "cli": {"checkpoint", "config", "data", "denoiser", "loading", "options", "plugins", "quiet", "samples", "trainer"},
+}  # fmt: skip
+
+
+def module_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path):
+    """Modules of trainer_ext that a file imports, by their first name."""
+    depth = len(path.relative_to(PACKAGE).parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module.startswith("trainer_ext"):
+            pytest.fail(f"{path} imports {node.module} by its full name")
+
+
+FILES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows(path):
+    assert set(imports_of(path)) - {"errors"} <= ALLOWED[module_of(path)]
+
+
+def test_every_module_is_listed():
+    assert {module_of(path) for path in FILES} == set(ALLOWED)
+
+
+def test_the_arrows_have_no_cycle():
+    done = set()
+    while len(done) < len(ALLOWED):
+        ready = {name for name, needs in ALLOWED.items() if needs <= done} - done
+        assert ready, f"a cycle among {set(ALLOWED) - done}"
+        done |= ready
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_edge_loads_plugins(path):
+    names = {alias.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert "load_catalogue" not in names or module_of(path) in ("cli", "plugins")
