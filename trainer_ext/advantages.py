@@ -22,7 +22,7 @@ class Advantages:
             One for each image; 0 for an image without a reward.
         frac_reward_zero_std (`float`):
             Share of the prompts whose rewards do not differ, so that they teach nothing.
-    """  # noqa: D205
+    """
 
     values: FloatArray
     frac_reward_zero_std: float

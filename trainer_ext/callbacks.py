@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ class SampleCallback(TrainerCallback):
             How many pictures, how often.
     """
 
-    def __init__(self, policy: LogProbPipeline, reward_suite: RewardSuite, rows: Sequence[dict[str, Any]], args: DDPOConfig):
+    def __init__(
+        self, policy: LogProbPipeline, reward_suite: RewardSuite, rows: Sequence[Mapping[str, Any]], args: DDPOConfig
+    ):
         self.policy = policy
         self.reward_suite = reward_suite
         by_prompt = {row["prompt"]: row for row in rows}
         self.rows = [by_prompt[prompt] for prompt in spread(list(by_prompt), args.num_sample_images)]
-        self.folder = Path(str(args.output_dir)) / "samples"
+        self.folder = args.folder / "samples"
         self.batch_size = args.rollout_batch_size
         self.every = args.sample_every
 

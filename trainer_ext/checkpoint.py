@@ -24,7 +24,7 @@ class DDPOState:
             Remembered rewards by prompt.
         rollout ([`Rollout`], *optional*):
             The rollout in training, if updates on it are still to come.
-    """  # noqa: D205
+    """
 
     tracker: Mapping[str, Sequence[float]]
     rollout: Rollout | None
@@ -81,7 +81,9 @@ def check_output_dir(output_dir: Path, resuming: bool) -> None:
     """
     if resuming or not output_dir.is_dir():
         return
-    found = [path.name for pattern in ("checkpoint-*", "rollouts", LORA_FILE) for path in sorted(output_dir.glob(pattern))]
+    found = [
+        path.name for pattern in ("checkpoint-*", "rollouts", LORA_FILE) for path in sorted(output_dir.glob(pattern))
+    ]
     if found:
         raise OutputDirError(
             f"{output_dir} already holds a run ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''}). Continue it with "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -27,7 +28,7 @@ POSITIVE = (
 
 
 @dataclass
-class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):  # type: ignore[misc]
+class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
     """
     `transformers.TrainingArguments` with DDPO's own: see [`DDPOOptions`] for those.
 
@@ -56,13 +57,23 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):  # type: igno
         return self.num_inner_epochs * self.num_images_per_rollout // images_per_update
 
     @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(str(self.output_dir))
+
+    @property
+    def call_kwargs(self) -> dict[str, Any]:
+        """More arguments of the pipeline, parsed."""
+        return self.pipeline_kwargs if isinstance(self.pipeline_kwargs, dict) else {}
+
+    @property
     def images_per_process(self) -> int:
         """Images that each process samples in a rollout."""
         return self.num_images_per_rollout // self.world_size
 
     def _check_values(self) -> None:
         for name in POSITIVE:
-            if not getattr(self, name) > 0:  # noqa: B009 - the names are a literal table of fields
+            if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
         check_eta(self.eta)
         resolve_rules(self.guidance)
@@ -98,7 +109,11 @@ def _parse_mapping(name: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{name} is not JSON ({error}): {text!r}. Give an object such as '{{\"height\": 512}}'.") from error
+        raise ConfigError(
+            f"{name} is not JSON ({error}): {text!r}. Give an object such as '{{\"height\": 512}}'."
+        ) from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{name} is a JSON {type(value).__name__}; it must be an object such as '{{\"height\": 512}}'.")
+        raise ConfigError(
+            f"{name} is a JSON {type(value).__name__}; it must be an object such as '{{\"height\": 512}}'."
+        )
     return value

@@ -9,9 +9,9 @@ from datasets import Dataset
 from .errors import ConfigError
 
 
-def check_prompts(dataset: Any, name: str) -> None:
+def check_prompts(dataset: Any, name: str) -> Dataset:
     """
-    Refuse datasets that cannot be rolled out.
+    Return `dataset`, unless it cannot be rolled out.
 
     Raises:
         [`ConfigError`]: no `datasets.Dataset`, no rows, no `prompt` column, or an empty prompt.
@@ -30,4 +30,7 @@ def check_prompts(dataset: Any, name: str) -> None:
         raise ConfigError(f"{name} is empty; it needs at least one row with a prompt.")
     for index, prompt in enumerate(dataset["prompt"]):
         if not isinstance(prompt, str) or not prompt.strip():
-            raise ConfigError(f"{name} has {prompt!r} as the prompt of row {index}; every prompt must be a text that is not empty.")
+            raise ConfigError(
+                f"{name} has {prompt!r} as the prompt of row {index}; every prompt must be a text that is not empty."
+            )
+    return dataset

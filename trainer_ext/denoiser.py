@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from diffusers import DiffusionPipeline, ModelMixin
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
@@ -62,7 +62,7 @@ class TrainedDenoiser(torch.nn.Module):
     What the optimizer sees of a pipeline.
 
     Args:
-        base (`torch.nn.Module`):
+        base (`diffusers.ModelMixin`):
             The pipeline's denoiser. A LoRA adapter is injected in place, so the pipeline samples with it.
         name (`str`):
             `"unet"` or `"transformer"`.
@@ -70,10 +70,10 @@ class TrainedDenoiser(torch.nn.Module):
             The adapter. `None` trains all weights.
     """
 
-    def __init__(self, base: torch.nn.Module, name: str, peft_config: LoraConfig | None):
+    def __init__(self, base: ModelMixin, name: str, peft_config: LoraConfig | None):
         super().__init__()
         self.name = name
-        self.network: torch.nn.Module | PeftModel
+        self.network: Any  # ModelMixin or PeftModel
         if peft_config is None:
             self.network = base.requires_grad_(True)
         else:
@@ -81,10 +81,10 @@ class TrainedDenoiser(torch.nn.Module):
             self.network = get_peft_model(base, peft_config)
         self.peft_config = peft_config
         # TensorBoard, MLflow and the Trainer itself expect a transformers config, not diffusers' frozen dict.
-        self.config = PretrainedConfig(denoiser=dict(base.config))
+        self.config = PretrainedConfig.from_dict({"denoiser": dict(base.config)})
 
     @property
-    def base(self) -> torch.nn.Module:
+    def base(self) -> ModelMixin:
         """The pipeline's denoiser."""
         return self.network if self.peft_config is None else self.network.get_base_model()
 
@@ -132,7 +132,9 @@ class TrainedDenoiser(torch.nn.Module):
         return {key.removeprefix("base_model.model."): value.contiguous() for key, value in state.items()}
 
     def _load_lora(self, file: Path) -> None:
-        state = {f"base_model.model.{key.removeprefix(self.name + '.')}": value for key, value in load_file(file).items()}
+        state = {
+            f"base_model.model.{key.removeprefix(self.name + '.')}": value for key, value in load_file(file).items()
+        }
         result = set_peft_model_state_dict(self.network, state)
         expected = {f"base_model.model.{key}" for key in self._lora_state()}
         if result.unexpected_keys or set(state) != expected:

@@ -45,4 +45,6 @@ class StopRequest:
         if self._requested:
             raise KeyboardInterrupt
         self._requested = True
-        logger.warning("Interrupted: stopping after this step and saving a checkpoint. Press Ctrl-C again to stop at once.")
+        logger.warning(
+            "Interrupted: stopping after this step and saving a checkpoint. Press Ctrl-C again to stop at once."
+        )

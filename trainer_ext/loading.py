@@ -43,7 +43,9 @@ def load_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype = to
     if pipeline.components.get("safety_checker") is not None:
         # It would answer with black images, and a reward would learn from those.
         pipeline.register_modules(safety_checker=None)
-        logger.warning("The pipeline's safety checker is off in training: its black images would be rewarded like any other.")
+        logger.warning(
+            "The pipeline's safety checker is off in training: its black images would be rewarded like any other."
+        )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -21,13 +21,17 @@ class TrainerDefaults:
     logging_strategy: str = field(
         default="epoch", metadata={"help": "When to log: 'epoch' (each rollout), 'steps' or 'no'."}
     )
-    save_steps: float = field(default=0.1, metadata={"help": "Updates between two checkpoints; below 1: share of the run."})
+    save_steps: float = field(
+        default=0.1, metadata={"help": "Updates between two checkpoints; below 1: share of the run."}
+    )
     save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rewards get every column; leave it off."})
-    report_to: None | str | list[str] = field(
+    report_to: str | list[str] | None = field(
         default="none", metadata={"help": "Where to report: 'tensorboard', 'wandb', ..."}
     )
-    output_dir: str | None = field(default="ddpo-output", metadata={"help": "Folder for everything that the run writes."})
+    output_dir: str | None = field(
+        default="ddpo-output", metadata={"help": "Folder for everything that the run writes."}
+    )
 
 
 @dataclass
@@ -75,9 +79,7 @@ class DDPOOptions:
     """
 
     num_inference_steps: int = field(default=50, metadata={"help": "Denoising steps of an image."})
-    guidance_scale: float = field(
-        default=5.0, metadata={"help": "Guidance scale, the same in sampling and training."}
-    )
+    guidance_scale: float = field(default=5.0, metadata={"help": "Guidance scale, the same in sampling and training."})
     eta: float = field(default=1.0, metadata={"help": "DDIM's weight of the noise, in (0, 1]."})
     guidance: str | None = field(
         default=None, metadata={"help": "Name of the guidance rule. Inferred from the pipeline by default."}
@@ -91,7 +93,8 @@ class DDPOOptions:
     rollout_batch_size: int = field(default=8, metadata={"help": "Images sampled at once on each device."})
     num_inner_epochs: int = field(default=1, metadata={"help": "Passes over a rollout."})
     timestep_fraction: float = field(
-        default=1.0, metadata={"help": "Share of the denoising steps that is trained, drawn anew for each image and pass."}
+        default=1.0,
+        metadata={"help": "Share of the denoising steps that is trained, drawn anew for each image and pass."},
     )
     clip_range: float = field(default=1e-4, metadata={"help": "Half-width of the ratio's clip interval."})
     advantage_clip: float = field(default=5.0, metadata={"help": "Advantages are clipped to plus and minus this."})

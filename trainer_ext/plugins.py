@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+
 from ddpo_plugins import Catalogue, load_catalogue
 from ddpo_plugins.errors import PluginError
 

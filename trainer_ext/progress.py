@@ -8,7 +8,17 @@ from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
 
 POSTFIX = ("reward", "approx_kl", "clipfrac")
-LINE = ("reward", "reward_std", "loss", "grad_norm", "ratio", "approx_kl", "clipfrac", "seconds/rollout", "seconds/training")
+LINE = (
+    "reward",
+    "reward_std",
+    "loss",
+    "grad_norm",
+    "ratio",
+    "approx_kl",
+    "clipfrac",
+    "seconds/rollout",
+    "seconds/training",
+)
 
 
 class RolloutProgress(ProgressCallback):
@@ -33,4 +43,6 @@ class RolloutProgress(ProgressCallback):
 
 def rollout_bar(num_steps: int, index: int, enabled: bool) -> tqdm:  # type: ignore[type-arg]
     """Return a bar over the denoising steps of a rollout, gone when it is done."""
-    return tqdm(total=num_steps, desc=f"rollout {index}", unit="step", leave=False, disable=not enabled, dynamic_ncols=True)
+    return tqdm(
+        total=num_steps, desc=f"rollout {index}", unit="step", leave=False, disable=not enabled, dynamic_ncols=True
+    )

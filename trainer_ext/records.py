@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .rewards import Scores
 from .rollout import Assignment
@@ -49,7 +50,9 @@ def write_records(output_dir: Path, index: int, records: Sequence[Mapping[str, A
 
 def read_rewards(output_dir: Path) -> dict[int, np.ndarray]:
     """Return the rewards of each rollout so far, by index."""
-    tables = (pq.read_table(file, columns=["rollout", "reward"]) for file in sorted((output_dir / FOLDER).glob("*.parquet")))
+    tables = (
+        pq.read_table(file, columns=["rollout", "reward"]) for file in sorted((output_dir / FOLDER).glob("*.parquet"))
+    )
     return {table["rollout"][0].as_py(): table["reward"].drop_null().to_numpy() for table in tables}
 
 
@@ -64,7 +67,7 @@ def draw_reward_curve(output_dir: Path) -> Path:
     axes.fill_between(rollouts, mean - std, mean + std, alpha=0.2, label="± 1 std of the images")
     axes.plot(rollouts, mean, marker="o", markersize=3, label="mean of the images")
     axes.set(xlabel="rollout", ylabel="reward", title="Reward through training")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     file = output_dir / "reward_curve.png"

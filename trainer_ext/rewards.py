@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from ddpo_plugins.errors import RewardError
 from PIL import Image
+
+from ddpo_plugins.errors import RewardError
 
 from .advantages import FloatArray
 from .errors import ConfigError
@@ -113,7 +114,9 @@ class RewardSuite:
         if not functions:
             raise ConfigError("No reward function was given; pass at least one in `reward_funcs`.")
         if len(set(names)) < len(names):
-            raise ConfigError(f"Two rewards have the same name ({', '.join(names)}); rename one, so that logs tell them apart.")
+            raise ConfigError(
+                f"Two rewards have the same name ({', '.join(names)}); rename one, so that logs tell them apart."
+            )
         if weights is not None and len(weights) != len(functions):
             raise ConfigError(
                 f"reward_weights has {len(weights)} value(s) for {len(functions)} reward(s) ({', '.join(names)}); give one each."
@@ -154,7 +157,9 @@ class RewardSuite:
         returned = [_call(function, {**common, "images": forms[function.images]}) for function in self.functions]
         if any(map(inspect.isawaitable, returned)):
             returned = asyncio.run(_settle(self.functions, returned))
-        values = np.array([check_rewards(f.name, r, common["prompts"]) for f, r in zip(self.functions, returned, strict=True)]).T
+        values = np.array(
+            [check_rewards(f.name, r, common["prompts"]) for f, r in zip(self.functions, returned, strict=True)]
+        ).T
         return Scores(self.names, values, weighted_total(values, self.weights), log.extras, log.metrics)
 
 
@@ -174,7 +179,9 @@ def check_rewards(name: str, returned: Any, prompts: Sequence[str]) -> list[floa
     """
     if isinstance(returned, torch.Tensor | np.ndarray):
         if returned.ndim != 1:
-            raise RewardError(f"Reward {name!r} returned shape {tuple(returned.shape)}; expected ({len(prompts)},), one for each image.")
+            raise RewardError(
+                f"Reward {name!r} returned shape {tuple(returned.shape)}; expected ({len(prompts)},), one for each image."
+            )
         returned = returned.tolist()
     if not isinstance(returned, list | tuple):
         raise RewardError(
@@ -182,7 +189,9 @@ def check_rewards(name: str, returned: Any, prompts: Sequence[str]) -> list[floa
             "reward) or a tensor of that length."
         )
     if len(returned) != len(prompts):
-        raise RewardError(f"Reward {name!r} returned {len(returned)} value(s) for {len(prompts)} images; it must return one for each.")
+        raise RewardError(
+            f"Reward {name!r} returned {len(returned)} value(s) for {len(prompts)} images; it must return one for each."
+        )
     return [_check_reward(name, value, prompt) for value, prompt in zip(returned, prompts, strict=True)]
 
 
@@ -192,10 +201,12 @@ def _check_reward(name: str, value: Any, prompt: str) -> float:
     if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()
     if not isinstance(value, numbers.Real):
-        raise RewardError(f"Reward {name!r} returned {value!r} ({type(value).__name__}) for prompt {prompt!r}; expected a float or None.")
+        raise RewardError(
+            f"Reward {name!r} returned {value!r} ({type(value).__name__}) for prompt {prompt!r}; expected a float or None."
+        )
     if not math.isfinite(value):
         raise RewardError(
-            f"Reward {name!r} returned {value} for prompt {prompt!r}. Return None if an image has no reward; a number must be finite."
+            f"Reward {name!r} returned {value} for prompt {prompt!r}. Return None for no reward; numbers must be finite."
         )
     return float(value)
 
@@ -213,7 +224,9 @@ class _RewardLog:
 
     def extra(self, name: str, values: Sequence[Any]) -> None:
         if len(values) != self.num_images:
-            raise RewardError(f"log_extra({name!r}) got {len(values)} value(s) for {self.num_images} images; give one for each.")
+            raise RewardError(
+                f"log_extra({name!r}) got {len(values)} value(s) for {self.num_images} images; give one for each."
+            )
         self.extras[name] = list(values)
 
 

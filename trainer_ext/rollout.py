@@ -115,7 +115,7 @@ class PromptSchedule:
 
 
 @lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:  # type: ignore[type-arg]
+def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(length)
 
 

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from ddpo_plugins.errors import RewardError
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
+from transformers.trainer_utils import TrainOutput
+
+from ddpo_plugins.errors import RewardError
 
 from .advantages import PerPromptStatTracker
 from .callbacks import CurveCallback, SampleCallback
@@ -70,6 +72,9 @@ class DDPOTrainer(Trainer):
         [`ConfigError`], [`PipelineError`], [`GuidanceError`]: before any long work, saying what to change.
     """
 
+    args: DDPOConfig
+    model: TrainedDenoiser
+
     def __init__(
         self,
         model: str | Path | DiffusionPipeline,
@@ -83,16 +88,18 @@ class DDPOTrainer(Trainer):
     ):
         args = DDPOConfig() if args is None else args
         if args.full_finetuning and peft_config is not None:
-            raise ConfigError("full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them.")
+            raise ConfigError(
+                "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
+            )
         self.reward_suite = RewardSuite(_named(reward_funcs), args.reward_weights)
-        check_prompts(train_dataset, "train_dataset")
+        train_dataset = check_prompts(train_dataset, "train_dataset")
         if eval_dataset is not None:
             check_prompts(eval_dataset, "eval_dataset")
 
         set_seed(args.seed)  # the adapter's initialisation
         pipeline = load_pipeline(model, _weights_dtype(args)).to(args.device)
         self.policy = LogProbPipeline(
-            pipeline, args.num_inference_steps, args.guidance_scale, args.eta, args.guidance, args.pipeline_kwargs
+            pipeline, args.num_inference_steps, args.guidance_scale, args.eta, args.guidance, args.call_kwargs
         )
         self._trainable_steps = self.policy.table.stochastic_steps
         adapter = None if args.full_finetuning else peft_config or default_lora_config()
@@ -121,7 +128,7 @@ class DDPOTrainer(Trainer):
         )
         self._set_up_callbacks(args)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """
         Train. See `Trainer.train`.
 
@@ -133,11 +140,11 @@ class DDPOTrainer(Trainer):
             `KeyboardInterrupt`: after Ctrl-C, when the checkpoint is written.
         """
         resuming = bool(resume_from_checkpoint) or self._owns_output_dir
-        check_output_dir(Path(self.args.output_dir), resuming)
+        check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
         with self._stop.listening():
             try:
-                return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+                return super().train(resume_from_checkpoint, *args, **kwargs)
             except KeyboardInterrupt:
                 self._save_interrupted()
                 raise
@@ -165,7 +172,7 @@ class DDPOTrainer(Trainer):
         records = gather_object(image_records(index, assignment, scores))
         advantages = self._update_advantages(records)
         if self.is_world_process_zero():
-            write_records(Path(self.args.output_dir), index, records)
+            write_records(self.args.folder, index, records)
         first = self.args.process_index * len(assignment.seeds)
         own = advantages[first : first + len(assignment.seeds)]
         return Rollout(index, trajectory, scores, own)
@@ -207,7 +214,9 @@ class DDPOTrainer(Trainer):
         """Standardise the rewards of all processes, and log them."""
         rewards = np.array([record["reward"] for record in records], np.float64)
         if np.isnan(rewards).all():
-            raise RewardError("No image of this rollout got a reward (every reward was None), so there is nothing to learn from.")
+            raise RewardError(
+                "No image of this rollout got a reward (every reward was None), so there is nothing to learn from."
+            )
         advantages = self.tracker.update([record["prompt"] for record in records], rewards)
         self._metrics["reward"].append(float(np.nanmean(rewards)))
         self._metrics["reward_std"].append(float(np.nanstd(rewards)))
@@ -291,7 +300,7 @@ class DDPOTrainer(Trainer):
             `dict[str, float]`: `eval_reward`, `eval_reward_std`, `eval_rewards/{name}/mean`.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        check_prompts(dataset, "eval_dataset")
+        dataset = check_prompts(dataset, "eval_dataset")
         self.model_wrapped.eval()
         records = gather_object(self._evaluation_records(dataset))
         rewards = _column(records, "reward")
@@ -316,15 +325,17 @@ class DDPOTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write diffusers' own files (called by `save_model` and for checkpoints)."""
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or self.args.folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save(folder, self.policy.pipeline)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = self.args.folder / f"checkpoint-{self.state.global_step}"
         unfinished = self.state.global_step % self.args.updates_per_rollout > 0
-        DDPOState(self.tracker.state_dict(), self._rollout if unfinished else None).save(folder, self.args.process_index)
+        DDPOState(self.tracker.state_dict(), self._rollout if unfinished else None).save(
+            folder, self.args.process_index
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -349,7 +360,7 @@ class DDPOTrainer(Trainer):
             self.remove_callback(ProgressCallback)
             self.add_callback(RolloutProgress())
         if args.num_sample_images:
-            self.add_callback(SampleCallback(self.policy, self.reward_suite, self.train_dataset, args))
+            self.add_callback(SampleCallback(self.policy, self.reward_suite, self.prompt_schedule.rows, args))
         else:
             self.add_callback(CurveCallback())
 
@@ -358,7 +369,9 @@ def _named(
     reward_funcs: Callable[..., Any] | RewardFunction | Sequence[Callable[..., Any] | RewardFunction],
 ) -> list[RewardFunction]:
     """Give plain functions the name they were defined with."""
-    functions = reward_funcs if isinstance(reward_funcs, Sequence) and not isinstance(reward_funcs, str) else [reward_funcs]
+    functions = (
+        reward_funcs if isinstance(reward_funcs, Sequence) and not isinstance(reward_funcs, str) else [reward_funcs]
+    )
     return [f if isinstance(f, RewardFunction) else RewardFunction(_name_of(f), f) for f in functions]
 
 

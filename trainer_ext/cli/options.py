@@ -11,9 +11,13 @@ class RunOptions:
 
     model_name_or_path: str = field(
         default="embedded",
-        metadata={"help": "Hub id or folder of a diffusers pipeline; 'embedded' is the tiny one that ships with ddpo-plugins."},
+        metadata={
+            "help": "Hub id or folder of a diffusers pipeline; 'embedded' is the tiny one that ships with ddpo-plugins."
+        },
     )
-    reward_funcs: list[str] | None = field(default=None, metadata={"help": "Rewards by name; `ddpo rewards` lists them."})
+    reward_funcs: list[str] | None = field(
+        default=None, metadata={"help": "Rewards by name; `ddpo rewards` lists them."}
+    )
     prompts: str = field(
         default="animals",
         metadata={"help": "Name of a prompt set (`ddpo rewards`), a text file with a prompt a line, or a Hub dataset."},

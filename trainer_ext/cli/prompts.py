@@ -32,7 +32,7 @@ def load_prompts(source: str, catalogue: Catalogue) -> Dataset:
         dataset = prompts_from_plugin(source, catalogue)
     elif Path(source).is_file():
         dataset = _from_file(Path(source))
-    elif "/" in source and not Path(source).suffix == ".txt":
+    elif "/" in source and Path(source).suffix != ".txt":
         dataset = _from_hub(source)
     else:
         return prompts_from_plugin(source, catalogue)  # raises, naming what there is
@@ -44,7 +44,9 @@ def _from_file(file: Path) -> Dataset:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The prompts in {file} cannot be read: {error}. Give a UTF-8 text file with a prompt a line.") from error
+        raise ConfigError(
+            f"The prompts in {file} cannot be read: {error}. Give a UTF-8 text file with a prompt a line."
+        ) from error
     return Dataset.from_dict({"prompt": [line.strip() for line in lines if line.strip()]})
 
 

@@ -16,12 +16,11 @@ def run(arguments: list[str]) -> int:
     parser.parse_args(arguments)
     catalogue = load_catalogue()
     offers = [
-        offers[name]
-        for offers in (catalogue.rewards, catalogue.detectors, catalogue.prompt_sets)
-        for name in offers
+        offers[name] for offers in (catalogue.rewards, catalogue.detectors, catalogue.prompt_sets) for name in offers
     ]
     rows = [("NAME", "KIND", "FROM", "DESCRIPTION")] + [
-        (offer.spec.name, offer.kind, f"{offer.distribution} {offer.version}", offer.spec.description) for offer in offers
+        (offer.spec.name, offer.kind, f"{offer.distribution} {offer.version}", offer.spec.description)
+        for offer in offers
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:

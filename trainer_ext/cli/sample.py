@@ -21,10 +21,12 @@ class SampleOptions:
 
     model_name_or_path: str = field(default="embedded", metadata={"help": "Hub id or folder of the base pipeline."})
     adapter: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id with pytorch_lora_weights.safetensors, for a second row of images."}
+        default=None,
+        metadata={"help": "Folder or Hub id with pytorch_lora_weights.safetensors, for a second row of images."},
     )
     prompts: list[str] = field(
-        default_factory=lambda: ["a cat", "a dog", "a lion", "a butterfly"], metadata={"help": "Prompts, one image each."}
+        default_factory=lambda: ["a cat", "a dog", "a lion", "a butterfly"],
+        metadata={"help": "Prompts, one image each."},
     )
     seeds: list[int] | None = field(
         default=None, metadata={"help": "One seed for each prompt, or one for all; 0, 1, 2, ... by default."}
@@ -49,7 +51,9 @@ def run(arguments: list[str]) -> int:
 
 def _check(options: SampleOptions) -> None:
     if options.seeds is not None and len(options.seeds) not in (1, len(options.prompts)):
-        raise ConfigError(f"--seeds has {len(options.seeds)} values for {len(options.prompts)} prompts; give one, or one each.")
+        raise ConfigError(
+            f"--seeds has {len(options.seeds)} values for {len(options.prompts)} prompts; give one, or one each."
+        )
     if not all(prompt.strip() for prompt in options.prompts):
         raise ConfigError("--prompts has an empty prompt; every prompt must be a text that is not empty.")
     if options.batch_size < 1 or options.num_inference_steps < 1:
@@ -92,4 +96,6 @@ def _load_adapter(pipeline: DiffusionPipeline, adapter: str) -> None:
     try:
         pipeline.load_lora_weights(adapter, weight_name=LORA_FILE)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"The adapter {adapter!r} does not load: {error}. Give a folder or Hub id that holds {LORA_FILE}.") from error
+        raise ConfigError(
+            f"The adapter {adapter!r} does not load: {error}. Give a folder or Hub id that holds {LORA_FILE}."
+        ) from error

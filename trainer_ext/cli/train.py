@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
@@ -53,7 +52,10 @@ def _train(arguments: list[str]) -> int:
     try:
         trainer.train(resume_from_checkpoint=_resume(config.resume_from_checkpoint))
     except KeyboardInterrupt:
-        print(f"\nResume with the same command and --resume_from_checkpoint true (in {config.output_dir}).", file=sys.stderr)
+        print(
+            f"\nResume with the same command and --resume_from_checkpoint true (in {config.output_dir}).",
+            file=sys.stderr,
+        )
         raise
     trainer.save_model()
     _summary(trainer)
@@ -71,7 +73,7 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     from ..trainer import DDPOTrainer
     from .prompts import load_prompts
 
-    check_output_dir(Path(config.output_dir), _resume(config.resume_from_checkpoint) is not None)
+    check_output_dir(config.folder, _resume(config.resume_from_checkpoint) is not None)
     catalogue = load_catalogue()
     if not options.reward_funcs:
         raise ConfigError(f"Say what to reward: --reward_funcs NAME. Installed: {', '.join(catalogue.rewards)}.")
@@ -101,7 +103,7 @@ def _resume(value: str | None) -> str | bool | None:
 
 def _summary(trainer: DDPOTrainer) -> None:
     rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
-    folder = trainer.args.output_dir
+    folder = trainer.args.folder
     if rewards:
         first, last = rewards[0], rewards[-1]
         change = f" ({(last - first) / abs(first):+.1%})" if first else ""

@@ -154,8 +154,12 @@ def infer_guidance(
 def _candidates(rules: Mapping[str, GuidanceRule], num_outputs: int, arguments: Mapping[str, Any]) -> list[Guidance]:
     """All rules with all conventions, the plainest first."""
     usable = {name: rule for name, rule in rules.items() if (rule is no_guidance) == (num_outputs == 1)}
-    scales = [arguments[key] for key in ("true_cfg_scale", "guidance_scale") if isinstance(arguments.get(key), int | float)]
-    conventions = itertools.product(usable.items(), dict.fromkeys(scales or [1.0]), (1, -1), (False, True), (False, True))
+    scales = [
+        arguments[key] for key in ("true_cfg_scale", "guidance_scale") if isinstance(arguments.get(key), int | float)
+    ]
+    conventions = itertools.product(
+        usable.items(), dict.fromkeys(scales or [1.0]), (1, -1), (False, True), (False, True)
+    )
     return [
         Guidance(name, rule, scale, cond_first, sign, in_float32, arguments)
         for (name, rule), scale, sign, cond_first, in_float32 in conventions

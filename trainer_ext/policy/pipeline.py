@@ -195,7 +195,9 @@ class LogProbPipeline:
         """Run the first step with 2 and with 3 prompts: learn the layout of the calls and the guidance rule."""
         (two, _, _), (three, transition, table) = self._first_step(PROBE_PROMPTS[:2]), self._first_step(PROBE_PROMPTS)
         layouts = tuple(infer_layout(a, b) for a, b in zip(two, three, strict=True))
-        outputs = [branch for layout, call in zip(layouts, three, strict=True) for branch in layout.branches(call.output)]
+        outputs = [
+            branch for layout, call in zip(layouts, three, strict=True) for branch in layout.branches(call.output)
+        ]
         guidance = infer_guidance(rules, outputs, transition.model_output, self.call_arguments())
         return layouts, guidance, table
 
@@ -294,7 +296,9 @@ class _Recording:
                 )
 
     def _check_guidance(self, calls: list[DenoiserCall], transition: Transition) -> None:
-        outputs = [branch for layout, call in zip(self.layouts, calls, strict=True) for branch in layout.branches(call.output)]
+        outputs = [
+            branch for layout, call in zip(self.layouts, calls, strict=True) for branch in layout.branches(call.output)
+        ]
         error = self.guidance.error(outputs, transition.model_output)
         if not error <= TOLERANCE:
             raise GuidanceError(

@@ -82,6 +82,7 @@ class Recorder:
         return getattr(self._module, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the denoiser and note the arguments and the output."""
         named = self._signature.bind(*args, **kwargs).arguments
         named.update(named.pop("kwargs", {}))
         latents_name = next(iter(named))

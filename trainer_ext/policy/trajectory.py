@@ -39,7 +39,9 @@ class CallRecord:
         shared = {k: v for k, v in rest.items() if k not in layout.per_image}
         return cls(per_image, shared, call.arguments[layout.time_name].reshape(-1)[:1].clone())
 
-    def arguments(self, layout: CallLayout, latents: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor) -> dict[str, Any]:
+    def arguments(
+        self, layout: CallLayout, latents: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor
+    ) -> dict[str, Any]:
         """Return the denoiser's arguments for N images `rows` at N `steps`, all mixed in one batch."""
         timesteps = self.timesteps[steps].repeat(layout.copies)
         arguments = {
@@ -86,7 +88,9 @@ class Trajectory:
     def cpu(self) -> Trajectory:
         """Move everything to host memory."""
         calls = tuple(
-            CallRecord(to_device(dict(call.per_image), "cpu"), to_device(dict(call.shared), "cpu"), call.timesteps.cpu())
+            CallRecord(
+                to_device(dict(call.per_image), "cpu"), to_device(dict(call.shared), "cpu"), call.timesteps.cpu()
+            )
             for call in self.calls
         )
         return Trajectory(self.table, self.latents.cpu(), self.model_outputs.cpu(), calls)
@@ -112,7 +116,9 @@ def _concatenate_calls(calls: Sequence[CallRecord]) -> CallRecord:
     first = calls[0]
     for call in calls[1:]:
         differing = [name for name in first.shared if not is_same(first.shared[name], call.shared[name])]
-        differing += [name for name in first.per_image if _row_shape(first.per_image[name]) != _row_shape(call.per_image[name])]
+        differing += [
+            name for name in first.per_image if _row_shape(first.per_image[name]) != _row_shape(call.per_image[name])
+        ]
         if differing:
             raise PipelineError(
                 f"The denoiser's arguments {', '.join(differing)} differ between batches of one rollout, so its images "
