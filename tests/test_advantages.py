@@ -43,7 +43,9 @@ def test_own_and_batch_statistics_by_hand():
     """
     "cat" has its two rewards: mean 2, std 1. "dog" has one, too few: the batch 1, 3, 8 has mean 4 and std sqrt(26 / 3).
     """
-    advantages = PerPromptStatTracker(buffer_size=8, min_count=2).update(["cat", "dog", "cat"], np.array([1.0, 8.0, 3.0]))
+    advantages = PerPromptStatTracker(buffer_size=8, min_count=2).update(
+        ["cat", "dog", "cat"], np.array([1.0, 8.0, 3.0])
+    )
     assert advantages.values.tolist() == pytest.approx([-1, 4 / np.sqrt(26 / 3), 1], rel=2e-6)
     assert advantages.values[2] == 1 / (1 + 1e-6)
 
@@ -116,7 +118,10 @@ def test_a_resumed_tracker_goes_on_as_if_nothing_had_happened():
     resumed.load_state_dict(json.loads(json.dumps(tracker.state_dict())))
     for _ in range(3):
         rewards = random.normal(size=3)
-        assert resumed.update(["b", "a", "c"], rewards).values.tolist() == tracker.update(["b", "a", "c"], rewards).values.tolist()
+        assert (
+            resumed.update(["b", "a", "c"], rewards).values.tolist()
+            == tracker.update(["b", "a", "c"], rewards).values.tolist()
+        )
     assert resumed.state_dict() == tracker.state_dict()
 
 
@@ -129,7 +134,8 @@ def test_a_state_is_not_a_view():
 
 
 @pytest.mark.parametrize(
-    ("reward", "mean", "std", "expected"), [(3, 1, 2, 2 / (2 + 1e-6)), (np.nan, 1, 2, 0), (3, 1, 0, 0), (0, 1, 1e-6, -5e5)]
+    ("reward", "mean", "std", "expected"),
+    [(3, 1, 2, 2 / (2 + 1e-6)), (np.nan, 1, 2, 0), (3, 1, 0, 0), (0, 1, 1e-6, -5e5)],
 )
 def test_standardise(reward, mean, std, expected):
     assert standardise(reward, mean, std) == expected

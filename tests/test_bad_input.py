@@ -26,7 +26,9 @@ def one(images, prompts, **columns):
 def make_trainer(tmp_path, tiny_pipeline):
     def make(pipeline=None, reward=one, dataset=PROMPTS, peft_config=None, **options):
         config = DDPOConfig(output_dir=str(tmp_path / "run"), **{**TINY, **options})
-        return DDPOTrainer(tiny_pipeline() if pipeline is None else pipeline, reward, config, dataset, peft_config=peft_config)
+        return DDPOTrainer(
+            tiny_pipeline() if pipeline is None else pipeline, reward, config, dataset, peft_config=peft_config
+        )
 
     return make
 
@@ -39,10 +41,18 @@ def make_trainer(tmp_path, tiny_pipeline):
         ({"clip_range": 0.0}, "clip_range is 0.0; it must be greater than 0"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"timestep_fraction": 0.0}, r"timestep_fraction is 0.0; it must be in \(0, 1\]"),
+        ({"skip_last_steps": 2}, "skip_last_steps is 2; it must be from 0 to num_inference_steps - 1 = 1"),
+        ({"skip_last_steps": -1}, "skip_last_steps is -1"),
         ({"sample_every": -1}, "must not be negative"),
-        ({"num_images_per_rollout": 5}, "num_images_per_rollout=5 is not a multiple of the 2 images of an update.*Use num_images_per_rollout=6"),
+        (
+            {"num_images_per_rollout": 5},
+            "num_images_per_rollout=5 is not a multiple of the 2 images of an update.*Use num_images_per_rollout=6",
+        ),
         ({"num_images_per_prompt": 3}, "num_images_per_rollout=4 is not a multiple of num_images_per_prompt=3"),
-        ({"num_images_per_rollout": 12, "num_images_per_prompt": 3}, "rollout_batch_size=2 and num_images_per_prompt=3 do not divide"),
+        (
+            {"num_images_per_rollout": 12, "num_images_per_prompt": 3},
+            "rollout_batch_size=2 and num_images_per_prompt=3 do not divide",
+        ),
         ({"pipeline_kwargs": "{height: 1"}, "pipeline_kwargs is not JSON"),
         ({"pipeline_kwargs": "[1]"}, "pipeline_kwargs is a JSON list; it must be an object"),
     ],
@@ -92,7 +102,9 @@ def test_pipeline_that_does_not_exist(make_trainer, tmp_path):
 
 
 def test_argument_that_the_pipeline_does_not_take(make_trainer):
-    with pytest.raises(PipelineError, match="StableDiffusionPipeline has no argument 'hight'. It takes: prompt, height, width"):
+    with pytest.raises(
+        PipelineError, match="StableDiffusionPipeline has no argument 'hight'. It takes: prompt, height, width"
+    ):
         make_trainer(pipeline_kwargs={"hight": 64})
 
 
@@ -157,7 +169,10 @@ def test_a_reward_that_raises_stops_the_run(make_trainer):
 def test_a_folder_that_holds_another_run(make_trainer, tmp_path):
     make_trainer(save_strategy="epoch").train()
     before = sorted(path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*"))
-    with pytest.raises(OutputDirError, match=r"already holds a run \(checkpoint-2, rollouts\).*resume_from_checkpoint=True.*another output_dir"):
+    with pytest.raises(
+        OutputDirError,
+        match=r"already holds a run \(checkpoint-2, rollouts\).*resume_from_checkpoint=True.*another output_dir",
+    ):
         make_trainer().train()
     assert before == sorted(path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*"))
 
@@ -169,4 +184,7 @@ def test_a_checkpoint_of_another_adapter(make_trainer):
 
 
 def test_errors_have_one_base_class():
-    assert all(issubclass(error, DDPOError) for error in (ConfigError, GuidanceError, OutputDirError, PipelineError, RewardError))
+    assert all(
+        issubclass(error, DDPOError)
+        for error in (ConfigError, GuidanceError, OutputDirError, PipelineError, RewardError)
+    )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from trainer_ext.cli import main
 
-FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--rollout_batch_size", "4", "--per_device_train_batch_size",
+FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "4", "--per_device_train_batch_size",
         "4", "--gradient_accumulation_steps", "1", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip
 
 
@@ -42,12 +42,22 @@ def test_help_imports_nothing_heavy(command):
 def test_help_shows_the_options_and_where_the_others_are(capsys):
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    for option in ("--model_name_or_path", "--reward_funcs", "--prompts", "--clip_range", "--lora_r", "--learning_rate", "--help_all"):
+    for option in (
+        "--model_name_or_path",
+        "--reward_funcs",
+        "--prompts",
+        "--clip_range",
+        "--lora_r",
+        "--learning_rate",
+        "--help_all",
+    ):
         assert option in text
 
 
 def test_help_all_lists_the_trainers_options():
-    result = subprocess.run([sys.executable, "-m", "trainer_ext.cli", "train", "--help_all"], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "trainer_ext.cli", "train", "--help_all"], capture_output=True, text=True
+    )
     assert result.returncode == 0
     assert "--max_grad_norm" in result.stdout
     assert "--clip_range" in result.stdout
@@ -66,9 +76,25 @@ def test_train_then_sample(train, tmp_path, capsys):
     assert train() == 0
     run = tmp_path / "run"
     assert "reward:" in capsys.readouterr().out
-    for name in ("pytorch_lora_weights.safetensors", "reward_curve.png", "samples/before_after.png", "rollouts/rollout-00000.parquet"):
+    for name in (
+        "pytorch_lora_weights.safetensors",
+        "reward_curve.png",
+        "samples/before_after.png",
+        "rollouts/rollout-00000.parquet",
+    ):
         assert (run / name).is_file(), name
-    arguments = ["--adapter", str(run), "--prompts", "a cat", "a dog", "--num_inference_steps", "2", "--seeds", "3", "4"]
+    arguments = [
+        "--adapter",
+        str(run),
+        "--prompts",
+        "a cat",
+        "a dog",
+        "--num_inference_steps",
+        "2",
+        "--seeds",
+        "3",
+        "4",
+    ]
     assert main(["sample", *arguments, "--output_dir", str(tmp_path / "drawn")]) == 0
     without, with_adapter = (Image.open(tmp_path / "drawn" / name / "00.png").tobytes() for name in ("without", "with"))
     assert without != with_adapter
@@ -90,7 +116,9 @@ def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
 def test_several_rewards_with_weights(train, tmp_path):
     assert train("--reward_funcs", "jpeg_compressibility", "jpeg_incompressibility", "--reward_weights", "1", "3") == 0
     for record in pq.read_table(tmp_path / "run" / "rollouts" / "rollout-00000.parquet").to_pylist():
-        assert record["reward"] == pytest.approx(record["rewards/jpeg_compressibility"] + 3 * record["rewards/jpeg_incompressibility"])
+        assert record["reward"] == pytest.approx(
+            record["rewards/jpeg_compressibility"] + 3 * record["rewards/jpeg_incompressibility"]
+        )
 
 
 def test_prompts_from_a_text_file(train, tmp_path):
@@ -119,7 +147,10 @@ def test_it_resumes(train, tmp_path, capsys):
         (["--guidance", "cgf"], ["Unknown guidance rule 'cgf'"]),
         (["--preset", "paint"], ["There is no preset 'paint'; there are: embedded"]),
         (["--preset", "none"], ["Say what to reward: --reward_funcs NAME. Installed: jpeg_compressibility"]),
-        (["--model_name_or_path", "./nowhere", "--reward_funcs", "jpeg_compressibility"], ["No pipeline could be loaded from './nowhere'"]),
+        (
+            ["--model_name_or_path", "./nowhere", "--reward_funcs", "jpeg_compressibility"],
+            ["No pipeline could be loaded from './nowhere'"],
+        ),
         (["--config", "nowhere.yaml"], ["The config file nowhere.yaml cannot be read"]),
         (["--bf16", "true"], ["doesn't support bf16"]),
     ],

@@ -14,7 +14,9 @@ PIPELINES = {
     "cfg": lambda c, u: u + SCALE * (c - u),
     "cfg_from_cond": lambda c, u: (1 + SCALE) * c - SCALE * u,
     "cfg_rescaled": lambda c, u: rescale_noise_cfg(u + SCALE * (c - u), c, guidance_rescale=0.7),
-    "cfg_renormed": lambda c, u: torch.nn.functional.normalize(u + SCALE * (c - u), dim=-1) * c.norm(dim=-1, keepdim=True),
+    "cfg_renormed": lambda c, u: (
+        torch.nn.functional.normalize(u + SCALE * (c - u), dim=-1) * c.norm(dim=-1, keepdim=True)
+    ),
 }
 
 
@@ -119,7 +121,9 @@ def test_a_named_rule_is_the_only_candidate():
 
 
 def test_an_unknown_name_is_answered_with_all_names():
-    with pytest.raises(GuidanceError, match=r"'cgf'. Known: none, cfg, cfg_from_cond, cfg_rescaled, cfg_renormed. Leave `guidance` out"):
+    with pytest.raises(
+        GuidanceError, match=r"'cgf'. Known: none, cfg, cfg_from_cond, cfg_rescaled, cfg_renormed. Leave `guidance` out"
+    ):
         resolve_rules("cgf")
 
 
@@ -127,7 +131,9 @@ def test_no_rule_fits():
     cond, uncond = branches()
     almost = PIPELINES["cfg"](cond, uncond)
     almost = almost + 1e-3 * almost.abs().max() * torch.sign(torch.randn(3, 4, 8, 8))
-    with pytest.raises(GuidanceError, match=r"best relative error 1e-03, allowed 1e-05.*Pass `guidance=` a function") as caught:
+    with pytest.raises(
+        GuidanceError, match=r"best relative error 1e-03, allowed 1e-05.*Pass `guidance=` a function"
+    ) as caught:
         infer_guidance(GUIDANCE_RULES, (uncond, cond), almost, ARGUMENTS)
     assert isinstance(caught.value, PipelineError)
 
@@ -142,6 +148,8 @@ def test_two_outputs_of_which_one_is_thrown_away():
 def test_equal_branches_say_nothing():
     """A denoiser that ignores its prompt fits every rule; which one is right shows up only after it has learned."""
     (output, _) = branches()
-    with pytest.raises(GuidanceError, match=r"Several guidance rules .*the prompt does not change them. Pass `guidance=`") as caught:
+    with pytest.raises(
+        GuidanceError, match=r"Several guidance rules .*the prompt does not change them. Pass `guidance=`"
+    ) as caught:
         infer_guidance(GUIDANCE_RULES, (output, output.clone()), output, ARGUMENTS)
     assert "cfg_from_cond" in str(caught.value)

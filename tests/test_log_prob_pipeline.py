@@ -39,7 +39,9 @@ def two_each(policy, **kwargs):
 
 def stock_run(pipeline, policy, **kwargs):
     """The pipeline's own call, with diffusers' own scheduler."""
-    return pipeline(PROMPTS, num_images_per_prompt=2, generator=image_generators(SEEDS), **policy.sampling_kwargs, **kwargs).images
+    return pipeline(
+        PROMPTS, num_images_per_prompt=2, generator=image_generators(SEEDS), **policy.sampling_kwargs, **kwargs
+    ).images
 
 
 def add_adapter(pipeline):
@@ -62,7 +64,10 @@ class TwoCallDenoiser(ModelMixin, ConfigMixin):
 
     def forward(self, hidden_states, timestep, texts, scales=None, return_dict=True):
         text = torch.stack([text.mean() for text in texts])
-        hidden = self.mix(hidden_states.movedim(1, -1)).movedim(-1, 1).tanh() * (1 + text + timestep / 1000)[:, None, None, None]
+        hidden = (
+            self.mix(hidden_states.movedim(1, -1)).movedim(-1, 1).tanh()
+            * (1 + text + timestep / 1000)[:, None, None, None]
+        )
         return (hidden * scales.sum(),)
 
 
@@ -216,7 +221,9 @@ def test_gradients_are_finite_differences(tiny_pipeline, options):
     trajectory = two_each(policy, denoiser=denoiser).trajectory
     rows, steps = torch.tensor([0, 2, 3]), torch.tensor([1, 0, 3])
     policy.ratio_terms(trajectory, rows, steps, denoiser).log_ratio.mean().backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
+    gradients = {
+        name: parameter.grad.clone() for name, parameter in denoiser.named_parameters() if parameter.requires_grad
+    }
     assert len(gradients) == 4 * 8 * 2, "attentions, projections, matrices"
 
     policy = LogProbPipeline(pipeline.to(torch.float64), 4, **options)
@@ -227,7 +234,9 @@ def test_gradients_are_finite_differences(tiny_pipeline, options):
     @torch.no_grad()
     def mean_log_prob(values, index, value):
         values[index] = value
-        return float64_log_prob(trajectory, rows, steps, policy.predict(trajectory, rows, steps, denoiser)).mean().item()
+        return (
+            float64_log_prob(trajectory, rows, steps, policy.predict(trajectory, rows, steps, denoiser)).mean().item()
+        )
 
     for name, gradient in gradients.items():
         index = np.unravel_index(int(gradient.abs().argmax()), gradient.shape)
@@ -275,7 +284,9 @@ def test_an_image_does_not_depend_on_its_batch(tiny_pipeline):
     together = two_each(policy)
     for image, seed in enumerate(SEEDS):
         alone = policy.sample([PROMPTS[image // 2]], image_generators([seed]))
-        torch.testing.assert_close(alone.trajectory.latents[0], together.trajectory.latents[image], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            alone.trajectory.latents[0], together.trajectory.latents[image], rtol=1e-4, atol=1e-4
+        )
         assert (alone.images[0].int() - together.images[image].int()).abs().max() <= 1
     other_seed = policy.sample([PROMPTS[0]], image_generators([99]))
     assert (other_seed.images[0].int() - together.images[0].int()).abs().max() > 50
@@ -396,7 +407,9 @@ def test_latents_that_change_between_two_steps_are_refused(tiny_pipeline):
 def test_latents_that_the_denoiser_does_not_get_are_refused(two_call_pipeline):
     """A pipeline may scale them for its denoiser; the scheduler then sees others."""
     policy = LogProbPipeline(two_call_pipeline, 4, guidance_scale=None, pipeline_kwargs={"scale_input": 0.5})
-    with pytest.raises(PipelineError, match=r"At step 0 the pipeline changes the latents .*\(argument 'hidden_states'\)"):
+    with pytest.raises(
+        PipelineError, match=r"At step 0 the pipeline changes the latents .*\(argument 'hidden_states'\)"
+    ):
         two_each(policy)
 
 
@@ -406,7 +419,9 @@ def test_guidance_that_changes_on_the_way_is_refused(tiny_pipeline):
         return {}
 
     policy = LogProbPipeline(tiny_pipeline(), 4, 5.0, pipeline_kwargs={"callback_on_step_end": lower})
-    with pytest.raises(GuidanceError, match=r"At step 1 the guidance rule 'cfg' is off by .* Does the guidance scale change"):
+    with pytest.raises(
+        GuidanceError, match=r"At step 1 the guidance rule 'cfg' is off by .* Does the guidance scale change"
+    ):
         two_each(policy)
 
 
@@ -419,7 +434,9 @@ def test_schedulers_of_other_families_are_refused(tiny_pipeline, scheduler):
 
 
 def test_a_pipeline_argument_that_does_not_exist_is_refused(tiny_pipeline):
-    with pytest.raises(PipelineError, match=r"StableDiffusionPipeline has no argument 'negativ_prompt'.*negative_prompt"):
+    with pytest.raises(
+        PipelineError, match=r"StableDiffusionPipeline has no argument 'negativ_prompt'.*negative_prompt"
+    ):
         LogProbPipeline(tiny_pipeline(), 4, pipeline_kwargs={"negativ_prompt": "blurry"})
 
 
@@ -450,5 +467,7 @@ def test_a_pipeline_without_a_denoiser_is_refused():
             super().__init__()
             self.register_modules(scheduler=scheduler)
 
-    with pytest.raises(PipelineError, match="Upscaler has the components scheduler; DDPO trains one named unet or transformer"):
+    with pytest.raises(
+        PipelineError, match="Upscaler has the components scheduler; DDPO trains one named unet or transformer"
+    ):
         LogProbPipeline(Upscaler(DDIMScheduler()), 4)

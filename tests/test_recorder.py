@@ -50,7 +50,9 @@ def test_rows_for_each_image_are_told_from_constants(copies):
 
 
 def test_nested_arguments_are_told_apart_one_by_one():
-    inferred = layout(added_cond_kwargs=lambda rows: {"time_ids": torch.randn(rows, 6), "crop": torch.tensor([0, 0, 0])})
+    inferred = layout(
+        added_cond_kwargs=lambda rows: {"time_ids": torch.randn(rows, 6), "crop": torch.tensor([0, 0, 0])}
+    )
     assert inferred.per_image == {"added_cond_kwargs.time_ids"}
 
 
@@ -62,12 +64,16 @@ def test_the_timestep_belongs_to_the_step_not_to_the_image(time_name, timestep):
 
 
 def test_a_denoiser_without_a_timestep():
-    with pytest.raises(PipelineError, match=r"called with sample, sigma; none is a timestep \(timestep, timesteps, t\)"):
+    with pytest.raises(
+        PipelineError, match=r"called with sample, sigma; none is a timestep \(timestep, timesteps, t\)"
+    ):
         infer_layout(call(2, time_name="sigma"), call(3, time_name="sigma"))
 
 
 def test_rows_that_do_not_follow_the_number_of_images():
-    with pytest.raises(PipelineError, match="'packed' has 22 rows for 2 images and 33 for 3; expected 4 and 6, or as many for both"):
+    with pytest.raises(
+        PipelineError, match="'packed' has 22 rows for 2 images and 33 for 3; expected 4 and 6, or as many for both"
+    ):
         layout(packed=lambda rows: torch.randn(11 * rows // 2, 32))
 
 
@@ -80,7 +86,15 @@ def test_a_batch_that_does_not_follow_the_number_of_images(two, three):
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(torch.zeros(3, 2), 3), (torch.zeros(()), None), ([1, 2], 2), ((1, 2), None), ("text", None), (None, None), (3, None)],
+    [
+        (torch.zeros(3, 2), 3),
+        (torch.zeros(()), None),
+        ([1, 2], 2),
+        ((1, 2), None),
+        ("text", None),
+        (None, None),
+        (3, None),
+    ],
 )
 def test_number_of_rows(value, expected):
     assert num_rows(value) == expected

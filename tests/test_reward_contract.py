@@ -11,7 +11,11 @@ from ddpo_plugins.errors import DDPOError, RewardError
 from trainer_ext.errors import ConfigError
 from trainer_ext.rewards import RewardFunction, RewardSuite, Scores
 
-ROWS = [{"prompt": "a cat", "animal": "cat"}, {"prompt": "a dog", "animal": "dog"}, {"prompt": "a cat", "animal": "cat"}]
+ROWS = [
+    {"prompt": "a cat", "animal": "cat"},
+    {"prompt": "a dog", "animal": "dog"},
+    {"prompt": "a cat", "animal": "cat"},
+]
 
 
 @pytest.fixture
@@ -93,7 +97,9 @@ def test_an_object_with_a_call_is_a_function(images):
 
 
 def test_rewards_are_weighted_and_summed(images):
-    scores = suite(first=returning([1.0, 2.0, 3.0]), second=returning([10.0, 0.0, -10.0]), weights=[2.0, 0.5]).score(images, ROWS)
+    scores = suite(first=returning([1.0, 2.0, 3.0]), second=returning([10.0, 0.0, -10.0]), weights=[2.0, 0.5]).score(
+        images, ROWS
+    )
     assert scores.names == ("first", "second")
     assert scores.values.tolist() == [[1, 10], [2, 0], [3, -10]]
     assert scores.total.tolist() == [7, 4, 1]
@@ -113,7 +119,9 @@ def test_none_is_no_reward_and_never_zero(images):
         pytest.param([1, 0, 3], id="ints"),
         pytest.param((1.0, 0.0, 3.0), id="tuple"),
         pytest.param([np.float32(1), np.int64(0), np.float64(3)], id="numpy numbers"),
-        pytest.param([torch.tensor(1), torch.tensor(0.0), torch.tensor(3, dtype=torch.float16)], id="tensors without dimensions"),
+        pytest.param(
+            [torch.tensor(1), torch.tensor(0.0), torch.tensor(3, dtype=torch.float16)], id="tensors without dimensions"
+        ),
         pytest.param([Fraction(1), 0, 3.0], id="fractions"),
         pytest.param(torch.tensor([1, 0, 3]), id="integer tensor"),
         pytest.param(torch.tensor([1.0, 0.0, 3.0], requires_grad=True), id="tensor with a gradient"),
@@ -129,7 +137,12 @@ def test_any_number_is_taken_as_a_float(images, returned):
 
 @pytest.mark.parametrize(
     "returned",
-    [[True, False, True], [np.True_, np.False_, np.True_], torch.tensor([True, False, True]), np.array([True, False, True])],
+    [
+        [True, False, True],
+        [np.True_, np.False_, np.True_],
+        torch.tensor([True, False, True]),
+        np.array([True, False, True]),
+    ],
 )
 def test_yes_and_no_are_one_and_zero(images, returned):
     assert suite(returning(returned)).score(images, ROWS).total.tolist() == [1.0, 0.0, 1.0]
@@ -163,7 +176,10 @@ def test_scores_of_batches_are_joined():
         return Scores(("a",), np.array(values)[:, None], np.array(values), extras, metrics)
 
     joined = Scores.concatenate(
-        [scores([1.0, 2.0], {"x": ["p", "q"]}, {"m": 1.0}), scores([3.0], {"x": ["r"], "y": ["s"]}, {"m": 2.0, "n": 5.0})]
+        [
+            scores([1.0, 2.0], {"x": ["p", "q"]}, {"m": 1.0}),
+            scores([3.0], {"x": ["r"], "y": ["s"]}, {"m": 2.0, "n": 5.0}),
+        ]
     )
     assert joined.total.tolist() == [1, 2, 3]
     assert joined.values.tolist() == [[1], [2], [3]]
@@ -204,14 +220,18 @@ def test_an_async_reward_is_held_to_the_contract(images):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        pytest.param([0.0, math.nan, 0.0], "returned nan for prompt 'a dog'. Return None if", id="NaN"),
+        pytest.param([0.0, math.nan, 0.0], "returned nan for prompt 'a dog'. Return None for no reward", id="NaN"),
         pytest.param([0.0, math.inf, 0.0], "returned inf for prompt 'a dog'", id="Inf"),
         pytest.param([0.0, -math.inf, 0.0], "returned -inf for prompt 'a dog'", id="minus Inf"),
         pytest.param(torch.tensor([0.0, math.nan, 0.0]), "returned nan for prompt 'a dog'", id="NaN in a tensor"),
         pytest.param([0.0, np.float32("nan"), 0.0], "returned nan for prompt 'a dog'", id="NaN of numpy"),
-        pytest.param([1.0, "2.0", 3.0], r"returned '2.0' \(str\) for prompt 'a dog'; expected a float or None", id="a string"),
+        pytest.param(
+            [1.0, "2.0", 3.0], r"returned '2.0' \(str\) for prompt 'a dog'; expected a float or None", id="a string"
+        ),
         pytest.param([1.0, [2.0], 3.0], r"returned \[2.0\] \(list\) for prompt 'a dog'", id="a list in the list"),
-        pytest.param([1.0, torch.ones(1), 3.0], r"returned .*\(Tensor\) for prompt 'a dog'", id="a tensor with a dimension"),
+        pytest.param(
+            [1.0, torch.ones(1), 3.0], r"returned .*\(Tensor\) for prompt 'a dog'", id="a tensor with a dimension"
+        ),
         pytest.param([1.0, 2j, 3.0], r"returned 2j \(complex\) for prompt 'a dog'", id="a complex number"),
         pytest.param([1.0, 2.0], r"returned 2 value\(s\) for 3 images; it must return one for each", id="too few"),
         pytest.param(torch.zeros(4), r"returned 4 value\(s\) for 3 images", id="too many"),
@@ -244,7 +264,9 @@ async def raising_later(images, prompts, **columns):
 
 @pytest.mark.parametrize("function", [raising, raising_later])
 def test_a_raised_error_is_named_and_kept(images, function):
-    with pytest.raises(RewardError, match=r"'theirs' raised OSError: no connection. Training stops.*mend the reward and resume") as caught:
+    with pytest.raises(
+        RewardError, match=r"'theirs' raised OSError: no connection. Training stops.*mend the reward and resume"
+    ) as caught:
         suite(fine=returning([1.0, 2.0, 3.0]), theirs=function).score(images, ROWS)
     assert isinstance(caught.value.__cause__, OSError)
 
@@ -263,7 +285,9 @@ def test_an_interrupt_by_the_user_is_no_failure_of_the_reward(images):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        pytest.param(lambda images, prompts: [], r"'mine' takes only \(images, prompts\).*\*\*columns", id="no columns"),
+        pytest.param(
+            lambda images, prompts: [], r"'mine' takes only \(images, prompts\).*\*\*columns", id="no columns"
+        ),
         pytest.param(lambda *args: [], r"'mine' takes only \(args\)", id="only positions"),
         pytest.param("jpeg", "'mine' is a str; it must be a function", id="a name"),
     ],
@@ -284,3 +308,28 @@ def test_functions_that_cannot_be_called_are_refused(function, message):
 def test_suites_that_make_no_sense_are_refused(names, weights, message):
     with pytest.raises(ConfigError, match=message):
         RewardSuite([RewardFunction(name, returning([])) for name in names], weights)
+
+
+def test_async_rewards_work_where_an_event_loop_runs_already():
+    async def notebook():
+        return RewardSuite([RewardFunction("late", late)]).score(
+            torch.zeros(1, 2, 2, 3, dtype=torch.uint8), [{"prompt": "a"}]
+        )
+
+    async def late(images, prompts, **columns):
+        return [2.0]
+
+    assert asyncio.run(notebook()).total.tolist() == [2.0]
+
+
+@pytest.mark.parametrize("name", ["reward", "prompt", "mine"])
+def test_an_extra_cannot_replace_what_is_there(name):
+    def reward(images, prompts, log_extra, **columns):
+        log_extra("mine", [1])
+        log_extra(name, [2])
+        return [1.0]
+
+    with pytest.raises(RewardError, match=f"log_extra\\('{name}'\\): this name is taken"):
+        RewardSuite([RewardFunction("reward", reward)]).score(
+            torch.zeros(1, 2, 2, 3, dtype=torch.uint8), [{"prompt": "a"}]
+        )

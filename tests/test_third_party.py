@@ -38,7 +38,18 @@ def environment(tmp_path_factory, wheels):
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet", *map(str, wheels)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--quiet",
+        *map(str, wheels),
+    ]
     subprocess.run(command, check=True)
     (site_packages,) = (folder / "lib").glob("python*/site-packages")
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
@@ -78,8 +89,10 @@ def test_it_is_listed(environment, tmp_path):
 
 
 def test_it_trains_by_name(environment, tmp_path):
-    options = "--num_train_epochs 1 --num_images_per_rollout 4 --per_device_train_batch_size 4 --num_inference_steps 2"
-    result = ddpo(environment, "train", "--reward_funcs", "redness", "--num_sample_images", "0", *options.split(), folder=tmp_path)
+    options = "--num_train_epochs 1 --num_images_per_rollout 4 --num_images_per_prompt 4 --rollout_batch_size 4 --per_device_train_batch_size 4 --num_inference_steps 2"
+    result = ddpo(
+        environment, "train", "--reward_funcs", "redness", "--num_sample_images", "0", *options.split(), folder=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     assert "reward:" in result.stdout
     assert (tmp_path / "ddpo-output" / "pytorch_lora_weights.safetensors").is_file()

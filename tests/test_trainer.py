@@ -15,12 +15,15 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig, DDPOTrainer, LogProbPipeline, RewardFunction, embedded_model
+from trainer_ext.errors import ConfigError
 from trainer_ext.loading import load_pipeline
 from trainer_ext.policy.pipeline import swapped
-from trainer_ext.samples import load_images
 from trainer_ext.rollout import image_generators
+from trainer_ext.samples import load_images
 
-PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog", "a lion", "a bear"], "animal": ["cat", "dog", "lion", "bear"]})
+PROMPTS = Dataset.from_dict(
+    {"prompt": ["a cat", "a dog", "a lion", "a bear"], "animal": ["cat", "dog", "lion", "bear"]}
+)
 
 TINY = {
     "num_inference_steps": 4,
@@ -74,7 +77,12 @@ def rewards_of(folder):
 def test_training_raises_the_reward(make_trainer, tiny_pipeline):
     batch = dict.fromkeys(("num_images_per_rollout", "rollout_batch_size", "per_device_train_batch_size"), 32)
     trainer = make_trainer(
-        model=tiny_pipeline("v_prediction"), full_finetuning=True, learning_rate=3e-3, clip_range=0.1, num_train_epochs=16, **batch
+        model=tiny_pipeline("v_prediction"),
+        full_finetuning=True,
+        learning_rate=3e-3,
+        clip_range=0.1,
+        num_train_epochs=16,
+        **batch,
     )
     unseen_seeds = Dataset.from_dict({"prompt": ["a cat"] * 16})
     before = trainer.evaluate(unseen_seeds)["eval_reward"]
@@ -114,7 +122,9 @@ def test_the_update_is_the_mean_over_images_and_steps(make_trainer):
 
 def test_accumulation_counts_images(make_trainer):
     _, whole = first_gradient(make_trainer, per_device_train_batch_size=8, folder="whole")
-    _, parts = first_gradient(make_trainer, per_device_train_batch_size=2, gradient_accumulation_steps=4, folder="parts")
+    _, parts = first_gradient(
+        make_trainer, per_device_train_batch_size=2, gradient_accumulation_steps=4, folder="parts"
+    )
     for name, gradient in whole.items():
         torch.testing.assert_close(gradient, parts[name], rtol=1e-3, atol=1e-6)
 
@@ -143,10 +153,24 @@ def test_the_share_of_steps_that_is_trained(make_trainer):
     assert any(len(set(steps.tolist())) > 1 for _, steps in trained)  # mixed steps in one batch
 
 
+def test_steps_that_are_not_trained(make_trainer, tiny_pipeline, caplog):
+    assert make_trainer(skip_last_steps=1, folder="skipped")._trainable_steps.tolist() == [0, 1, 2]
+    deterministic_end = tiny_pipeline(set_alpha_to_one=True)
+    assert make_trainer(model=deterministic_end, folder="end")._trainable_steps.tolist() == [0, 1, 2]
+    assert "1 of 4 denoising steps are deterministic and are not trained" in caplog.text
+    with pytest.raises(ConfigError, match="None of the 1 denoising steps can be trained: 1 are deterministic"):
+        make_trainer(model=tiny_pipeline(set_alpha_to_one=True), num_inference_steps=1, folder="none")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_ratio_of_the_first_update_is_one(make_trainer, precision):
     trainer = make_trainer(
-        use_cpu=True, bf16=precision == "bf16", per_device_train_batch_size=8, rollout_batch_size=8, logging_strategy="steps", logging_steps=1
+        use_cpu=True,
+        bf16=precision == "bf16",
+        per_device_train_batch_size=8,
+        rollout_batch_size=8,
+        logging_strategy="steps",
+        logging_steps=1,
     )
     trainer.train()
     (log,) = [log for log in trainer.state.log_history if "ratio" in log]
@@ -160,7 +184,11 @@ def test_the_ratio_of_the_first_update_is_one(make_trainer, precision):
 
 def test_nothing_but_the_adapter_changes(make_trainer):
     trainer = make_trainer()
-    components = {name: module for name, module in trainer.policy.pipeline.components.items() if isinstance(module, torch.nn.Module)}
+    components = {
+        name: module
+        for name, module in trainer.policy.pipeline.components.items()
+        if isinstance(module, torch.nn.Module)
+    }
     before = {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in components.items()}
     trainer.train()
     changed = {
@@ -275,8 +303,23 @@ def test_rewards_get_the_columns_and_the_state(make_trainer):
         return brightness(images, prompts)
 
     make_trainer(reward=reward, num_train_epochs=2).train()
-    assert all(prompt == f"a {animal}" for prompts, animals, _ in seen for prompt, animal in zip(prompts, animals, strict=True))
+    assert all(
+        prompt == f"a {animal}" for prompts, animals, _ in seen for prompt, animal in zip(prompts, animals, strict=True)
+    )
     assert [step for _, _, step in seen] == [0, 0, 2, 2]
+
+
+def test_what_rewards_log_reaches_the_log_and_the_records(make_trainer):
+    def reward(images, prompts, log_metric, log_extra, **columns):
+        log_metric("batch_size", len(images))
+        log_extra("length", [len(prompt) for prompt in prompts])
+        return brightness(images, prompts)
+
+    trainer = make_trainer(reward=reward)
+    trainer.train()
+    (log,) = [log for log in trainer.state.log_history if "reward" in log]
+    assert log["batch_size"] == 4
+    assert all(row["length"] == len(row["prompt"]) for row in rewards_of(trainer.args.output_dir)[0])
 
 
 def test_images_of_a_prompt_stay_together(make_trainer):
@@ -291,7 +334,11 @@ def test_images_of_a_prompt_stay_together(make_trainer):
 
 def test_gradient_checkpointing_changes_no_gradient(make_trainer):
     _, plain = first_gradient(make_trainer, folder="plain")
-    name = "activation_checkpointing" if "activation_checkpointing" in DDPOConfig.__dataclass_fields__ else "gradient_checkpointing"
+    name = (
+        "activation_checkpointing"
+        if "activation_checkpointing" in DDPOConfig.__dataclass_fields__
+        else "gradient_checkpointing"
+    )
     trainer, checkpointed = first_gradient(make_trainer, folder="checkpointed", **{name: True})
     assert trainer.model.base.is_gradient_checkpointing
     for key, gradient in plain.items():

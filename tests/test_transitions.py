@@ -77,12 +77,16 @@ def test_every_step_is_the_step_of_diffusers(prediction_type, spacing, steps_off
             expected = scheduler.step(model_output, int(timestep), latents, eta=eta, variance_noise=noise).prev_sample
             ours = table.latents_coef[step] * latents + table.output_coef[step] * model_output + table.std[step] * noise
             # Where the noise level of diffusers is a difference of nearly equal numbers, float64 keeps 1e-8.
-            torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-7, msg=lambda m: f"{num_inference_steps=} {eta=} {step=} {m}")  # noqa: B023
+            torch.testing.assert_close(
+                ours, expected, rtol=1e-9, atol=1e-7, msg=lambda m: f"{num_inference_steps=} {eta=} {step=} {m}"
+            )
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_the_mean_of_mixed_steps_is_the_mean_of_diffusers(prediction_type):
-    scheduler = DDIMScheduler(prediction_type=prediction_type, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    scheduler = DDIMScheduler(
+        prediction_type=prediction_type, clip_sample=False, set_alpha_to_one=False, steps_offset=1
+    )
     in_float64(scheduler, 10)
     steps = torch.tensor([7, 0, 9, 3])
     latents, model_output = torch.randn(2, 4, 4, 6, 6)
@@ -161,7 +165,9 @@ def test_log_ratio_and_its_gradient_by_hand():
 
 def test_log_prob_by_hand():
     """The mean 0.9 * 2 - 0.4 * 1 = 1.4 is missed by one std of 0.8, in one of two elements; nats per element."""
-    value = log_prob(toy_table(), torch.tensor([0]), torch.tensor([[2.0, 2.0]]), torch.ones(1, 2), torch.tensor([[2.2, 1.4]]))
+    value = log_prob(
+        toy_table(), torch.tensor([0]), torch.tensor([[2.0, 2.0]]), torch.ones(1, 2), torch.tensor([[2.2, 1.4]])
+    )
     assert value.tolist() == pytest.approx([-0.25 - math.log(0.8) - 0.5 * math.log(2 * math.pi)], rel=1e-6)
 
 
@@ -261,7 +267,12 @@ def test_predictions_are_never_clipped(scheduler):
 
 
 def test_the_noise_schedule_is_taken_over():
-    options = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
+    options = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "v_prediction",
+    }
     ours = ddim_scheduler(EulerDiscreteScheduler(**options, timestep_spacing="trailing"))
     torch.testing.assert_close(ours.alphas_cumprod, DDIMScheduler(**options).alphas_cumprod, rtol=0, atol=0)
     assert (ours.config.prediction_type, ours.config.timestep_spacing) == ("v_prediction", "trailing")
@@ -269,7 +280,9 @@ def test_the_noise_schedule_is_taken_over():
 
 @pytest.mark.parametrize("scheduler", [FlowMatchEulerDiscreteScheduler, CMStochasticIterativeScheduler])
 def test_other_families_are_refused(scheduler):
-    with pytest.raises(PipelineError, match=f"{scheduler.__name__}, whose noise schedule DDIM cannot use.*set pipeline.scheduler"):
+    with pytest.raises(
+        PipelineError, match=f"{scheduler.__name__}, whose noise schedule DDIM cannot use.*set pipeline.scheduler"
+    ):
         ddim_scheduler(scheduler())
 
 
@@ -278,7 +291,9 @@ def test_a_run_of_the_scheduler_is_a_run_of_diffusers():
     stock = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     steps, tables = [], []
     generators = [[torch.Generator().manual_seed(seed) for seed in (3, 4)] for _ in range(2)]
-    ours = log_prob_scheduler(stock, 0.7, generators[0], lambda table, timesteps: tables.append((table, timesteps)), steps.append)
+    ours = log_prob_scheduler(
+        stock, 0.7, generators[0], lambda table, timesteps: tables.append((table, timesteps)), steps.append
+    )
     assert isinstance(ours, DDIMScheduler)
     stock.set_timesteps(6)
     ours.set_timesteps(6)
@@ -301,7 +316,11 @@ def test_a_run_of_the_scheduler_is_a_run_of_diffusers():
 def test_only_the_decoder_gets_low_precision():
     dtypes = []
     scheduler = log_prob_scheduler(
-        DDIMScheduler(clip_sample=False), 1.0, None, lambda *_: None, lambda t: dtypes.append((t.latents.dtype, t.next_latents.dtype))
+        DDIMScheduler(clip_sample=False),
+        1.0,
+        None,
+        lambda *_: None,
+        lambda t: dtypes.append((t.latents.dtype, t.next_latents.dtype)),
     )
     scheduler.set_timesteps(3)
     latents, returned = torch.randn(1, 4, 4, 4).bfloat16(), []

@@ -79,6 +79,11 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         resolve_rules(self.guidance)
         if not 0 < self.timestep_fraction <= 1:
             raise ConfigError(f"timestep_fraction is {self.timestep_fraction}; it must be in (0, 1].")
+        if not 0 <= self.skip_last_steps < self.num_inference_steps:
+            raise ConfigError(
+                f"skip_last_steps is {self.skip_last_steps}; it must be from 0 to num_inference_steps - 1 = "
+                f"{self.num_inference_steps - 1}, so that a step is left to train."
+            )
         if min(self.num_sample_images, self.sample_every) < 0:
             raise ConfigError("num_sample_images and sample_every must not be negative; 0 turns them off.")
 

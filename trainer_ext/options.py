@@ -60,6 +60,9 @@ class DDPOOptions:
             Passes over a rollout.
         timestep_fraction (`float`, *optional*, defaults to 1.0):
             Share of the denoising steps that is trained, drawn anew for each image and pass.
+        skip_last_steps (`int`, *optional*, defaults to 0):
+            Denoising steps at the end that are sampled but not trained. With few steps, the noise of the last two is
+            too small to change the image, yet theirs is by far the largest gradient.
         clip_range (`float`, *optional*, defaults to 1e-4):
             Half-width of the ratio's clip interval.
         advantage_clip (`float`, *optional*, defaults to 5.0):
@@ -95,6 +98,12 @@ class DDPOOptions:
     timestep_fraction: float = field(
         default=1.0,
         metadata={"help": "Share of the denoising steps that is trained, drawn anew for each image and pass."},
+    )
+    skip_last_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps at the end that are not trained: with few steps theirs is mostly noise, and the loudest."
+        },
     )
     clip_range: float = field(default=1e-4, metadata={"help": "Half-width of the ratio's clip interval."})
     advantage_clip: float = field(default=5.0, metadata={"help": "Advantages are clipped to plus and minus this."})

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .rewards import Scores
+from .rewards import RECORD_FIELDS, Scores
 from .rollout import Assignment
 
 FOLDER = "rollouts"
@@ -28,10 +28,7 @@ def image_records(index: int, assignment: Assignment, scores: Scores) -> list[di
     """
     return [
         {
-            "rollout": index,
-            "seed": seed,
-            "prompt": prompt,
-            "reward": _or_none(total),
+            **dict(zip(RECORD_FIELDS, (index, seed, prompt, _or_none(total)), strict=True)),
             **{f"rewards/{name}": _or_none(value) for name, value in zip(scores.names, values, strict=True)},
             **{name: extra[image] for name, extra in scores.extras.items()},
         }

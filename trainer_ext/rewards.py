@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import numbers
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,10 @@ from PIL import Image
 from ddpo_plugins.errors import RewardError
 
 from .advantages import FloatArray
+from .contract import check_rewards
 from .errors import ConfigError
+
+RECORD_FIELDS = ("rollout", "seed", "prompt", "reward")  #: of an image's record; extras may not take their names
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class RewardSuite:
         forms = _image_forms(images, {function.images for function in self.functions})
         returned = [_call(function, {**common, "images": forms[function.images]}) for function in self.functions]
         if any(map(inspect.isawaitable, returned)):
-            returned = asyncio.run(_settle(self.functions, returned))
+            returned = _wait(_settle(self.functions, returned))
         values = np.array(
             [check_rewards(f.name, r, common["prompts"]) for f, r in zip(self.functions, returned, strict=True)]
         ).T
@@ -168,47 +171,6 @@ def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:
     total = np.nansum(values * weights, axis=1)
     total[np.isnan(values).all(axis=1)] = np.nan
     return total
-
-
-def check_rewards(name: str, returned: Any, prompts: Sequence[str]) -> list[float]:
-    """
-    Return the rewards as floats, NaN for `None`.
-
-    Raises:
-        [`RewardError`]: the reward broke its contract. No failure ever becomes a number.
-    """
-    if isinstance(returned, torch.Tensor | np.ndarray):
-        if returned.ndim != 1:
-            raise RewardError(
-                f"Reward {name!r} returned shape {tuple(returned.shape)}; expected ({len(prompts)},), one for each image."
-            )
-        returned = returned.tolist()
-    if not isinstance(returned, list | tuple):
-        raise RewardError(
-            f"Reward {name!r} returned a {type(returned).__name__}; expected a list of {len(prompts)} floats (None for no "
-            "reward) or a tensor of that length."
-        )
-    if len(returned) != len(prompts):
-        raise RewardError(
-            f"Reward {name!r} returned {len(returned)} value(s) for {len(prompts)} images; it must return one for each."
-        )
-    return [_check_reward(name, value, prompt) for value, prompt in zip(returned, prompts, strict=True)]
-
-
-def _check_reward(name: str, value: Any, prompt: str) -> float:
-    if value is None:
-        return math.nan
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.ndim == 0:
-        value = value.item()
-    if not isinstance(value, numbers.Real):
-        raise RewardError(
-            f"Reward {name!r} returned {value!r} ({type(value).__name__}) for prompt {prompt!r}; expected a float or None."
-        )
-    if not math.isfinite(value):
-        raise RewardError(
-            f"Reward {name!r} returned {value} for prompt {prompt!r}. Return None for no reward; numbers must be finite."
-        )
-    return float(value)
 
 
 class _RewardLog:
@@ -226,6 +188,10 @@ class _RewardLog:
         if len(values) != self.num_images:
             raise RewardError(
                 f"log_extra({name!r}) got {len(values)} value(s) for {self.num_images} images; give one for each."
+            )
+        if name in RECORD_FIELDS or name in self.extras:
+            raise RewardError(
+                f"log_extra({name!r}): this name is taken in the records of images. Choose one that starts with your reward's."
             )
         self.extras[name] = list(values)
 
@@ -251,6 +217,16 @@ def _call(function: RewardFunction, arguments: Mapping[str, Any]) -> Any:
         raise _raised(function, error) from error
 
 
+def _wait(settled: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+    """Run a coroutine to its end, also where a notebook's event loop is running."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(settled)
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(asyncio.run, settled).result()
+
+
 async def _settle(functions: Sequence[RewardFunction], values: Sequence[Any]) -> list[Any]:
     """Await the rewards that are `async def`, all at once."""
     return list(await asyncio.gather(*(_await(f, value) for f, value in zip(functions, values, strict=True))))
@@ -270,3 +246,22 @@ def _raised(function: RewardFunction, error: Exception) -> RewardError:
         f"Reward {function.name!r} raised {type(error).__name__}: {error}. Training stops, because a failed reward must not "
         "become a number; mend the reward and resume from the last checkpoint."
     )
+
+
+def named_rewards(
+    reward_funcs: Callable[..., Any] | RewardFunction | Sequence[Callable[..., Any] | RewardFunction],
+) -> list[RewardFunction]:
+    """Give plain functions the name they were defined with."""
+    functions = (
+        reward_funcs if isinstance(reward_funcs, Sequence) and not isinstance(reward_funcs, str) else [reward_funcs]
+    )
+    return [f if isinstance(f, RewardFunction) else RewardFunction(_name_of(f), f) for f in functions]
+
+
+def _name_of(function: Any) -> str:
+    if isinstance(function, str):
+        raise ConfigError(
+            f"reward_funcs holds the text {function!r}; the trainer takes functions. Turn a plugin's name into one with "
+            f"trainer_ext.reward_from_plugin({function!r}), or use the command line, which does."
+        )
+    return function.__name__ if inspect.isroutine(function) else type(function).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .policy import Trajectory
+from .errors import ConfigError
+from .policy import Trajectory, TransitionTable
 from .rewards import Scores
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,3 +148,25 @@ def shuffled_steps(steps: torch.Tensor, num_images: int, fraction: float, genera
     kept = max(1, int(len(steps) * fraction))
     order = torch.rand(num_images, len(steps), generator=generator).argsort(dim=1)
     return steps[order[:, :kept]]
+
+
+def trainable_steps(table: TransitionTable, skip_last: int) -> torch.Tensor:
+    """
+    Return the indices of the steps to train, int64: those with noise, but for the last ones if they are to be skipped.
+
+    Raises:
+        [`ConfigError`]: no step is left.
+    """
+    deterministic = table.num_steps - len(table.stochastic_steps)
+    if deterministic:
+        logger.warning(
+            "%d of %d denoising steps are deterministic and are not trained.", deterministic, table.num_steps
+        )
+    steps = table.stochastic_steps
+    steps = steps[steps < table.num_steps - skip_last]
+    if not len(steps):
+        raise ConfigError(
+            f"None of the {table.num_steps} denoising steps can be trained: {deterministic} are deterministic and "
+            f"skip_last_steps is {skip_last}. Use more num_inference_steps."
+        )
+    return steps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import time
 from collections import defaultdict
@@ -36,8 +35,8 @@ from .losses import clipped_surrogate_loss
 from .policy import LogProbPipeline, Trajectory
 from .progress import RolloutProgress, rollout_bar
 from .records import image_records, write_records
-from .rewards import RewardFunction, RewardSuite, Scores
-from .rollout import Assignment, PromptSchedule, Rollout, image_generators, shuffled_steps
+from .rewards import RewardFunction, RewardSuite, Scores, named_rewards
+from .rollout import Assignment, PromptSchedule, Rollout, image_generators, shuffled_steps, trainable_steps
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ class DDPOTrainer(Trainer):
             raise ConfigError(
                 "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
             )
-        self.reward_suite = RewardSuite(_named(reward_funcs), args.reward_weights)
+        self.reward_suite = RewardSuite(named_rewards(reward_funcs), args.reward_weights)
         train_dataset = check_prompts(train_dataset, "train_dataset")
         if eval_dataset is not None:
             check_prompts(eval_dataset, "eval_dataset")
@@ -101,7 +100,7 @@ class DDPOTrainer(Trainer):
         self.policy = LogProbPipeline(
             pipeline, args.num_inference_steps, args.guidance_scale, args.eta, args.guidance, args.call_kwargs
         )
-        self._trainable_steps = self.policy.table.stochastic_steps
+        self._trainable_steps = trainable_steps(self.policy.table, args.skip_last_steps)
         adapter = None if args.full_finetuning else peft_config or default_lora_config()
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
@@ -208,7 +207,10 @@ class DDPOTrainer(Trainer):
         for name, value in seconds.items():
             self._metrics[f"seconds/{name}"].append(value)
         self._metrics["images_per_second"].append(len(assignment.seeds) * self.args.world_size / seconds["rollout"])
-        return Trajectory.concatenate(trajectories), Scores.concatenate(scores)
+        joined = Scores.concatenate(scores)
+        for name, value in joined.metrics.items():
+            self._metrics[name].append(value)
+        return Trajectory.concatenate(trajectories), joined
 
     def _update_advantages(self, records: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Standardise the rewards of all processes, and log them."""
@@ -363,25 +365,6 @@ class DDPOTrainer(Trainer):
             self.add_callback(SampleCallback(self.policy, self.reward_suite, self.prompt_schedule.rows, args))
         else:
             self.add_callback(CurveCallback())
-
-
-def _named(
-    reward_funcs: Callable[..., Any] | RewardFunction | Sequence[Callable[..., Any] | RewardFunction],
-) -> list[RewardFunction]:
-    """Give plain functions the name they were defined with."""
-    functions = (
-        reward_funcs if isinstance(reward_funcs, Sequence) and not isinstance(reward_funcs, str) else [reward_funcs]
-    )
-    return [f if isinstance(f, RewardFunction) else RewardFunction(_name_of(f), f) for f in functions]
-
-
-def _name_of(function: Any) -> str:
-    if isinstance(function, str):
-        raise ConfigError(
-            f"reward_funcs holds the text {function!r}; the trainer takes functions. Turn a plugin's name into one with "
-            f"trainer_ext.reward_from_plugin({function!r}), or use the command line, which does."
-        )
-    return function.__name__ if inspect.isroutine(function) else type(function).__name__
 
 
 def _weights_dtype(args: DDPOConfig) -> torch.dtype:

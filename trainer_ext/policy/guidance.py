@@ -138,7 +138,7 @@ def infer_guidance(
     """
     candidates = _candidates(rules, len(outputs), arguments)
     errors = [candidate.error(outputs, model_output) for candidate in candidates]
-    fitting = [candidate for candidate, error in zip(candidates, errors, strict=True) if error <= TOLERANCE]
+    fitting = [(error, index) for index, error in enumerate(errors) if error <= TOLERANCE]
     if not fitting:
         best = f"{min(errors):.0e}" if errors else "no candidate"
         raise GuidanceError(
@@ -146,14 +146,16 @@ def infer_guidance(
             f"output(s) a step; best relative error {best}, allowed {TOLERANCE:.0e}). Pass `guidance=` a function "
             "(cond, uncond, guidance_scale, arguments) -> prediction that does what the pipeline does."
         )
-    chosen = min(zip(errors, range(len(errors)), strict=True))[1]
-    _refuse_ambiguity(candidates[chosen], fitting, outputs, model_output)
-    return candidates[chosen]
+    chosen = candidates[min(fitting)[1]]
+    _refuse_ambiguity(chosen, [candidates[index] for _, index in fitting], outputs, model_output)
+    return chosen
 
 
 def _candidates(rules: Mapping[str, GuidanceRule], num_outputs: int, arguments: Mapping[str, Any]) -> list[Guidance]:
     """All rules with all conventions, the plainest first."""
-    usable = {name: rule for name, rule in rules.items() if (rule is no_guidance) == (num_outputs == 1)}
+    single = num_outputs == 1
+    known = GUIDANCE_RULES.values()
+    usable = {name: rule for name, rule in rules.items() if rule not in known or (rule is no_guidance) == single}
     scales = [
         arguments[key] for key in ("true_cfg_scale", "guidance_scale") if isinstance(arguments.get(key), int | float)
     ]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 
-from ..errors import GuidanceError, PipelineError
-from .guidance import TOLERANCE, Guidance, GuidanceRule, infer_guidance, resolve_rules
-from .recorder import CallLayout, DenoiserCall, Recorder, infer_layout, is_same, unflatten
+from ..errors import PipelineError
+from .guidance import Guidance, GuidanceRule, infer_guidance, resolve_rules
+from .recorder import CallLayout, DenoiserCall, Recorder, infer_layout, unflatten
+from .recording import Recording
 from .scheduler import Transition, check_eta, ddim_scheduler, log_prob_scheduler
-from .trajectory import CallRecord, Trajectory
+from .trajectory import Trajectory
 from .transitions import RatioTerms, TransitionTable, ratio_terms
 
 Denoiser = Callable[..., Any]
@@ -122,7 +123,7 @@ class LogProbPipeline:
             on_step (`Callable[[int], None]`, *optional*):
                 Called after each denoising step with its index.
         """
-        recording = _Recording(self.layouts, self.guidance)
+        recording = Recording(self.layouts, self.guidance)
 
         def record(calls: list[DenoiserCall], transition: Transition) -> None:
             recording.add(calls, transition)
@@ -237,74 +238,6 @@ class LogProbPipeline:
 
 class _StopDryRun(Exception):  # noqa: N818 - not an error
     """Ends the pipeline's call after its first step."""
-
-
-class _Recording:
-    """Collects the steps of one run into a [`Trajectory`], checking that they can be replayed."""
-
-    def __init__(self, layouts: Sequence[CallLayout], guidance: Guidance):
-        self.layouts, self.guidance = layouts, guidance
-        self.latents: list[torch.Tensor] = []
-        self.model_outputs: list[torch.Tensor] = []
-        self.timesteps: list[list[torch.Tensor]] = [[] for _ in layouts]
-        self.calls: list[CallRecord] = []
-        self.firsts: list[DenoiserCall] = []
-
-    def start(self, table: TransitionTable, timesteps: torch.Tensor) -> None:
-        self.table = table
-
-    def add(self, calls: list[DenoiserCall], transition: Transition) -> None:
-        if len(calls) != len(self.layouts):
-            raise PipelineError(
-                f"Step {transition.step} made {len(calls)} denoiser calls; the first step made {len(self.layouts)}. "
-                "Guidance that is switched on or off on the way (guidance_end, cfg intervals) cannot be replayed yet."
-            )
-        if transition.step == 0:
-            self.firsts = calls
-            self.calls = [CallRecord.first(*pair) for pair in zip(self.layouts, calls, strict=True)]
-            self.latents.append(transition.latents)
-        elif not is_same(transition.latents, self.latents[-1]):
-            raise PipelineError(
-                f"The pipeline changes the latents between steps {transition.step - 1} and {transition.step} (in a "
-                "callback, or by rounding them); such a pipeline cannot be replayed."
-            )
-        for index, (layout, call) in enumerate(zip(self.layouts, calls, strict=True)):
-            self._check_call(layout, call, self.firsts[index], transition)
-            self.timesteps[index].append(call.arguments[layout.time_name].reshape(-1)[0].clone())
-        self._check_guidance(calls, transition)
-        self.latents.append(transition.next_latents)
-        self.model_outputs.append(transition.model_output)
-
-    def finish(self) -> Trajectory:
-        calls = tuple(
-            replace(call, timesteps=torch.stack(timesteps))
-            for call, timesteps in zip(self.calls, self.timesteps, strict=True)
-        )
-        return Trajectory(self.table, torch.stack(self.latents, 1), torch.stack(self.model_outputs, 1), calls)
-
-    def _check_call(self, layout: CallLayout, call: DenoiserCall, first: DenoiserCall, transition: Transition) -> None:
-        if not is_same(call.arguments[layout.latents_name], layout.latents_argument(transition.latents)):
-            raise PipelineError(
-                f"At step {transition.step} the pipeline changes the latents between scheduler and denoiser "
-                f"(argument {layout.latents_name!r}); such a pipeline cannot be replayed."
-            )
-        for name in call.arguments.keys() - {layout.latents_name, layout.time_name}:
-            if not is_same(call.arguments[name], first.arguments.get(name)):
-                raise PipelineError(
-                    f"The denoiser's argument {name!r} changes at step {transition.step}; only the latents and the "
-                    "timestep may change from step to step."
-                )
-
-    def _check_guidance(self, calls: list[DenoiserCall], transition: Transition) -> None:
-        outputs = [
-            branch for layout, call in zip(self.layouts, calls, strict=True) for branch in layout.branches(call.output)
-        ]
-        error = self.guidance.error(outputs, transition.model_output)
-        if not error <= TOLERANCE:
-            raise GuidanceError(
-                f"At step {transition.step} the guidance rule {self.guidance.name!r} is off by {error:.0e} (relative; "
-                f"allowed {TOLERANCE:.0e}). Does the guidance scale change on the way?"
-            )
 
 
 def find_denoiser(pipeline: DiffusionPipeline) -> str:

@@ -1,0 +1,91 @@
+"""Turns the steps of one run into a trajectory, checking each that it can be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..errors import GuidanceError, PipelineError
+from .guidance import TOLERANCE, Guidance
+from .recorder import CallLayout, DenoiserCall, is_same
+from .scheduler import Transition
+from .trajectory import CallRecord, Trajectory
+from .transitions import TransitionTable
+
+
+class Recording:
+    """Collects the steps of one run into a [`Trajectory`], checking that they can be replayed."""
+
+    def __init__(self, layouts: Sequence[CallLayout], guidance: Guidance):
+        self.layouts, self.guidance = layouts, guidance
+        self.latents: list[torch.Tensor] = []
+        self.model_outputs: list[torch.Tensor] = []
+        self.timesteps: list[list[torch.Tensor]] = [[] for _ in layouts]
+        self.calls: list[CallRecord] = []
+        self.firsts: list[DenoiserCall] = []
+
+    def start(self, table: TransitionTable, timesteps: torch.Tensor) -> None:
+        """Take up the table of the run."""
+        self.table = table
+
+    def add(self, calls: list[DenoiserCall], transition: Transition) -> None:
+        """
+        Take up one step.
+
+        Raises:
+            [`PipelineError`], [`GuidanceError`]: replaying the step would not give what the pipeline computed.
+        """
+        if len(calls) != len(self.layouts):
+            raise PipelineError(
+                f"Step {transition.step} made {len(calls)} denoiser calls; the first step made {len(self.layouts)}. "
+                "Guidance that is switched on or off on the way (guidance_end, cfg intervals) cannot be replayed yet."
+            )
+        if transition.step == 0:
+            self.firsts = calls
+            self.calls = [CallRecord.first(*pair) for pair in zip(self.layouts, calls, strict=True)]
+            self.latents.append(transition.latents)
+        elif not is_same(transition.latents, self.latents[-1]):
+            raise PipelineError(
+                f"The pipeline changes the latents between steps {transition.step - 1} and {transition.step} (in a "
+                "callback, or by rounding them); such a pipeline cannot be replayed."
+            )
+        for index, (layout, call) in enumerate(zip(self.layouts, calls, strict=True)):
+            self._check_call(layout, call, self.firsts[index], transition)
+            self.timesteps[index].append(call.arguments[layout.time_name].reshape(-1)[0].clone())
+        self._check_guidance(calls, transition)
+        self.latents.append(transition.next_latents)
+        self.model_outputs.append(transition.model_output)
+
+    def finish(self) -> Trajectory:
+        """Return the whole run."""
+        calls = tuple(
+            replace(call, timesteps=torch.stack(timesteps))
+            for call, timesteps in zip(self.calls, self.timesteps, strict=True)
+        )
+        return Trajectory(self.table, torch.stack(self.latents, 1), torch.stack(self.model_outputs, 1), calls)
+
+    def _check_call(self, layout: CallLayout, call: DenoiserCall, first: DenoiserCall, transition: Transition) -> None:
+        if not is_same(call.arguments[layout.latents_name], layout.latents_argument(transition.latents)):
+            raise PipelineError(
+                f"At step {transition.step} the pipeline changes the latents between scheduler and denoiser "
+                f"(argument {layout.latents_name!r}); such a pipeline cannot be replayed."
+            )
+        for name in call.arguments.keys() - {layout.latents_name, layout.time_name}:
+            if not is_same(call.arguments[name], first.arguments.get(name)):
+                raise PipelineError(
+                    f"The denoiser's argument {name!r} changes at step {transition.step}; only the latents and the "
+                    "timestep may change from step to step."
+                )
+
+    def _check_guidance(self, calls: list[DenoiserCall], transition: Transition) -> None:
+        outputs = [
+            branch for layout, call in zip(self.layouts, calls, strict=True) for branch in layout.branches(call.output)
+        ]
+        error = self.guidance.error(outputs, transition.model_output)
+        if not error <= TOLERANCE:
+            raise GuidanceError(
+                f"At step {transition.step} the guidance rule {self.guidance.name!r} is off by {error:.0e} (relative; "
+                f"allowed {TOLERANCE:.0e}). Does the guidance scale change on the way?"
+            )
