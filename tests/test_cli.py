@@ -1,8 +1,9 @@
 """The command `ddpo`, as users run it."""
 
+import signal
 import subprocess
 import sys
-from pathlib import Path
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from trainer_ext.cli import main
 
 FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "4", "--per_device_train_batch_size",
-        "4", "--gradient_accumulation_steps", "1", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip
+        "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -200,12 +201,13 @@ def test_ctrl_c_tells_how_to_resume(tmp_path):
     """A real process and a real signal."""
     code = "import sys; from trainer_ext.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["train", *FAST, "--num_train_epochs", "50", "--output_dir", str(tmp_path / "run")]
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
     rollouts = tmp_path / "run" / "rollouts"
-    while not (rollouts.exists() and list(rollouts.iterdir())):
-        assert process.poll() is None, process.stderr.read()
-    process.send_signal(2)
-    _, error = process.communicate(timeout=120)
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        while not (rollouts.exists() and list(rollouts.iterdir())):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "--resume_from_checkpoint true" in error
-    assert list(Path(tmp_path / "run").glob("checkpoint-*"))
+    assert list((tmp_path / "run").glob("checkpoint-*"))

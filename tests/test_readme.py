@@ -59,7 +59,9 @@ def test_the_training_script_runs(tmp_path, monkeypatch, tiny_pipeline):
 
 
 def test_commands_exist():
-    commands = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
+    commands = [
+        shlex.split(line, comments=True) for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()
+    ]
     names = {words[1] for words in commands if words and words[0] == "ddpo"}
     assert names == set(COMMANDS)
     for script in ("examples/main_job", ".ci/test"):

@@ -74,20 +74,15 @@ def rewards_of(folder):
 # ---- it learns ----
 
 
-def test_training_raises_the_reward(make_trainer, tiny_pipeline):
-    batch = dict.fromkeys(("num_images_per_rollout", "rollout_batch_size", "per_device_train_batch_size"), 32)
-    trainer = make_trainer(
-        model=tiny_pipeline("v_prediction"),
-        full_finetuning=True,
-        learning_rate=3e-3,
-        clip_range=0.1,
-        num_train_epochs=16,
-        **batch,
-    )
+@pytest.mark.parametrize("seed", [0, 1])
+def test_training_raises_the_reward(make_trainer, tiny_pipeline, seed):
+    batch = {"num_images_per_rollout": 32, "rollout_batch_size": 32, "per_device_train_batch_size": 16}
+    options = {"full_finetuning": True, "learning_rate": 1e-3, "clip_range": 0.1, "skip_last_steps": 2}
+    trainer = make_trainer(model=tiny_pipeline("v_prediction"), num_train_epochs=8, seed=seed, **options, **batch)
     unseen_seeds = Dataset.from_dict({"prompt": ["a cat"] * 16})
     before = trainer.evaluate(unseen_seeds)["eval_reward"]
     trainer.train()
-    assert trainer.evaluate(unseen_seeds)["eval_reward"] > before + 4  # of 255; three seeds gave 9, 11 and 16
+    assert trainer.evaluate(unseen_seeds)["eval_reward"] > before + 8  # of 255; four seeds gave 16 to 25
 
 
 # ---- arithmetic ----
