@@ -7,6 +7,8 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+import trl
+from packaging.version import Version
 from PIL import Image
 
 from trainer_ext.cli import main
@@ -28,6 +30,7 @@ def train(tmp_path):
     return train
 
 
+@pytest.mark.skipif(Version(trl.__version__).major < 1, reason="TrlParser imported transformers")
 @pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["sample", "--help"], ["rewards"]])
 def test_help_imports_nothing_heavy(command):
     code = (

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import transformers
 from diffusers import (
     CMStochasticIterativeScheduler,
     ConfigMixin,
@@ -16,6 +17,7 @@ from diffusers import (
 )
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils.torch_utils import randn_tensor
+from packaging.version import Version
 from peft import get_peft_model
 from torch.distributions import Normal
 
@@ -179,7 +181,7 @@ def test_the_ratio_hardly_depends_on_the_batch(tiny_pipeline, options):
     for batch in (every[torch.randperm(24)], *every[torch.randperm(24)].split(5)):
         terms = policy.ratio_terms(trajectory, *batch.unbind(1))
         assert terms.log_ratio.abs().max() < 1e-5
-        assert terms.kl.abs().max() < 1e-9
+        assert terms.kl.abs().max() < 1e-8
 
 
 def test_the_ratio_follows_the_weights(tiny_pipeline):
@@ -212,6 +214,9 @@ def float64_log_prob(trajectory, rows, steps, model_output):
     return Normal(mean, std.expand_as(mean)).log_prob(next_latents).flatten(1).mean(1)
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__).major < 5, reason="CLIP's mask of transformers 4 overflows in float64"
+)
 @pytest.mark.parametrize("options", GUIDANCE)
 def test_gradients_are_finite_differences(tiny_pipeline, options):
     """In float64, of the log-probability, through both branches of guidance, for every LoRA matrix."""

@@ -112,7 +112,7 @@ def test_the_update_is_the_mean_over_images_and_steps(make_trainer):
     (-rollout.advantages[rows] * log_ratio).mean().backward()
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
-            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_accumulation_counts_images(make_trainer):
@@ -121,7 +121,7 @@ def test_accumulation_counts_images(make_trainer):
         make_trainer, per_device_train_batch_size=2, gradient_accumulation_steps=4, folder="parts"
     )
     for name, gradient in whole.items():
-        torch.testing.assert_close(gradient, parts[name], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(gradient, parts[name], rtol=1e-3, atol=1e-5)
 
 
 def test_updates_and_passes(make_trainer):

@@ -1,0 +1,40 @@
+"""The model that ships with the package."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trainer_ext.loading import embedded_model, load_pipeline
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_what_is_loaded_is_what_is_in_the_files(embedded_pipeline, part):
+    """Weights under names that a library does not know are replaced by random ones, with no more than a warning."""
+    (file,) = (embedded_model() / part).glob("*.safetensors")
+    stored = {key.removeprefix("text_model."): value.float() for key, value in load_file(file).items()}
+    module = embedded_pipeline.components[part]
+    loaded = {
+        key.removeprefix("text_model."): value
+        for key, value in module.state_dict().items()
+        if "position_ids" not in key
+    }
+    assert loaded.keys() == stored.keys()
+    assert all(torch.equal(value, stored[key]) for key, value in loaded.items())
+
+
+def test_prompts_are_told_apart(embedded_pipeline):
+    ids = embedded_pipeline.tokenizer(["a cat", "a dog"], padding="max_length", max_length=16).input_ids
+    assert [row[:4] for row in ids] == [[920, 158, 473, 921], [920, 158, ids[1][2], 921]]
+    assert ids[0] != ids[1]
+
+
+def test_it_is_small():
+    size = sum(file.stat().st_size for file in embedded_model().rglob("*") if file.is_file())
+    assert size < 15.5e6
+
+
+def test_half_precision(embedded_pipeline):
+    pipeline = load_pipeline("embedded", torch.bfloat16)
+    assert {next(pipeline.components[name].parameters()).dtype for name in ("unet", "vae", "text_encoder")} == {
+        torch.bfloat16
+    }
