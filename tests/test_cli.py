@@ -105,6 +105,14 @@ def test_train_then_sample(train, tmp_path, capsys):
     assert (tmp_path / "drawn" / "sheet.png").is_file()
 
 
+def test_progress_is_shown_with_the_reward(train, capsys):
+    assert train("--disable_tqdm", "false") == 0
+    error = capsys.readouterr().err
+    assert "rollout 0:" in error  # the bar over denoising steps
+    assert "100%" in error
+    assert "reward=" in error
+
+
 def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("learning_rate: 0.5\nlora_r: 3\nreward_funcs: [jpeg_compressibility]\n")

@@ -26,6 +26,7 @@ class TrainerDefaults:
     )
     save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rewards get every column; leave it off."})
+    disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress bars."})
     report_to: None | str | list[str] = field(  # noqa: RUF036 - the order that HfArgumentParser can read
         default="none", metadata={"help": "Where to report: 'tensorboard', 'wandb', ..."}
     )
