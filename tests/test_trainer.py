@@ -375,6 +375,14 @@ class Interrupt(TrainerCallback):
             signal.raise_signal(signal.SIGINT)
 
 
+class InterruptFirstUpdate(TrainerCallback):
+    """Presses Ctrl-C when a rollout is scored and remembered, but no update on it is done."""
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
 def interrupting(images, prompts, trainer_state, **columns):
     """Presses Ctrl-C in the middle of the second rollout."""
     if trainer_state.global_step == 2:
@@ -382,21 +390,32 @@ def interrupting(images, prompts, trainer_state, **columns):
     return brightness(images, prompts)
 
 
+# The prompts' own statistics from the first reward on: one that is remembered twice is seen.
+RESUMED = {
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "num_images_per_prompt": 2,
+    "stat_min_count": 2,
+}
+
+
 @pytest.mark.parametrize(
     ("options", "step"),
     [
         pytest.param({"callbacks": [Interrupt(3)]}, 3, id="in training"),
+        pytest.param({"callbacks": [InterruptFirstUpdate()]}, 2, id="before the first update on a rollout"),
         pytest.param({"reward": RewardFunction("brightness", interrupting)}, 2, id="in a rollout"),
     ],
 )
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_exactly(make_trainer, options, step):
-    whole = make_trainer(num_train_epochs=3, folder="whole")
+    whole = make_trainer(**RESUMED, folder="whole")
     whole.train()
-    stopped = make_trainer(num_train_epochs=3, folder="stopped", **options)
+    stopped = make_trainer(**RESUMED, folder="stopped", **options)
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
     assert [path.name for path in Path(stopped.args.output_dir).glob("checkpoint-*")] == [f"checkpoint-{step}"]
-    resumed = make_trainer(num_train_epochs=3, folder="stopped")
+    resumed = make_trainer(**RESUMED, folder="stopped")
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == whole.state.global_step
     assert_same(adapter_of(whole), adapter_of(resumed))

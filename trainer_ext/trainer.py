@@ -164,6 +164,11 @@ class DDPOTrainer(Trainer):
 
     # ---- rollout ----
 
+    @property
+    def _rollout_index(self) -> int:
+        """Of the rollout that the next update is on."""
+        return self.state.global_step // self.args.updates_per_rollout
+
     def _make_rollout(self, model: torch.nn.Module, index: int) -> Rollout:
         """Sample, score and compare with the prompt's other images."""
         assignment = self.prompt_schedule.assignment(index, self.args.process_index, self.args.world_size)
@@ -252,9 +257,8 @@ class DDPOTrainer(Trainer):
     ) -> torch.Tensor:
         """Make a rollout if the last one is used up, then accumulate the gradient of a batch of its images."""
         model.eval()  # dropout stays off in rollout and training; gradients and checkpointing do not need train()
-        index = self.state.global_step // self.args.updates_per_rollout
-        if self._rollout is None or self._rollout.index != index:
-            self._rollout = self._make_rollout(model, index)
+        if self._rollout is None or self._rollout.index != self._rollout_index:
+            self._rollout = self._make_rollout(model, self._rollout_index)
         with _timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout
             images, steps = self._training_order(self._rollout, int(positions[0]) // len(self._rollout))
@@ -334,10 +338,10 @@ class DDPOTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         super()._save_checkpoint(model, trial)
         folder = self.args.folder / f"checkpoint-{self.state.global_step}"
-        unfinished = self.state.global_step % self.args.updates_per_rollout > 0
-        DDPOState(self.tracker.state_dict(), self._rollout if unfinished else None).save(
-            folder, self.args.process_index
-        )
+        # Its rewards are in the tracker already, so a rollout that is still in use must be saved, not made again.
+        in_use = self._rollout is not None and self._rollout.index == self._rollout_index
+        state = DDPOState(self.tracker.state_dict(), self._rollout if in_use else None)
+        state.save(folder, self.args.process_index)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -351,6 +355,8 @@ class DDPOTrainer(Trainer):
 
     def _save_interrupted(self) -> None:
         """Save the state after the last whole update; what was accumulated for the next one is made again on resume."""
+        if self.optimizer is None:  # nothing has begun
+            return
         self.model_wrapped.zero_grad()
         self._save_checkpoint(self.model)
         logger.warning("Saved checkpoint-%d in %s.", self.state.global_step, self.args.output_dir)
