@@ -196,7 +196,7 @@ def test_the_ratio_follows_the_weights(tiny_pipeline):
                 parameter.mul_(1.5)
     rows, steps = torch.tensor([3, 0, 2, 3]), torch.tensor([0, 5, 2, 4])
     terms = policy.ratio_terms(trajectory, rows, steps, denoiser)
-    new = policy.predict(trajectory, rows, steps, denoiser)
+    new = policy.predict(trajectory.calls, trajectory.latents[rows, steps], rows, steps, denoiser)
     expected = float64_log_prob(trajectory, rows, steps, new) - float64_log_prob(
         trajectory, rows, steps, trajectory.model_outputs[rows, steps]
     )
@@ -239,9 +239,8 @@ def test_gradients_are_finite_differences(tiny_pipeline, options):
     @torch.no_grad()
     def mean_log_prob(values, index, value):
         values[index] = value
-        return (
-            float64_log_prob(trajectory, rows, steps, policy.predict(trajectory, rows, steps, denoiser)).mean().item()
-        )
+        prediction = policy.predict(trajectory.calls, trajectory.latents[rows, steps], rows, steps, denoiser)
+        return float64_log_prob(trajectory, rows, steps, prediction).mean().item()
 
     for name, gradient in gradients.items():
         index = np.unravel_index(int(gradient.abs().argmax()), gradient.shape)
@@ -341,7 +340,7 @@ def test_the_trained_denoiser_makes_all_calls(tiny_pipeline):
 
     trajectory = two_each(policy, denoiser=denoiser).trajectory
     assert calls == [8] * 4
-    policy.predict(trajectory, torch.tensor([0, 1, 2]), torch.tensor([1, 1, 0]), denoiser)
+    policy.ratio_terms(trajectory, torch.tensor([0, 1, 2]), torch.tensor([1, 1, 0]), denoiser)
     assert calls[4:] == [6]
 
 

@@ -115,8 +115,8 @@ def test_the_update_is_the_mean_over_images_and_steps(make_trainer):
     rollout = trainer._rollout
     rows, steps = torch.cartesian_prod(torch.arange(8), torch.arange(4)).unbind(1)
     trainer.model.zero_grad()
-    log_ratio = trainer.policy.ratio_terms(rollout.trajectory, rows, steps, trainer.model).log_ratio
-    (-rollout.advantages[rows] * log_ratio).mean().backward()
+    log_ratio = trainer.policy.ratio_terms(rollout.memory, rows, steps, trainer.model).log_ratio
+    (-rollout.weights[rows] * log_ratio).mean().backward()
     assert_close_as_a_whole(
         gradients, {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}
     )
@@ -141,10 +141,10 @@ def test_the_share_of_steps_that_is_trained(make_trainer):
     trained = []
 
     class Spy(LogProbPipeline):
-        def ratio_terms(self, trajectory, rows, steps, denoiser=None):
+        def predict(self, calls, latents, rows, steps, denoiser=None):
             if torch.is_grad_enabled():
                 trained.append((rows, steps))
-            return super().ratio_terms(trajectory, rows, steps, denoiser)
+            return super().predict(calls, latents, rows, steps, denoiser)
 
     trainer = make_trainer(timestep_fraction=0.5)
     trainer.policy.__class__ = Spy
@@ -155,9 +155,9 @@ def test_the_share_of_steps_that_is_trained(make_trainer):
 
 
 def test_steps_that_are_not_trained(make_trainer, tiny_pipeline, caplog):
-    assert make_trainer(skip_last_steps=1, folder="skipped")._trainable_steps.tolist() == [0, 1, 2]
+    assert make_trainer(skip_last_steps=1, folder="skipped")._trained_steps.tolist() == [0, 1, 2]
     deterministic_end = tiny_pipeline(set_alpha_to_one=True)
-    assert make_trainer(model=deterministic_end, folder="end")._trainable_steps.tolist() == [0, 1, 2]
+    assert make_trainer(model=deterministic_end, folder="end")._trained_steps.tolist() == [0, 1, 2]
     assert "1 of 4 denoising steps are deterministic and are not trained" in caplog.text
     with pytest.raises(ConfigError, match="None of the 1 denoising steps can be trained: 1 are deterministic"):
         make_trainer(model=tiny_pipeline(set_alpha_to_one=True), num_inference_steps=1, folder="none")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,27 @@ class SampleCallback(TrainerCallback):
             Dataset rows to take prompts from.
         args ([`DDPOConfig`]):
             How many pictures, how often.
+        weights (`Callable[[], AbstractContextManager]`):
+            Puts the weights to draw with in place for a while.
     """
 
     def __init__(
-        self, policy: LogProbPipeline, reward_suite: RewardSuite, rows: Sequence[Mapping[str, Any]], args: DDPOConfig
+        self,
+        policy: LogProbPipeline,
+        reward_suite: RewardSuite,
+        rows: Sequence[Mapping[str, Any]],
+        args: DDPOConfig,
+        weights: Callable[[], AbstractContextManager[None]],
     ):
         self.policy = policy
+        self.weights = weights
         self.reward_suite = reward_suite
         by_prompt = {row["prompt"]: row for row in rows}
         self.rows = [by_prompt[prompt] for prompt in spread(list(by_prompt), args.num_sample_images)]
         self.folder = args.folder / "samples"
         self.batch_size = args.rollout_batch_size
-        self.every = args.sample_every
+        self.every = args.sample_every * args.updates_per_rollout
+        self.updates_per_rollout = args.updates_per_rollout
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -48,15 +58,10 @@ class SampleCallback(TrainerCallback):
         if state.is_world_process_zero and not self._folder_of(0).exists():
             self._draw(0, state)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Draw the model as it is, every few rollouts."""
-        if not state.is_world_process_zero:
-            return
-        rollouts = round(state.epoch or 0)
-        if self.every and rollouts % self.every == 0:
-            self._draw(rollouts, state)
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Draw the model as it is, every few rollouts; before the step's checkpoint, so that no picture is ever missing."""
+        if state.is_world_process_zero and self.every and state.global_step % self.every == 0:
+            self._draw(state.global_step // self.updates_per_rollout, state)
             draw_reward_curve(self.folder.parent)
 
     def on_train_end(
@@ -66,15 +71,16 @@ class SampleCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         before = self._sample_set(load_images(self._folder_of(0)), state)
-        after = self._draw(round(state.epoch or 0), state)
+        after = self._draw(state.global_step // self.updates_per_rollout, state)
         draw_sheet(self.folder / "before_after.png", [("before", before), ("after", after)])
         draw_reward_curve(self.folder.parent)
 
     def _draw(self, rollouts: int, state: TrainerState) -> SampleSet:
         prompts = [row["prompt"] for row in self.rows]
-        images = stock_images(
-            self.policy.pipeline, prompts, range(len(prompts)), self.batch_size, self.policy.sampling_kwargs
-        )
+        with self.weights():
+            images = stock_images(
+                self.policy.pipeline, prompts, range(len(prompts)), self.batch_size, self.policy.sampling_kwargs
+            )
         samples = self._sample_set(images, state)
         samples.save(self._folder_of(rollouts))
         return samples

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .denoiser import LORA_FILE
-from .errors import OutputDirError
-from .policy import Trajectory, TransitionTable
-from .policy.trajectory import CallRecord
-from .rewards import Scores
+from .errors import CheckpointError, OutputDirError
+from .policy import CallRecord, Finals, Trajectory, TransitionTable
 from .rollout import Rollout
 
 
@@ -20,56 +19,73 @@ from .rollout import Rollout
 class DDPOState:
     """
     Parameters:
-        tracker (`Mapping[str, Sequence[float]]`):
-            Remembered rewards by prompt.
+        weighting (`Sequence[Mapping[str, Sequence[float]]]`):
+            Remembered rewards by prompt, for each reward that has its own memory.
         rollout ([`Rollout`], *optional*):
             The rollout in training, if updates on it are still to come.
+        metrics (`Mapping[str, Sequence[float]]`):
+            What was measured since the last log.
     """
 
-    tracker: Mapping[str, Sequence[float]]
-    rollout: Rollout | None
+    weighting: Sequence[Mapping[str, Sequence[float]]]
+    rollout: Rollout[Any] | None
+    metrics: Mapping[str, Sequence[float]]
 
-    def save(self, folder: Path, process: int) -> None:
+    def save(self, folder: Path, process: int, num_processes: int) -> None:
         """Write the share of `process` into a checkpoint."""
-        rollout = None if self.rollout is None else _rollout_to_plain(self.rollout)
-        torch.save({"tracker": dict(self.tracker), "rollout": rollout}, folder / _file_name(process))
+        plain = {
+            "num_processes": num_processes,
+            "weighting": list(self.weighting),
+            "rollout": None if self.rollout is None else _rollout_to_plain(self.rollout),
+            "metrics": dict(self.metrics),
+        }
+        torch.save(plain, folder / _file_name(process))
 
     @classmethod
-    def load(cls, folder: Path, process: int) -> DDPOState:
-        """Read the share of `process` from a checkpoint; only tensors and plain values, never code."""
-        plain = torch.load(folder / _file_name(process), weights_only=True)
+    def load(cls, folder: Path, process: int, num_processes: int) -> DDPOState:
+        """
+        Read the share of `process` from a checkpoint; only tensors and plain values, never code.
+
+        Raises:
+            [`CheckpointError`]: the checkpoint is of a run with another number of processes.
+        """
+        plain = torch.load(folder / _file_name(min(process, _num_shares(folder) - 1)), weights_only=True)
+        if plain["num_processes"] != num_processes:
+            raise CheckpointError(
+                f"{folder} was written by {plain['num_processes']} process(es), and this run has {num_processes}. Resume "
+                "with as many: a rollout belongs to the processes that made it."
+            )
         rollout = None if plain["rollout"] is None else _rollout_from_plain(plain["rollout"])
-        return cls(plain["tracker"], rollout)
+        return cls(plain["weighting"], rollout, plain["metrics"])
 
 
 def _file_name(process: int) -> str:
     return f"ddpo_state_{process}.pt"
 
 
-def _rollout_to_plain(rollout: Rollout) -> dict[str, object]:
-    trajectory, scores = rollout.trajectory, rollout.scores
-    return {
+def _num_shares(folder: Path) -> int:
+    return len(list(folder.glob("ddpo_state_*.pt")))
+
+
+def _rollout_to_plain(rollout: Rollout[Any]) -> dict[str, Any]:
+    memory = rollout.memory
+    common = {
         "index": rollout.index,
-        "advantages": rollout.advantages,
-        "table": vars(trajectory.table),
-        "latents": trajectory.latents,
-        "model_outputs": trajectory.model_outputs,
-        "calls": [vars(call) for call in trajectory.calls],
-        "reward_names": list(scores.names),
-        "reward_values": torch.from_numpy(scores.values),
-        "reward_total": torch.from_numpy(scores.total),
+        "weights": rollout.weights,
+        "latents": memory.latents,
+        "calls": [vars(call) for call in memory.calls],
     }
+    if isinstance(memory, Finals):
+        return common
+    return {**common, "table": vars(memory.table), "model_outputs": memory.model_outputs}
 
 
-def _rollout_from_plain(plain: dict) -> Rollout:  # type: ignore[type-arg]
-    trajectory = Trajectory(
-        TransitionTable(**plain["table"]),
-        plain["latents"],
-        plain["model_outputs"],
-        tuple(CallRecord(**call) for call in plain["calls"]),
-    )
-    scores = Scores(tuple(plain["reward_names"]), plain["reward_values"].numpy(), plain["reward_total"].numpy())
-    return Rollout(plain["index"], trajectory, scores, plain["advantages"])
+def _rollout_from_plain(plain: Mapping[str, Any]) -> Rollout[Any]:
+    calls = tuple(CallRecord(**call) for call in plain["calls"])
+    memory: Finals | Trajectory = Finals(plain["latents"], calls)
+    if "table" in plain:
+        memory = Trajectory(TransitionTable(**plain["table"]), plain["latents"], plain["model_outputs"], calls)
+    return Rollout(plain["index"], memory, plain["weights"])
 
 
 def check_output_dir(output_dir: Path, resuming: bool) -> None:

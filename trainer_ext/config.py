@@ -9,10 +9,12 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from .algorithms import ALGORITHMS, ONE_UPDATE, POLICY_GRADIENTS
 from .errors import ConfigError
 from .options import DDPOOptions, TrainerDefaults
 from .policy.guidance import resolve_rules
 from .policy.scheduler import check_eta
+from .weighting import AGGREGATIONS, BASELINES
 
 POSITIVE = (
     "num_inference_steps",
@@ -24,7 +26,14 @@ POSITIVE = (
     "advantage_clip",
     "stat_buffer_size",
     "stat_min_count",
+    "rwr_beta",
 )
+
+CHOICES = {
+    "algorithm": tuple(ALGORITHMS),
+    "advantages": tuple(BASELINES),
+    "multi_objective_aggregation": AGGREGATIONS,
+}
 
 
 @dataclass
@@ -75,6 +84,9 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         check_eta(self.eta)
         resolve_rules(self.guidance)
         if not 0 < self.timestep_fraction <= 1:
@@ -86,6 +98,27 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             )
         if min(self.num_sample_images, self.sample_every) < 0:
             raise ConfigError("num_sample_images and sample_every must not be negative; 0 turns them off.")
+        self._check_algorithm()
+
+    def _check_algorithm(self) -> None:
+        if self.beta < 0 or (self.beta and self.algorithm not in POLICY_GRADIENTS):
+            raise ConfigError(
+                f"beta is {self.beta} and algorithm {self.algorithm!r}; beta must not be negative, and is 0 for all but "
+                f"{' and '.join(POLICY_GRADIENTS)}, whose steps have a KL divergence to the reference."
+            )
+        if not 0 <= self.rwr_quantile < 1:
+            raise ConfigError(
+                f"rwr_quantile is {self.rwr_quantile}; it must be in [0, 1), such as 0.9 for the best tenth."
+            )
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(
+                f"ema_decay is {self.ema_decay}; it must be in (0, 1), or left out for no moving average."
+            )
+        if self.advantages == "group" and self.num_images_per_prompt < 2:
+            raise ConfigError(
+                f"advantages='group' compares the images of a prompt with each other, and num_images_per_prompt is "
+                f"{self.num_images_per_prompt}; it must be at least 2."
+            )
 
     def _check_batches(self) -> None:
         images, batch = self.num_images_per_rollout, self.per_device_train_batch_size
@@ -101,6 +134,12 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             raise ConfigError(
                 f"num_images_per_rollout={images} is not a multiple of num_images_per_prompt={self.num_images_per_prompt} "
                 f"x {self.world_size} process(es): a prompt's images are sampled by one process."
+            )
+        if self.algorithm in ONE_UPDATE and self.updates_per_rollout != 1:
+            raise ConfigError(
+                f"algorithm={self.algorithm!r} allows one update on a rollout: its gradient is that of the policy that "
+                f"sampled; these options make {self.updates_per_rollout}. Set gradient_accumulation_steps="
+                f"{images // (batch * self.world_size)} and num_inner_epochs=1, or use 'ddpo_is'."
             )
         larger, smaller = sorted((self.rollout_batch_size, self.num_images_per_prompt), reverse=True)
         if larger % smaller:

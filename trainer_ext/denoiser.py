@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +71,18 @@ class TrainedDenoiser(torch.nn.Module):
             `"unet"` or `"transformer"`.
         peft_config (`LoraConfig`, *optional*):
             The adapter. `None` trains all weights.
+        keep_reference (`bool`, *optional*, defaults to `False`):
+            Whether [`reference`](TrainedDenoiser.reference) will be needed; for an adapter it costs nothing.
     """
 
-    def __init__(self, base: ModelMixin, name: str, peft_config: LoraConfig | None):
+    def __init__(self, base: ModelMixin, name: str, peft_config: LoraConfig | None, keep_reference: bool = False):
         super().__init__()
         self.name = name
         self.network: Any  # ModelMixin or PeftModel
+        # In a tuple: no submodule, so that it is neither trained, counted nor wrapped.
+        self._reference: tuple[ModelMixin, ...] = ()
+        if keep_reference and peft_config is None:
+            self._reference = (copy.deepcopy(base),)
         if peft_config is None:
             self.network = base.requires_grad_(True)
         else:
@@ -91,6 +100,15 @@ class TrainedDenoiser(torch.nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the denoiser."""
         return self.network(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[Callable[..., Any]]:
+        """Lend the denoiser as it was before training: the adapter is switched off meanwhile, or a copy is used."""
+        if self.peft_config is None:
+            yield self._reference[0]
+            return
+        with self.network.disable_adapter():
+            yield self
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute activations in the backward pass (called by `Trainer`)."""

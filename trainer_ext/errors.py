@@ -4,7 +4,8 @@ Errors of the trainer. All are `DDPOError`s: the command line prints them withou
 ```
 DDPOError
 ├── ConfigError (ValueError)        an argument, or two that do not go together
-│   └── OutputDirError              the output folder holds something that would be lost
+│   ├── OutputDirError              the output folder holds something that would be lost
+│   └── CheckpointError             a checkpoint that cannot be resumed from
 └── PipelineError (ValueError)      this pipeline cannot be used as a policy
     └── GuidanceError               how it combines its guided predictions is not known
 ```
@@ -19,6 +20,10 @@ class ConfigError(DDPOError, ValueError):
 
 class OutputDirError(ConfigError):
     """The output folder already holds another run."""
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint is damaged, cut short, or not there."""
 
 
 class PipelineError(DDPOError, ValueError):

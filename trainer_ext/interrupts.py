@@ -13,25 +13,21 @@ logger = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """Remembers a first Ctrl-C until [`check`](StopRequest.check) is called; a second one interrupts at once."""
+    """
+    Remembers a first Ctrl-C; a second one interrupts at once.
+
+    Parameters:
+        requested (`bool`):
+            Whether Ctrl-C was pressed.
+    """
 
     def __init__(self) -> None:
-        self._requested = False
-
-    def check(self) -> None:
-        """
-        Stop here if Ctrl-C was pressed. Call it where parameters, optimizer and files are consistent.
-
-        Raises:
-            `KeyboardInterrupt`: Ctrl-C was pressed.
-        """
-        if self._requested:
-            raise KeyboardInterrupt
+        self.requested = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Catch SIGINT inside the block. Outside the main thread, where Python allows no handlers, do nothing."""
-        self._requested = False
+        self.requested = False
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -42,9 +38,9 @@ class StopRequest:
             signal.signal(signal.SIGINT, previous)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._requested:
+        if self.requested:
             raise KeyboardInterrupt
-        self._requested = True
+        self.requested = True
         logger.warning(
             "Interrupted: stopping after this step and saving a checkpoint. Press Ctrl-C again to stop at once."
         )

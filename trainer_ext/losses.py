@@ -1,4 +1,4 @@
-"""Policy-gradient losses on one batch of denoising transitions. Pure functions; N is the number of transitions."""
+"""Losses on one batch of denoising steps. Pure functions; N is the number of steps, each of some image."""
 
 from __future__ import annotations
 
@@ -39,9 +39,40 @@ def clipped_surrogate_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, cl
     clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
     loss = torch.maximum(-advantages * ratio, -advantages * clipped_ratio).mean()
     with torch.no_grad():
-        metrics = {
-            "approx_kl": (torch.expm1(log_ratio) - log_ratio).mean(),  # k3, http://joschu.net/blog/kl-approx.html
-            "clipfrac": ((ratio - 1).abs() > clip_range).float().mean(),
-            "ratio": ratio.mean(),
-        }
-    return LossOutput(loss, metrics)
+        clipfrac = ((ratio - 1).abs() > clip_range).float().mean()
+    return LossOutput(loss, {**_ratio_metrics(log_ratio), "clipfrac": clipfrac})
+
+
+def score_function_loss(log_ratio: torch.Tensor, advantages: torch.Tensor) -> LossOutput:
+    """
+    REINFORCE (Williams, 1992), negated: the DDPO-SF loss (Black et al., 2023, section 4.3).
+
+    The gradient is that of -mean(advantages * log p), because log p_old is a constant. It is the policy gradient only
+    where the policy is still the one that sampled: one update a rollout. Shapes as in [`clipped_surrogate_loss`].
+    """
+    return LossOutput(-(advantages * log_ratio).mean(), _ratio_metrics(log_ratio))
+
+
+def weighted_denoising_loss(prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> LossOutput:
+    """
+    Reward-weighted regression's loss, mean(w * |prediction - target|^2) (Lee et al., 2023; Black et al., 2023, eq. 3).
+
+    Args:
+        prediction (`torch.Tensor` of shape `(N, ...)`):
+            The guided model output for noised images; carries the gradient.
+        target (`torch.Tensor` of shape `(N, ...)`):
+            The model output that would be right (for epsilon prediction, the noise).
+        weights (`torch.Tensor` of shape `(N,)`):
+            Weight of the image that each belongs to; 1 on average.
+    """
+    squares = (prediction.float() - target).square().flatten(1).mean(1)
+    return LossOutput((weights * squares).mean(), {"denoising_loss": squares.detach().mean()})
+
+
+def _ratio_metrics(log_ratio: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How far the policy is from the one that sampled."""
+    log_ratio = log_ratio.detach()
+    return {
+        "approx_kl": (torch.expm1(log_ratio) - log_ratio).mean(),  # k3, http://joschu.net/blog/kl-approx.html
+        "ratio": log_ratio.exp().mean(),
+    }

@@ -64,8 +64,25 @@ class DDPOOptions:
         skip_last_steps (`int`, *optional*, defaults to 0):
             Denoising steps at the end that are sampled but not trained. With few steps, the noise of the last two is
             too small to change the image, yet theirs is by far the largest gradient.
+        algorithm (`str`, *optional*, defaults to `"ddpo_is"`):
+            What is learned from a rollout: `"ddpo_is"`, `"ddpo_sf"`, `"rwr"` or `"sparse_rwr"`.
         clip_range (`float`, *optional*, defaults to 1e-4):
-            Half-width of the ratio's clip interval.
+            Half-width of the ratio's clip interval, of DDPO-IS.
+        beta (`float`, *optional*, defaults to 0.0):
+            Weight of the KL divergence to the model before training, in nats per latent element, of DDPO.
+        rwr_beta (`float`, *optional*, defaults to 0.2):
+            Inverse temperature of RWR's weights, softmax(rwr_beta * reward).
+        rwr_quantile (`float`, *optional*, defaults to 0.9):
+            Sparse RWR keeps the images whose reward is at or above this quantile.
+        advantages (`str`, *optional*, defaults to `"per_prompt"`):
+            What a reward is compared with: `"per_prompt"`, the last rewards of its prompt; `"batch"`, the rollout;
+            `"group"`, the images of its prompt in the rollout (GRPO). For RWR, what the softmax or quantile is over: the
+            images of the prompt in the rollout, or for `"batch"` the whole rollout.
+        scale_rewards (`bool`, *optional*, defaults to `True`):
+            Divide advantages by the standard deviation of what rewards are compared with.
+        multi_objective_aggregation (`str`, *optional*, defaults to `"sum_then_normalize"`):
+            With several rewards: the advantage of their weighted sum, or (`"normalize_then_sum"`) the weighted sum of their
+            advantages.
         advantage_clip (`float`, *optional*, defaults to 5.0):
             Advantages are clipped to [-advantage_clip, advantage_clip].
         stat_buffer_size (`int`, *optional*, defaults to 32):
@@ -76,6 +93,8 @@ class DDPOOptions:
             Weight of each reward. All 1 by default.
         full_finetuning (`bool`, *optional*, defaults to `False`):
             Train all weights of the denoiser instead of a LoRA adapter.
+        ema_decay (`float`, *optional*):
+            Decay of an exponential moving average of the trained weights, in (0, 1). It is what is evaluated, drawn and saved.
         num_sample_images (`int`, *optional*, defaults to 16):
             Images of the grids in `samples/`; 0 for none.
         sample_every (`int`, *optional*, defaults to 10):
@@ -106,7 +125,35 @@ class DDPOOptions:
             "help": "Steps at the end that are not trained: with few steps theirs is mostly noise, and the loudest."
         },
     )
-    clip_range: float = field(default=1e-4, metadata={"help": "Half-width of the ratio's clip interval."})
+    algorithm: str = field(
+        default="ddpo_is",
+        metadata={"help": "What is learned from a rollout: 'ddpo_is', 'ddpo_sf', 'rwr' or 'sparse_rwr'."},
+    )
+    clip_range: float = field(default=1e-4, metadata={"help": "Half-width of the ratio's clip interval, of DDPO-IS."})
+    beta: float = field(
+        default=0.0, metadata={"help": "Weight of the KL divergence to the model before training, of DDPO."}
+    )
+    rwr_beta: float = field(default=0.2, metadata={"help": "RWR's weights are softmax(rwr_beta * reward)."})
+    rwr_quantile: float = field(
+        default=0.9, metadata={"help": "Sparse RWR keeps the images at or above this quantile of the reward."}
+    )
+    advantages: str = field(
+        default="per_prompt",
+        metadata={
+            "help": "What a reward is compared with: 'per_prompt' (the last rewards of its prompt), 'batch' (the rollout) or "
+            "'group' (the images of its prompt in the rollout, as GRPO does)."
+        },
+    )
+    scale_rewards: bool = field(
+        default=True,
+        metadata={"help": "Divide advantages by the standard deviation of what rewards are compared with."},
+    )
+    multi_objective_aggregation: str = field(
+        default="sum_then_normalize",
+        metadata={
+            "help": "Several rewards: 'sum_then_normalize' or 'normalize_then_sum' (the sum of their advantages)."
+        },
+    )
     advantage_clip: float = field(default=5.0, metadata={"help": "Advantages are clipped to plus and minus this."})
     stat_buffer_size: int = field(default=32, metadata={"help": "Rewards remembered for each prompt."})
     stat_min_count: int = field(
@@ -117,6 +164,12 @@ class DDPOOptions:
     )
     full_finetuning: bool = field(
         default=False, metadata={"help": "Train all weights of the denoiser instead of a LoRA adapter."}
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Decay of a moving average of the trained weights, which is what is evaluated, drawn and saved."
+        },
     )
     num_sample_images: int = field(default=16, metadata={"help": "Images of the grids in samples/; 0 for none."})
     sample_every: int = field(

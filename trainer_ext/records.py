@@ -12,6 +12,10 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ddpo_plugins.errors import RewardError
+
+from .advantages import FloatArray
+from .files import replacing
 from .rewards import RECORD_FIELDS, Scores
 from .rollout import Assignment
 
@@ -41,8 +45,43 @@ def image_records(index: int, assignment: Assignment, scores: Scores) -> list[di
 def write_records(output_dir: Path, index: int, records: Sequence[Mapping[str, Any]]) -> None:
     """Write one rollout's records; `datasets.load_dataset("parquet", data_dir=...)` reads them all."""
     folder = output_dir / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(records)), folder / f"rollout-{index:05d}.parquet")
+    with replacing(folder / f"rollout-{index:05d}.parquet") as file:
+        pq.write_table(pa.Table.from_pylist(list(records)), file)
+
+
+def reward_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """
+    Return what is logged about the rewards of a rollout: mean and standard deviation of those there are.
+
+    Args:
+        records (`Sequence[Mapping]`):
+            From [`image_records`], of all processes.
+        names (`Sequence[str]`):
+            Of the reward functions.
+
+    Raises:
+        [`RewardError`]: no image got a reward.
+    """
+    total = column(records, "reward")
+    if np.isnan(total).all():
+        raise RewardError(
+            "No image of this rollout got a reward (every reward was None), so there is nothing to learn from."
+        )
+    metrics = {
+        "reward": np.nanmean(total),
+        "reward_std": np.nanstd(total),
+        "frac_reward_missing": np.isnan(total).mean(),
+    }
+    for name in names:
+        values = column(records, f"rewards/{name}")
+        if not np.isnan(values).all():
+            metrics |= {f"rewards/{name}/mean": np.nanmean(values), f"rewards/{name}/std": np.nanstd(values)}
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def column(records: Sequence[Mapping[str, Any]], name: str) -> FloatArray:
+    """Return one number of every record `(B,)`, NaN for none."""
+    return np.array([record[name] for record in records], np.float64)
 
 
 def read_rewards(output_dir: Path) -> dict[int, np.ndarray]:
@@ -68,7 +107,8 @@ def draw_reward_curve(output_dir: Path) -> Path:
     axes.grid(alpha=0.3)
     axes.legend()
     file = output_dir / "reward_curve.png"
-    figure.savefig(file)
+    with replacing(file) as place:
+        figure.savefig(place)
     return file
 
 

@@ -1,4 +1,4 @@
-"""From prompts to what the trainer learns from: which prompts and seeds, then images, rewards and advantages."""
+"""From prompts to what the trainer learns from: which prompts and seeds, then denoising runs and what they count."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
 from .errors import ConfigError
-from .policy import Trajectory, TransitionTable
-from .rewards import Scores
+from .policy import Finals, Trajectory, TransitionTable
 
 logger = logging.getLogger(__name__)
 
@@ -56,29 +55,29 @@ class Assignment:
         ]
 
 
+Memory = TypeVar("Memory", Trajectory, Finals)
+
+
 @dataclass(frozen=True)
-class Rollout:
+class Rollout(Generic[Memory]):
     """
     One process's share of a rollout, ready to be trained on. B images.
 
     Parameters:
         index (`int`):
             0 for the first rollout of the run.
-        trajectory ([`Trajectory`]):
-            The denoising runs, in host memory.
-        scores ([`Scores`]):
-            Rewards of the images.
-        advantages (`torch.Tensor` of shape `(B,)`, float32):
-            Standardised rewards, clipped.
+        memory ([`Trajectory`] or [`Finals`]):
+            What the algorithm needs of the denoising runs, in host memory.
+        weights (`torch.Tensor` of shape `(B,)`, float32):
+            What each image counts: its advantage, or its weight in a regression.
     """
 
     index: int
-    trajectory: Trajectory
-    scores: Scores
-    advantages: torch.Tensor
+    memory: Memory
+    weights: torch.Tensor
 
     def __len__(self) -> int:
-        return len(self.advantages)
+        return len(self.weights)
 
 
 class PromptSchedule:
@@ -126,6 +125,11 @@ def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
 def image_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """Return one generator for each image. On the host: the same seed gives the same image on every device."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def seeded_generator(*entropy: int) -> torch.Generator:
+    """Return a generator that is a pure function of some numbers: it needs no saving."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
 def shuffled_steps(steps: torch.Tensor, num_images: int, fraction: float, generator: torch.Generator) -> torch.Tensor:

@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .files import replacing
 from .policy.pipeline import swapped, to_uint8
 from .policy.scheduler import ddim_scheduler
 from .rewards import to_pil
@@ -43,10 +44,11 @@ class SampleSet:
 
     def save(self, folder: Path) -> None:
         """Write the images one by one, and all on one sheet beside the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(to_pil(self.images)):
-            image.save(folder / f"{index:02d}.png")
         draw_sheet(folder.with_suffix(".png"), [(folder.name, self)])
+        with replacing(folder) as place:
+            place.mkdir()
+            for index, image in enumerate(to_pil(self.images)):
+                image.save(place / f"{index:02d}.png")
 
 
 def spread(items: Sequence[str], number: int) -> list[str]:
@@ -110,7 +112,8 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
             axes.imshow(image, interpolation="nearest")
             reward = f": {samples.rewards[index]:.3g}" if samples.rewards else ""
             axes.set_title(f"{samples.prompts[index]}\n{label}{reward}", fontsize=6)
-    figure.savefig(file)
+    with replacing(file) as place:
+        figure.savefig(place)
 
 
 def load_images(folder: Path) -> torch.Tensor:

@@ -4,49 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
+from transformers import (
+    DefaultFlowCallback,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 from transformers.trainer_utils import TrainOutput
 
-from ddpo_plugins.errors import RewardError
-
-from .advantages import PerPromptStatTracker
+from .algorithms import ALGORITHMS
 from .callbacks import CurveCallback, SampleCallback
 from .checkpoint import DDPOState, check_output_dir
+from .collector import Collector, timed
 from .config import DDPOConfig
 from .data import check_prompts
 from .denoiser import TrainedDenoiser, default_lora_config
-from .errors import ConfigError, PipelineError
+from .ema import MovingAverage
+from .errors import ConfigError
+from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, named_datasets, score_dataset
+from .flow import RolloutFlow
 from .interrupts import StopRequest
+from .learner import Learner
 from .loading import load_pipeline
-from .losses import clipped_surrogate_loss
-from .policy import LogProbPipeline, Trajectory
-from .progress import RolloutProgress, rollout_bar
-from .records import image_records, write_records
-from .rewards import RewardFunction, RewardSuite, Scores, named_rewards
-from .rollout import Assignment, PromptSchedule, Rollout, image_generators, shuffled_steps, trainable_steps
+from .lockstep import Lockstep
+from .policy import LogProbPipeline
+from .progress import RolloutProgress
+from .records import column, image_records, reward_metrics, write_records
+from .rewards import RewardFunction, RewardSuite, named_rewards
+from .rollout import PromptSchedule, Rollout, seeded_generator, shuffled_steps
+from .sealing import check_checkpoint, newest_checkpoint, remove_old, seal, unseal
 
 logger = logging.getLogger(__name__)
+
+Reward = Callable[..., Any] | RewardFunction
 
 
 class DDPOTrainer(Trainer):
     """
-    Fine-tunes a diffusers text-to-image pipeline on rewards by DDPO-IS (Black et al., 2023).
+    Fine-tunes a diffusers text-to-image pipeline on rewards (Black et al., 2023): by DDPO, or by RWR to compare with.
 
     An epoch is one rollout and the training on it. Everything that `Trainer` does works: callbacks, `report_to`, schedulers,
-    checkpoints, `train(resume_from_checkpoint=...)`, `save_model`.
+    checkpoints, `train(resume_from_checkpoint=...)`, `evaluate`, `load_best_model_at_end`, `save_model`.
 
     Args:
         model (`str`, `Path` or `DiffusionPipeline`):
@@ -57,8 +70,10 @@ class DDPOTrainer(Trainer):
             The paper authors' LoRA settings by default.
         train_dataset (`datasets.Dataset`):
             Rows with a `prompt`; rewards get the other columns.
-        eval_dataset (`datasets.Dataset`, *optional*):
+        eval_dataset (`datasets.Dataset` or `dict[str, Dataset]`, *optional*):
             The same, for `evaluate()`; its images have fixed seeds.
+        eval_reward_funcs (`Callable` or `list`, *optional*):
+            More rewards for `evaluate()`, which are never trained on.
         callbacks (`list[TrainerCallback]`, *optional*):
             More callbacks.
         optimizers (`tuple`, *optional*):
@@ -77,13 +92,14 @@ class DDPOTrainer(Trainer):
     def __init__(
         self,
         model: str | Path | DiffusionPipeline,
-        reward_funcs: Callable[..., Any] | RewardFunction | Sequence[Callable[..., Any] | RewardFunction],
+        reward_funcs: Reward | Sequence[Reward],
         args: DDPOConfig | None = None,
         train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: LoraConfig | None = None,
+        eval_reward_funcs: Reward | Sequence[Reward] = (),
     ):
         args = DDPOConfig() if args is None else args
         if args.full_finetuning and peft_config is not None:
@@ -91,31 +107,33 @@ class DDPOTrainer(Trainer):
                 "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
             )
         self.reward_suite = RewardSuite(named_rewards(reward_funcs), args.reward_weights)
+        self.eval_suites = evaluation_suites(self.reward_suite, named_rewards(eval_reward_funcs))
         train_dataset = check_prompts(train_dataset, "train_dataset")
-        if eval_dataset is not None:
-            check_prompts(eval_dataset, "eval_dataset")
+        for name, dataset in named_datasets(eval_dataset).items():
+            check_prompts(dataset, name)
 
         set_seed(args.seed)  # the adapter's initialisation
         pipeline = load_pipeline(model, _weights_dtype(args)).to(args.device)
         self.policy = LogProbPipeline(
             pipeline, args.num_inference_steps, args.guidance_scale, args.eta, args.guidance, args.call_kwargs
         )
-        self._trainable_steps = trainable_steps(self.policy.table, args.skip_last_steps)
         adapter = None if args.full_finetuning else peft_config or default_lora_config()
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
                 component.requires_grad_(False)
-        denoiser = TrainedDenoiser(self.policy.denoiser, self.policy.denoiser_name, adapter)
+        denoiser = TrainedDenoiser(self.policy.denoiser, self.policy.denoiser_name, adapter, args.beta > 0)
 
+        self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.weights, self.policy.noising)
+        self._trained_steps = self.algorithm.steps(self.policy.table, args.skip_last_steps)
         self.prompt_schedule = PromptSchedule(
             train_dataset, args.num_images_per_rollout, args.num_images_per_prompt, args.seed
         )
-        self.tracker = PerPromptStatTracker(args.stat_buffer_size, args.stat_min_count)
-        self._rollout: Rollout | None = None
+        self._average = MovingAverage(denoiser, args.ema_decay) if args.ema_decay else None
+        self._rollout: Rollout[Any] | None = None
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._seconds: dict[str, float] = {}
         self._stop = StopRequest()
-        self._replay_checked = False
+        self._saved_step = -1
         self._owns_output_dir = False
         super().__init__(
             model=denoiser,
@@ -125,25 +143,31 @@ class DDPOTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        self._lockstep = Lockstep(self.accelerator, self._stop)
+        self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
+        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, args, self._lockstep)
         self._set_up_callbacks(args)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """
         Train. See `Trainer.train`.
 
+        `resume_from_checkpoint=True` goes on from the newest checkpoint that is whole, and begins anew where there is none.
         Ctrl-C stops after the step in progress and leaves a checkpoint.
 
         Raises:
             [`OutputDirError`]: the output folder holds another run.
+            [`CheckpointError`]: the checkpoint is damaged, or not there.
             [`RewardError`]: a reward broke its contract.
             `KeyboardInterrupt`: after Ctrl-C, when the checkpoint is written.
         """
         resuming = bool(resume_from_checkpoint) or self._owns_output_dir
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
+        checkpoint = self._whole_checkpoint(resume_from_checkpoint)
         with self._stop.listening():
             try:
-                return super().train(resume_from_checkpoint, *args, **kwargs)
+                return super().train(checkpoint, *args, **kwargs)
             except KeyboardInterrupt:
                 self._save_interrupted()
                 raise
@@ -155,12 +179,11 @@ class DDPOTrainer(Trainer):
         positions = range(self.args.images_per_process * self.args.num_inner_epochs)
         return DataLoader(positions, batch_size=self.args.per_device_train_batch_size, collate_fn=_positions)  # type: ignore[arg-type]
 
-    def _training_order(self, rollout: Rollout, inner_epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _training_order(self, rollout: Rollout[Any], inner_epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `(B,)` and their steps `(B, K)` in the order of one pass: a pure function of seed, rollout and pass."""
-        entropy = [self.args.seed, rollout.index, inner_epoch, self.args.process_index]
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-        images = torch.randperm(len(rollout), generator=generator)
-        return images, shuffled_steps(self._trainable_steps, len(rollout), self.args.timestep_fraction, generator)
+        generator = seeded_generator(self.args.seed, rollout.index, inner_epoch, self.args.process_index)
+        images = self.algorithm.order(rollout, generator)
+        return images, shuffled_steps(self._trained_steps, len(rollout), self.args.timestep_fraction, generator)
 
     # ---- rollout ----
 
@@ -169,86 +192,30 @@ class DDPOTrainer(Trainer):
         """Of the rollout that the next update is on."""
         return self.state.global_step // self.args.updates_per_rollout
 
-    def _make_rollout(self, model: torch.nn.Module, index: int) -> Rollout:
+    def _make_rollout(self, model: torch.nn.Module, index: int) -> Rollout[Any]:
         """Sample, score and compare with the prompt's other images."""
         assignment = self.prompt_schedule.assignment(index, self.args.process_index, self.args.world_size)
-        trajectory, scores = self._sample_and_score(model, index, assignment)
-        records = gather_object(image_records(index, assignment, scores))
-        advantages = self._update_advantages(records)
+        with self._lockstep.guarded():
+            collected = self._collector.collect(model, index, assignment, self.state)
+        records = gather_object(image_records(index, assignment, collected.scores))
+        weights = self._weigh(records)
         if self.is_world_process_zero():
             write_records(self.args.folder, index, records)
+        self._note(collected.scores.metrics)
+        self._note({f"seconds/{name}": value for name, value in collected.seconds.items()})
+        self._note({"images_per_second": len(records) / collected.seconds["rollout"]})
         first = self.args.process_index * len(assignment.seeds)
-        own = advantages[first : first + len(assignment.seeds)]
-        return Rollout(index, trajectory, scores, own)
+        return Rollout(index, collected.memory, weights[first : first + len(assignment.seeds)])
 
-    def _sample_and_score(
-        self, model: torch.nn.Module, index: int, assignment: Assignment
-    ) -> tuple[Trajectory, Scores]:
-        batches = assignment.batches(self.args.rollout_batch_size)
-        trajectories, scores = [], []
-        seconds = {"rollout": 0.0, "reward": 0.0}
-        show = not self.args.disable_tqdm and self.is_world_process_zero()
-        with rollout_bar(len(batches) * self.policy.table.num_steps, index, show) as bar:
-
-            def on_step(step: int) -> None:
-                bar.update()
-                self._stop.check()
-
-            for batch in batches:
-                with _timed(seconds, "rollout"):
-                    sampled = self.policy.sample(
-                        [row["prompt"] for row in batch.rows],
-                        image_generators(batch.seeds),
-                        num_images_per_prompt=batch.num_images_per_prompt,
-                        denoiser=model,
-                        on_step=on_step,
-                    )
-                    trajectories.append(sampled.trajectory.cpu())
-                if not self._replay_checked:
-                    self._check_replay(model, sampled.trajectory)
-                with _timed(seconds, "reward"):
-                    scores.append(self.reward_suite.score(sampled.images, batch.image_rows, self.state))
-                bar.set_postfix({"reward": f"{scores[-1].mean:.4g}"})
-        for name, value in seconds.items():
-            self._metrics[f"seconds/{name}"].append(value)
-        self._metrics["images_per_second"].append(len(assignment.seeds) * self.args.world_size / seconds["rollout"])
-        joined = Scores.concatenate(scores)
-        for name, value in joined.metrics.items():
-            self._metrics[name].append(value)
-        return Trajectory.concatenate(trajectories), joined
-
-    def _update_advantages(self, records: Sequence[dict[str, Any]]) -> torch.Tensor:
-        """Standardise the rewards of all processes, and log them."""
-        rewards = np.array([record["reward"] for record in records], np.float64)
-        if np.isnan(rewards).all():
-            raise RewardError(
-                "No image of this rollout got a reward (every reward was None), so there is nothing to learn from."
-            )
-        advantages = self.tracker.update([record["prompt"] for record in records], rewards)
-        self._metrics["reward"].append(float(np.nanmean(rewards)))
-        self._metrics["reward_std"].append(float(np.nanstd(rewards)))
-        self._metrics["frac_reward_zero_std"].append(advantages.frac_reward_zero_std)
-        self._metrics["frac_reward_missing"].append(float(np.isnan(rewards).mean()))
-        for name in self.reward_suite.names:
-            values = np.array([record[f"rewards/{name}"] for record in records], np.float64)
-            if not np.isnan(values).all():
-                self._metrics[f"rewards/{name}/mean"].append(float(np.nanmean(values)))
-                self._metrics[f"rewards/{name}/std"].append(float(np.nanstd(values)))
-        return torch.from_numpy(advantages.values).float().clamp(-self.args.advantage_clip, self.args.advantage_clip)
-
-    def _check_replay(self, model: torch.nn.Module, trajectory: Trajectory) -> None:
-        """Replay one step as it was sampled. Ratios that are not 1 before any update mean that training would be wrong."""
-        rows = torch.arange(len(trajectory))
-        steps = self._trainable_steps[:1].expand(len(rows))
-        with torch.no_grad():
-            error = self.policy.ratio_terms(trajectory, rows, steps, model).log_ratio.abs().max().item()
-        if not error <= self.args.clip_range / 10:
-            raise PipelineError(
-                f"Replaying a step of the rollout gives a log-ratio of {error:.1e} before any update; it must be 0 (allowed: a "
-                f"tenth of clip_range={self.args.clip_range:.0e}). Something in the pipeline is not deterministic: dropout, "
-                "compiled or non-deterministic kernels, or an argument that the record does not see."
-            )
-        self._replay_checked = True
+    def _weigh(self, records: Sequence[dict[str, Any]]) -> torch.Tensor:
+        """Say what the images of all processes count, `(B,)`, and log their rewards."""
+        names = self.reward_suite.names
+        self._note(reward_metrics(records, names))
+        rewards = np.stack([column(records, f"rewards/{name}") for name in names], axis=1)
+        prompts = [record["prompt"] for record in records]
+        weights = self.algorithm.weighting.update(prompts, rewards, column(records, "reward"))
+        self._note({"frac_reward_zero_std": weights.frac_reward_zero_std})
+        return torch.from_numpy(weights.values).float()
 
     # ---- training ----
 
@@ -259,73 +226,86 @@ class DDPOTrainer(Trainer):
         model.eval()  # dropout stays off in rollout and training; gradients and checkpointing do not need train()
         if self._rollout is None or self._rollout.index != self._rollout_index:
             self._rollout = self._make_rollout(model, self._rollout_index)
-        with _timed(self._seconds, "training"):
+        with timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout
-            images, steps = self._training_order(self._rollout, int(positions[0]) // len(self._rollout))
-            positions = positions % len(self._rollout)
-            return self._accumulate(model, self._rollout, images[positions], steps[positions])
+            inner_epoch = int(positions[0]) // len(self._rollout)
+            images, steps = self._training_order(self._rollout, inner_epoch)
+            here = positions % len(self._rollout)
+            noise = seeded_generator(self.args.seed, self._rollout.index, int(positions[0]), self.args.process_index, 1)
+            return self._accumulate(model, self._rollout, images[here], steps[here], noise)
 
     def _accumulate(
-        self, model: torch.nn.Module, rollout: Rollout, images: torch.Tensor, steps: torch.Tensor
+        self,
+        model: torch.nn.Module,
+        rollout: Rollout[Any],
+        images: torch.Tensor,
+        steps: torch.Tensor,
+        noise: torch.Generator,
     ) -> torch.Tensor:
         """Backpropagate the loss of `images` `(b,)` at their `steps` `(b, K)`, one step of each image at a time."""
-        advantages = rollout.advantages[images].to(self.args.device)
         num_chunks = steps.shape[1]
         total = torch.zeros((), device=self.args.device)
         for chunk in range(num_chunks):
-            self._stop.check()
+            self._lockstep.check()
             # DDP averages gradients in the backward pass; once, in the last, is enough
             sync = contextlib.nullcontext() if chunk == num_chunks - 1 else self.accelerator.no_sync(model)
             with sync:
-                terms = self.policy.ratio_terms(rollout.trajectory, images, steps[:, chunk], model)
-                output = clipped_surrogate_loss(terms.log_ratio, advantages, self.args.clip_range)
-                loss = output.loss / (num_chunks * self.current_gradient_accumulation_steps)
-                self.accelerator.backward(loss)
+                output = self._learner.loss(model, rollout, images, steps[:, chunk], noise)
+                loss = output.loss / num_chunks
+                self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
             total += loss.detach()
-            for name, value in output.metrics.items():
-                self._metrics[name].append(value.item())
-        return total
+            self._note(output.metrics)
+        self._note({"loss": total.item()})
+        return total / self.current_gradient_accumulation_steps
 
     # ---- logging and evaluation ----
 
+    def _note(self, metrics: Mapping[str, float | torch.Tensor]) -> None:
+        """Remember measurements for the next log."""
+        for name, value in metrics.items():
+            self._metrics[name].append(float(value))
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what rollouts and losses measured since the last log, averaged."""
+        """Add what rollouts and losses measured since the last log, averaged over it and over processes."""
         if "loss" in logs:
-            self._metrics["seconds/training"].append(self._seconds.pop("training", 0.0))
-            logs = {**logs, **{name: float(np.mean(values)) for name, values in self._metrics.items()}}
+            self._note({"seconds/training": self._seconds.pop("training", 0.0)})
+            means = gather_object([{name: float(np.mean(values)) for name, values in self._metrics.items()}])
+            logs = {**logs, **{name: float(np.mean([own[name] for own in means])) for name in means[0]}}
             self._metrics.clear()
         super().log(logs, start_time)
 
     def evaluate(
-        self, eval_dataset: Dataset | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """
         Sample one image for each row of `eval_dataset`, with fixed seeds, and log its rewards.
 
         Returns:
-            `dict[str, float]`: `eval_reward`, `eval_reward_std`, `eval_rewards/{name}/mean`.
+            `dict[str, float]`: `eval_reward`, `eval_reward_std`, and `eval_rewards/{name}/mean` of every reward, also of those
+            in `eval_reward_funcs`. For several datasets `eval_{dataset}_reward`, and so on.
         """
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        dataset = check_prompts(dataset, "eval_dataset")
+        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(eval_dataset, dict):
+            each = [self.evaluate(data, ignore_keys, f"{metric_key_prefix}_{n}") for n, data in eval_dataset.items()]
+            return {name: value for metrics in each for name, value in metrics.items()}
+        dataset = check_prompts(eval_dataset, "eval_dataset")
+        share = evaluation_share(dataset, self.args.process_index, self.args.world_size)
         self.model_wrapped.eval()
-        records = gather_object(self._evaluation_records(dataset))
-        rewards = _column(records, "reward")
-        metrics = {f"{metric_key_prefix}_reward": rewards.mean(), f"{metric_key_prefix}_reward_std": rewards.std()}
-        for name in self.reward_suite.names:
-            metrics[f"{metric_key_prefix}_rewards/{name}/mean"] = _column(records, f"rewards/{name}").mean()
-        metrics = {name: float(value) for name, value in metrics.items()}
+        with self._evaluated_weights():
+            own = score_dataset(
+                self.policy, self.eval_suites, share, self.args.rollout_batch_size, self.model_wrapped, self.state
+            )
+        metrics = evaluation_metrics(gather_object(own), metric_key_prefix)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _evaluation_records(self, dataset: Dataset) -> list[dict[str, Any]]:
-        own = range(self.args.process_index, len(dataset), self.args.world_size)
-        records: list[dict[str, Any]] = []
-        for batch in Assignment([dataset[i] for i in own], list(own), 1).batches(self.args.rollout_batch_size):
-            generators = image_generators(batch.seeds)
-            sampled = self.policy.sample(batch.prompts, generators, denoiser=self.model_wrapped)
-            records += image_records(0, batch, self.reward_suite.score(sampled.images, batch.image_rows, self.state))
-        return records
+    def _evaluated_weights(self) -> AbstractContextManager[None]:
+        """The moving average, if there is one, else the trained weights."""
+        return contextlib.nullcontext() if self._average is None else self._average.applied()
 
     # ---- saving ----
 
@@ -333,42 +313,75 @@ class DDPOTrainer(Trainer):
         """Write diffusers' own files (called by `save_model` and for checkpoints)."""
         folder = Path(output_dir or self.args.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save(folder, self.policy.pipeline)
+        with self._evaluated_weights():
+            self.model.save(folder, self.policy.pipeline)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
-        super()._save_checkpoint(model, trial)
         folder = self.args.folder / f"checkpoint-{self.state.global_step}"
-        # Its rewards are in the tracker already, so a rollout that is still in use must be saved, not made again.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # remove none before this one is sealed
+        try:
+            unseal(folder)
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.
         in_use = self._rollout is not None and self._rollout.index == self._rollout_index
-        state = DDPOState(self.tracker.state_dict(), self._rollout if in_use else None)
-        state.save(folder, self.args.process_index)
+        state = DDPOState(self.algorithm.weighting.state_dict(), self._rollout if in_use else None, self._metrics)
+        state.save(folder, self.args.process_index, self.args.world_size)
+        if self._average is not None and self.args.should_save:
+            self._average.save(folder)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(folder)
+            remove_old(self.args.folder, limit, self.state.best_model_checkpoint)
+        self._saved_step = self.state.global_step
+
+    def _whole_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
+        """Find the checkpoint to resume from; the same for all processes."""
+        if isinstance(resume_from_checkpoint, str | Path):
+            check_checkpoint(Path(resume_from_checkpoint))
+            return str(resume_from_checkpoint)
+        found: list[str | None] = [None]
+        if resume_from_checkpoint and self.is_world_process_zero():
+            found = [newest_checkpoint(self.args.folder)]
+        return broadcast_object_list(found)[0]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         self.model.load(folder)
-        state = DDPOState.load(folder, self.args.process_index)
-        self.tracker.load_state_dict(state.tracker)
+        if self._average is not None:
+            self._average.load(folder)
+        state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
+        self.algorithm.weighting.load_state_dict(state.weighting)
         self._rollout = state.rollout
+        self._metrics = defaultdict(list, {name: list(values) for name, values in state.metrics.items()})
 
     def _load_best_model(self) -> None:
         self.model.load(Path(str(self.state.best_model_checkpoint)))
+        if self._average is not None:
+            self._average.restart()
 
     def _save_interrupted(self) -> None:
         """Save the state after the last whole update; what was accumulated for the next one is made again on resume."""
-        if self.optimizer is None:  # nothing has begun
+        if self.optimizer is None or self._saved_step == self.state.global_step:  # nothing has begun, or it is saved
             return
         self.model_wrapped.zero_grad()
         self._save_checkpoint(self.model)
         logger.warning("Saved checkpoint-%d in %s.", self.state.global_step, self.args.output_dir)
 
     def _set_up_callbacks(self, args: DDPOConfig) -> None:
+        self.remove_callback(DefaultFlowCallback)
+        self.callback_handler.callbacks.insert(0, RolloutFlow(args.updates_per_rollout))  # others may overrule it
         if args.disable_tqdm:
             self.remove_callback(PrinterCallback)
         else:
             self.remove_callback(ProgressCallback)
             self.add_callback(RolloutProgress())
+        if self._average is not None:
+            self.add_callback(self._average)
+        rows = self.prompt_schedule.rows
         if args.num_sample_images:
-            self.add_callback(SampleCallback(self.policy, self.reward_suite, self.prompt_schedule.rows, args))
+            self.add_callback(SampleCallback(self.policy, self.reward_suite, rows, args, self._evaluated_weights))
         else:
             self.add_callback(CurveCallback())
 
@@ -382,16 +395,3 @@ def _weights_dtype(args: DDPOConfig) -> torch.dtype:
 
 def _positions(batch: list[int]) -> dict[str, torch.Tensor]:
     return {"positions": torch.tensor(batch)}
-
-
-def _column(records: Sequence[dict[str, Any]], name: str) -> Any:
-    values = np.array([record[name] for record in records], np.float64)
-    return values[~np.isnan(values)]
-
-
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add the seconds that the block takes."""
-    start = time.perf_counter()
-    yield
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

@@ -13,10 +13,11 @@ from diffusers import DiffusionPipeline
 
 from ..errors import PipelineError
 from .guidance import Guidance, GuidanceRule, infer_guidance, resolve_rules
+from .noising import NoisingTable
 from .recorder import CallLayout, DenoiserCall, Recorder, infer_layout, unflatten
 from .recording import Recording
 from .scheduler import Transition, check_eta, ddim_scheduler, log_prob_scheduler
-from .trajectory import Trajectory
+from .trajectory import CallRecord, Trajectory
 from .transitions import RatioTerms, TransitionTable, ratio_terms
 
 Denoiser = Callable[..., Any]
@@ -92,7 +93,7 @@ class LogProbPipeline:
         }
         self._check_call_kwargs()
         self.scheduler = ddim_scheduler(pipeline.scheduler)
-        self.layouts, self.guidance, self.table = self._probe(rules)
+        self.layouts, self.guidance, self.table, self.noising = self._probe(rules)
 
     @property
     def denoiser(self) -> torch.nn.Module:
@@ -134,16 +135,23 @@ class LogProbPipeline:
         return Sampled(recording.finish(), to_uint8(images))
 
     def predict(
-        self, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor, denoiser: Denoiser | None = None
+        self,
+        calls: Sequence[CallRecord],
+        latents: torch.Tensor,
+        rows: torch.Tensor,
+        steps: torch.Tensor,
+        denoiser: Denoiser | None = None,
     ) -> torch.Tensor:
         """
         Make the denoiser's recorded calls again, with gradients if they are enabled.
 
         Args:
-            trajectory ([`Trajectory`]):
-                From [`sample`](LogProbPipeline.sample).
+            calls (`Sequence[CallRecord]`):
+                Of a [`Trajectory`] from [`sample`](LogProbPipeline.sample), or of its finals.
+            latents (`torch.Tensor` of shape `(N, ...)`):
+                State to predict from: the recorded one, or another.
             rows, steps (`torch.Tensor` of shape `(N,)`, int64):
-                Image and step of each transition; steps may be mixed.
+                Image and step of each prediction; steps may be mixed.
             denoiser (`Callable`, *optional*):
                 As in `sample`.
 
@@ -151,9 +159,9 @@ class LogProbPipeline:
             `torch.Tensor` of shape `(N, ...)`: the guided predictions.
         """
         denoiser = self.denoiser if denoiser is None else denoiser
-        latents = trajectory.latents[rows, steps].to(self.pipeline.device)
+        latents = latents.to(self.pipeline.device)
         outputs: list[torch.Tensor] = []
-        for layout, call in zip(self.layouts, trajectory.calls, strict=True):
+        for layout, call in zip(self.layouts, calls, strict=True):
             arguments = unflatten(call.arguments(layout, latents, rows, steps))
             outputs += layout.branches(denoiser(**arguments)[0])
         return self.guidance(outputs, latents.shape[1])
@@ -162,7 +170,7 @@ class LogProbPipeline:
         self, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor, denoiser: Denoiser | None = None
     ) -> RatioTerms:
         """Replay N transitions and compare the policy of now with the one that sampled them. As [`predict`]."""
-        prediction = self.predict(trajectory, rows, steps, denoiser)
+        prediction = self.predict(trajectory.calls, trajectory.latents[rows, steps], rows, steps, denoiser)
         latents, old_output, next_latents = (
             values.to(prediction.device)
             for values in (
@@ -179,7 +187,7 @@ class LogProbPipeline:
         generators: Sequence[torch.Generator],
         denoiser: Denoiser | None,
         on_step: Callable[[list[DenoiserCall], Transition], None],
-        on_start: Callable[[TransitionTable, torch.Tensor], None] = lambda table, timesteps: None,
+        on_start: Callable[[TransitionTable, NoisingTable], None] = lambda table, noising: None,
     ) -> torch.Tensor:
         module = self.denoiser
         recorder = Recorder(module, module if denoiser is None else denoiser)
@@ -192,19 +200,24 @@ class LogProbPipeline:
             )
         return output[0]
 
-    def _probe(self, rules: Mapping[str, GuidanceRule]) -> tuple[tuple[CallLayout, ...], Guidance, TransitionTable]:
+    def _probe(
+        self, rules: Mapping[str, GuidanceRule]
+    ) -> tuple[tuple[CallLayout, ...], Guidance, TransitionTable, NoisingTable]:
         """Run the first step with 2 and with 3 prompts: learn the layout of the calls and the guidance rule."""
-        (two, _, _), (three, transition, table) = self._first_step(PROBE_PROMPTS[:2]), self._first_step(PROBE_PROMPTS)
+        two, *_ = self._first_step(PROBE_PROMPTS[:2])
+        three, transition, table, noising = self._first_step(PROBE_PROMPTS)
         layouts = tuple(infer_layout(a, b) for a, b in zip(two, three, strict=True))
         outputs = [
             branch for layout, call in zip(layouts, three, strict=True) for branch in layout.branches(call.output)
         ]
         guidance = infer_guidance(rules, outputs, transition.model_output, self.call_arguments())
-        return layouts, guidance, table
+        return layouts, guidance, table, noising
 
-    def _first_step(self, prompts: Sequence[str]) -> tuple[list[DenoiserCall], Transition, TransitionTable]:
+    def _first_step(
+        self, prompts: Sequence[str]
+    ) -> tuple[list[DenoiserCall], Transition, TransitionTable, NoisingTable]:
         seen: list[tuple[list[DenoiserCall], Transition]] = []
-        tables: list[TransitionTable] = []
+        tables: list[tuple[TransitionTable, NoisingTable]] = []
 
         def stop(calls: list[DenoiserCall], transition: Transition) -> None:
             seen.append((calls, transition))
@@ -212,10 +225,10 @@ class LogProbPipeline:
 
         generators = [torch.Generator().manual_seed(index) for index in range(len(prompts))]
         with contextlib.suppress(_StopDryRun):
-            self._run({"prompt": list(prompts)}, generators, None, stop, lambda table, _: tables.append(table))
+            self._run({"prompt": list(prompts)}, generators, None, stop, lambda *both: tables.append(both))
         if not seen:
             raise PipelineError("The pipeline made images without calling scheduler.step; it cannot be recorded.")
-        return *seen[0], tables[0]
+        return *seen[0], *tables[0]
 
     @property
     def sampling_kwargs(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 
 from ..errors import GuidanceError, PipelineError
 from .guidance import TOLERANCE, Guidance
+from .noising import NoisingTable
 from .recorder import CallLayout, DenoiserCall, is_same
 from .scheduler import Transition
 from .trajectory import CallRecord, Trajectory
@@ -26,7 +27,7 @@ class Recording:
         self.calls: list[CallRecord] = []
         self.firsts: list[DenoiserCall] = []
 
-    def start(self, table: TransitionTable, timesteps: torch.Tensor) -> None:
+    def start(self, table: TransitionTable, noising: NoisingTable) -> None:
         """Take up the table of the run."""
         self.table = table
 

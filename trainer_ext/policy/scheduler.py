@@ -12,6 +12,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutpu
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..errors import ConfigError, PipelineError
+from .noising import NoisingTable, ddim_noising
 from .transitions import TransitionTable, ddim_table
 
 
@@ -57,7 +58,7 @@ def log_prob_scheduler(
     scheduler: DDIMScheduler,
     eta: float,
     generators: Sequence[torch.Generator] | None,
-    on_start: Callable[[TransitionTable, torch.Tensor], None],
+    on_start: Callable[[TransitionTable, NoisingTable], None],
     on_step: Callable[[Transition], None],
 ) -> DDIMScheduler:
     """
@@ -74,7 +75,7 @@ def log_prob_scheduler(
         generators (`Sequence[torch.Generator]`, *optional*):
             One for each image, so that an image does not depend on the batch it was made in.
         on_start (`Callable`):
-            Called with the table and the timesteps `(T,)` before the first step.
+            Called with the tables of the run before the first step.
         on_step (`Callable`):
             Called with each [`Transition`].
     """
@@ -86,7 +87,7 @@ def log_prob_scheduler(
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         if loop.table is None:
             loop.table, loop.dtype = ddim_table(new, eta), sample.dtype
-            on_start(loop.table, new.timesteps)
+            on_start(loop.table, ddim_noising(new))
         if loop.step == loop.table.num_steps:
             raise PipelineError("The pipeline took more denoising steps than its scheduler has timesteps.")
         index = torch.tensor([loop.step])

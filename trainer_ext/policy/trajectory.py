@@ -54,6 +54,30 @@ class CallRecord:
 
 
 @dataclass(frozen=True)
+class Finals:
+    """
+    What is left of B denoising runs where only their ends matter.
+
+    Parameters:
+        latents (`torch.Tensor` of shape `(B, ...)`, float32):
+            What was decoded.
+        calls (`tuple[CallRecord, ...]`):
+            One for each denoiser call of a step.
+    """
+
+    latents: torch.Tensor
+    calls: tuple[CallRecord, ...]
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Finals]) -> Finals:
+        """Join the ends of runs, image by image. Raises as [`Trajectory.concatenate`]."""
+        return Finals(torch.cat([part.latents for part in parts]), _concatenate([part.calls for part in parts]))
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """
     B denoising runs of T steps.
@@ -95,6 +119,10 @@ class Trajectory:
         )
         return Trajectory(self.table, self.latents.cpu(), self.model_outputs.cpu(), calls)
 
+    def finals(self) -> Finals:
+        """Forget the way."""
+        return Finals(self.latents[:, -1].clone(), self.calls)  # a view would keep the whole way in memory
+
     @staticmethod
     def concatenate(parts: Sequence[Trajectory]) -> Trajectory:
         """
@@ -103,13 +131,16 @@ class Trajectory:
         Raises:
             [`PipelineError`]: the parts were conditioned differently (prompts padded to different lengths, say).
         """
-        calls = tuple(_concatenate_calls([part.calls[i] for part in parts]) for i in range(len(parts[0].calls)))
         return Trajectory(
             parts[0].table,
             torch.cat([part.latents for part in parts]),
             torch.cat([part.model_outputs for part in parts]),
-            calls,
+            _concatenate([part.calls for part in parts]),
         )
+
+
+def _concatenate(parts: Sequence[tuple[CallRecord, ...]]) -> tuple[CallRecord, ...]:
+    return tuple(_concatenate_calls(calls) for calls in zip(*parts, strict=True))
 
 
 def _concatenate_calls(calls: Sequence[CallRecord]) -> CallRecord:

@@ -170,11 +170,28 @@ def ratio_terms(
     log ratio = z * shift - shift^2 / 2 and KL = shift^2 / 2. Both are exactly 0 when the predictions are equal,
     in any precision. Shapes as in [`log_prob`].
     """
-    std = _positive_std(table, steps, latents)
-    z = (next_latents.float() - table.mean(steps, latents, old_model_output)) / std
-    shift = column(table.output_coef, steps, latents) * (model_output.float() - old_model_output.float()) / std
+    z = (next_latents.float() - table.mean(steps, latents, old_model_output)) / _positive_std(table, steps, latents)
+    shift = _shift(table, steps, model_output, old_model_output)
     kl = 0.5 * shift.square()
     return RatioTerms(log_ratio=(z * shift - kl).flatten(1).mean(1), kl=kl.flatten(1).mean(1))
+
+
+def kl_divergence(
+    table: TransitionTable, steps: torch.Tensor, model_output: torch.Tensor, reference_output: torch.Tensor
+) -> torch.Tensor:
+    """
+    Return KL(policy || reference) `(N,)` of the steps' Gaussians in nats per latent element, for the same latents.
+
+    Both have the same std, so that it is |mean - reference mean|^2 / (2 std^2), averaged over elements. Shapes as in
+    [`log_prob`].
+    """
+    return 0.5 * _shift(table, steps, model_output, reference_output).square().flatten(1).mean(1)
+
+
+def _shift(table: TransitionTable, steps: torch.Tensor, output: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Distance of the means of two predictions, in standard deviations, `(N, ...)`."""
+    coefficient = column(table.output_coef, steps, output) / _positive_std(table, steps, output)
+    return coefficient * (output.float() - other.float())
 
 
 def _positive_std(table: TransitionTable, steps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

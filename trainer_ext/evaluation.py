@@ -1,0 +1,99 @@
+"""Rewards of held-out prompts with fixed seeds, also of rewards that are never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from .policy import LogProbPipeline
+from .rewards import RewardFunction, RewardSuite, Scores
+from .rollout import Assignment, image_generators
+
+
+def evaluation_suites(trained: RewardSuite, others: Sequence[RewardFunction]) -> list[RewardSuite]:
+    """
+    Return the suites that an evaluation scores with: what is trained on, then the others.
+
+    Raises:
+        [`ConfigError`]: a reward in both, or twice.
+    """
+    RewardSuite([*trained.functions, *others])  # for its check of names
+    return [trained, RewardSuite(others)] if others else [trained]
+
+
+def named_datasets(eval_dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:
+    """Return the evaluation's datasets with the names to use in messages."""
+    if isinstance(eval_dataset, dict):
+        return {f"eval_dataset[{name!r}]": dataset for name, dataset in eval_dataset.items()}
+    return {} if eval_dataset is None else {"eval_dataset": eval_dataset}
+
+
+def evaluation_share(dataset: Dataset, process: int, num_processes: int) -> Assignment:
+    """Return what one process samples: one image for each row, whose number is the image's seed."""
+    own = range(process, len(dataset), num_processes)
+    return Assignment([dataset[row] for row in own], list(own), 1)
+
+
+def score_dataset(
+    policy: LogProbPipeline,
+    suites: Sequence[RewardSuite],
+    share: Assignment,
+    batch_size: int,
+    denoiser: Callable[..., Any],
+    trainer_state: Any,
+) -> list[dict[str, float]]:
+    """
+    Sample and score.
+
+    Args:
+        policy ([`LogProbPipeline`]):
+            What is evaluated, with `denoiser`.
+        suites (`Sequence[RewardSuite]`):
+            The rewards that are trained on, then any others.
+        share ([`Assignment`]):
+            Prompts and seeds.
+        batch_size (`int`):
+            Images sampled at once.
+        denoiser (`Callable`):
+            As it is trained.
+        trainer_state (`TrainerState`):
+            Handed to the rewards.
+
+    Returns:
+        `list[dict[str, float]]`, one for each image: `reward`, the weighted sum of what is trained on, and `rewards/{name}`;
+        NaN for none.
+    """
+    records: list[dict[str, float]] = []
+    for batch in share.batches(batch_size):
+        images = policy.sample(batch.prompts, image_generators(batch.seeds), denoiser=denoiser).images
+        scores = [suite.score(images, batch.image_rows, trainer_state) for suite in suites]
+        records += [_record(scores, image) for image in range(len(images))]
+    return records
+
+
+def _record(scores: Sequence[Scores], image: int) -> dict[str, float]:
+    rewards = {
+        f"rewards/{name}": float(value)
+        for part in scores
+        for name, value in zip(part.names, part.values[image], strict=True)
+    }
+    return {"reward": float(scores[0].total[image]), **rewards}
+
+
+def evaluation_metrics(records: Sequence[dict[str, float]], prefix: str) -> dict[str, float]:
+    """Return `{prefix}_reward`, `{prefix}_reward_std` and `{prefix}_rewards/{name}/mean`, of the images with a reward."""
+    columns = {name: np.array([record[name] for record in records]) for name in records[0]}
+    total = columns.pop("reward")
+    metrics = {f"{prefix}_reward": _mean(total), f"{prefix}_reward_std": _std(total)}
+    return metrics | {f"{prefix}_{name}/mean": _mean(values) for name, values in columns.items()}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def _std(values: np.ndarray) -> float:
+    return float(np.nanstd(values)) if not np.isnan(values).all() else float("nan")

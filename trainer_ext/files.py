@@ -1,0 +1,34 @@
+"""Files and folders that are there whole or not at all, whenever the process is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """
+    Yield a place to write a file or a folder to, which takes the place of `path` when the block ends well.
+
+    The place lies in a folder of its own beside `path`, so that no listing of files finds it.
+    """
+    place = path.parent / ".partial" / path.name
+    _remove(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    yield place
+    if path.is_dir():  # os.replace takes the place of files only
+        shutil.rmtree(path)
+    os.replace(place, path)
+    with contextlib.suppress(OSError):  # another file may be in the making there
+        place.parent.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""Keeps processes together: one that is interrupted or fails takes the others along, instead of leaving them waiting."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+
+from ddpo_plugins.errors import DDPOError
+
+from .interrupts import StopRequest
+
+# Elsewhere a forward pass is a collective call itself, so a failing process cannot meet the others at the next check.
+WHOLE_MODELS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+class Lockstep:
+    """
+    Lets all processes stop at the same place. Every process must call [`check`] equally often.
+
+    Args:
+        accelerator (`Accelerator`):
+            Of the trainer.
+        stop ([`StopRequest`]):
+            Of this process.
+    """
+
+    def __init__(self, accelerator: Accelerator, stop: StopRequest):
+        self.accelerator = accelerator
+        self.stop = stop
+
+    def check(self) -> None:
+        """
+        Stop here if any process was asked to. Call it where parameters, optimizer and files are consistent.
+
+        Raises:
+            `KeyboardInterrupt`: Ctrl-C was pressed.
+        """
+        stopping, failed = self._count(self.stop.requested, failed=False)
+        if failed:
+            raise _OtherFailedError
+        if stopping:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """
+        Do what may fail on one process alone. It is checked once more at the end.
+
+        Raises:
+            [`DDPOError`]: of another process, with its number.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+            self.check()
+            return
+        except _OtherFailedError:
+            pass
+        except Exception as error:
+            if self.accelerator.distributed_type not in WHOLE_MODELS:
+                raise  # the launcher ends the others
+            self._count(False, failed=True)
+            failure = error
+        failures = gather_object([_described(failure)])
+        if failure is not None:
+            raise failure
+        process, description = next((i, text) for i, text in enumerate(failures) if text is not None)
+        raise DDPOError(f"Process {process} failed, so all stop. Its error: {description}")
+
+    def _count(self, stopping: bool, failed: bool) -> tuple[int, int]:
+        """How many processes were asked to stop, and how many failed."""
+        if self.accelerator.num_processes == 1:
+            return int(stopping), int(failed)
+        flags = torch.tensor([stopping, failed], dtype=torch.int32, device=self.accelerator.device)
+        stop_count, fail_count = self.accelerator.reduce(flags).tolist()
+        return stop_count, fail_count
+
+
+class _OtherFailedError(Exception):
+    """Another process is on its way to tell what went wrong."""
+
+
+def _described(error: Exception | None) -> str | None:
+    return None if error is None else f"{type(error).__name__}: {error}"

@@ -1,0 +1,117 @@
+"""
+Checkpoints that can be trusted. A checkpoint is sealed when all its files are written: the seal lists their sizes and
+hashes. One without a seal was cut short; one that differs from its seal was damaged; neither is resumed from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from .errors import CheckpointError
+from .files import replacing
+
+logger = logging.getLogger(__name__)
+
+SEAL = "ddpo_seal.json"
+CHUNK = 1 << 22
+
+
+def seal(folder: Path) -> None:
+    """Declare the checkpoint in `folder` complete."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
+    content = {str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)] for path in files}
+    with replacing(folder / SEAL) as file:
+        file.write_text(json.dumps({"sealed_at": time.time_ns(), "files": content}, indent=1))
+
+
+def unseal(folder: Path) -> None:
+    """Declare the checkpoint in `folder` incomplete, before changing or removing it."""
+    (folder / SEAL).unlink(missing_ok=True)
+
+
+def damage(folder: Path) -> str | None:
+    """Say what is wrong with the checkpoint in `folder`; `None` if nothing is."""
+    try:
+        content = json.loads((folder / SEAL).read_text())["files"]
+    except FileNotFoundError:
+        return f"it has no {SEAL}: the run was killed while it was written, or another program wrote it"
+    except (OSError, ValueError, KeyError) as error:
+        return f"its {SEAL} cannot be read ({error})"
+    for name, (size, digest) in content.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if _sha256(path) != digest:
+            return f"{name} was changed since it was written"
+    return None
+
+
+def newest_checkpoint(output_dir: Path) -> str | None:
+    """
+    Return the checkpoint that was written last and is whole; `None` if there is none. Say which others were damaged.
+
+    Not the one with most updates: who resumes from an older one, with other options, leaves newer ones behind.
+    """
+    for folder in sorted(checkpoints(output_dir), key=_sealed_at, reverse=True):
+        problem = damage(folder)
+        if problem is None:
+            return str(folder)
+        logger.warning("%s is not used: %s.", folder, problem)
+    logger.warning("%s holds no whole checkpoint: training begins anew.", output_dir)
+    return None
+
+
+def check_checkpoint(folder: Path) -> None:
+    """
+    Refuse a damaged checkpoint.
+
+    Raises:
+        [`CheckpointError`]: there is no such checkpoint, or it is damaged.
+    """
+    problem = damage(folder) if folder.is_dir() else "there is no such folder"
+    if problem is not None:
+        raise CheckpointError(
+            f"{folder} cannot be resumed from: {problem}. Use resume_from_checkpoint=True (--resume_from_checkpoint true) "
+            "for the newest checkpoint of the output folder that is whole."
+        )
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """Return the checkpoints of a run, whole or not, oldest first."""
+    found = [path for path in output_dir.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def remove_old(output_dir: Path, limit: int | None, best: str | None) -> None:
+    """Keep the newest `limit` whole checkpoints (`None`: all), and the best."""
+    if not limit:
+        return
+    whole = sorted((path for path in checkpoints(output_dir) if (path / SEAL).is_file()), key=_sealed_at)
+    for folder in whole[:-limit]:
+        if best is None or folder.resolve() != Path(best).resolve():
+            unseal(folder)
+            shutil.rmtree(folder)
+
+
+def _sealed_at(folder: Path) -> int:
+    """When it was; a checkpoint without a legible seal counts as the newest, so that it is looked at, and named, first."""
+    try:
+        return int(json.loads((folder / SEAL).read_text())["sealed_at"])
+    except (OSError, ValueError, KeyError):
+        return sys.maxsize
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
