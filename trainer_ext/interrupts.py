@@ -19,15 +19,18 @@ class StopRequest:
     Parameters:
         requested (`bool`):
             Whether Ctrl-C was pressed.
+        insisted (`bool`):
+            Whether it was pressed again.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.insisted = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Catch SIGINT inside the block. Outside the main thread, where Python allows no handlers, do nothing."""
-        self.requested = False
+        self.requested = self.insisted = False
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -39,6 +42,7 @@ class StopRequest:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.requested:
+            self.insisted = True
             raise KeyboardInterrupt
         self.requested = True
         logger.warning(

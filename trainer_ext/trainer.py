@@ -45,7 +45,7 @@ from .lockstep import Lockstep
 from .policy import LogProbPipeline
 from .progress import RolloutProgress
 from .records import column, image_records, reward_metrics, write_records
-from .rewards import RewardFunction, RewardSuite, named_rewards
+from .rewards import RewardFunction, RewardSuite, mean_metrics, named_rewards
 from .rollout import PromptSchedule, Rollout, seeded_generator, shuffled_steps
 from .sealing import check_checkpoint, newest_checkpoint, remove_old, seal, unseal
 
@@ -169,7 +169,8 @@ class DDPOTrainer(Trainer):
             try:
                 return super().train(checkpoint, *args, **kwargs)
             except KeyboardInterrupt:
-                self._save_interrupted()
+                if not self._stop.insisted:  # then anything may be half done, and other processes elsewhere
+                    self._save_interrupted()
                 raise
 
     # ---- data: the Trainer's batches are positions in the order of training ----
@@ -270,7 +271,7 @@ class DDPOTrainer(Trainer):
         if "loss" in logs:
             self._note({"seconds/training": self._seconds.pop("training", 0.0)})
             means = gather_object([{name: float(np.mean(values)) for name, values in self._metrics.items()}])
-            logs = {**logs, **{name: float(np.mean([own[name] for own in means])) for name in means[0]}}
+            logs = {**logs, **mean_metrics(means)}
             self._metrics.clear()
         super().log(logs, start_time)
 
@@ -294,7 +295,7 @@ class DDPOTrainer(Trainer):
         dataset = check_prompts(eval_dataset, "eval_dataset")
         share = evaluation_share(dataset, self.args.process_index, self.args.world_size)
         self.model_wrapped.eval()
-        with self._evaluated_weights():
+        with self._evaluated_weights(), self._lockstep.guarded():
             own = score_dataset(
                 self.policy, self.eval_suites, share, self.args.rollout_batch_size, self.model_wrapped, self.state
             )
@@ -310,7 +311,9 @@ class DDPOTrainer(Trainer):
     # ---- saving ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write diffusers' own files (called by `save_model` and for checkpoints)."""
+        """Write diffusers' own files (called by `save_model` and for checkpoints, by some versions in every process)."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.folder)
         folder.mkdir(parents=True, exist_ok=True)
         with self._evaluated_weights():
@@ -334,6 +337,7 @@ class DDPOTrainer(Trainer):
         if self.args.should_save:
             seal(folder)
             remove_old(self.args.folder, limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()  # launchers kill the others when one process ends
         self._saved_step = self.state.global_step
 
     def _whole_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
