@@ -73,5 +73,5 @@ def test_presets_set_what_exists():
     from trainer_ext.cli.options import LoraOptions, RunOptions
 
     known = {field.name for kind in (DDPOOptions, TrainerDefaults, RunOptions, LoraOptions) for field in fields(kind)}
-    for file in (ROOT / "trainer_ext" / "presets").glob("*.yaml"):
+    for file in (ROOT / "trainer_ext" / "presets").rglob("*.yaml"):
         assert yaml.safe_load(file.read_text()).keys() <= known
