@@ -27,7 +27,8 @@ def test_hooks_have_the_signature_of_the_readme(name):
 
 
 def test_the_table_of_options_is_complete_and_true():
-    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", README, flags=re.MULTILINE))
+    (section,) = re.findall(r"^## Options\n.*?(?=^## )", README, flags=re.DOTALL | re.MULTILINE)
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", section, flags=re.MULTILINE))
     options = {field.name: field.default for kind in (DDPOOptions, TrainerDefaults) for field in fields(kind)}
     assert {name: str(default) for name, default in options.items()} == rows
 
