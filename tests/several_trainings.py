@@ -17,15 +17,17 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from trainer_ext import DDPOConfig, DDPOTrainer
+from trainer_ext import DDPOConfig, DDPOTrainer, RewardFunction, trainer
+from trainer_ext.sealing import damage
 
 PROCESS = int(os.environ.get("RANK", "0"))
 PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})  # few, so that each is sampled by both processes
 FIVE_PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog", "a lion", "a bear", "a fox"]})
 
-# Two updates on each of two rollouts, in two processes; the prompts' own statistics from the first reward on.
+# In two processes: two updates on each of two rollouts; the prompts' own statistics from the first reward on.
 OPTIONS = {
-    "num_inference_steps": 4,
+    "num_inference_steps": 3,
+    "timestep_fraction": 0.4,  # one step of three
     "guidance_scale": 2.0,
     "num_images_per_rollout": 8,
     "num_images_per_prompt": 2,
@@ -43,41 +45,44 @@ OPTIONS = {
 }
 SEVERAL = {"ddp_backend": "gloo", "ddp_timeout": 60} if "RANK" in os.environ else {}
 
-# One update on a rollout, of the same images however many processes there are; SGD, which a wrong factor shows in.
-TWICE = {"per_device_train_batch_size": 2, "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 1.0}
-
-TRAININGS = {
-    "ddpo_is": {},
-    "ddpo_sf": {"algorithm": "ddpo_sf", "per_device_train_batch_size": 2},
-    "kl": {"beta": 10.0},
-    "ema": {"ema_decay": 0.5},
-    # the best image of the rollout: one process has it, the other has none
-    "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
+# One update on a rollout, of all its images and steps, by SGD, in which a wrong factor shows.
+ONE_UPDATE = {
+    "per_device_train_batch_size": 2,
+    "timestep_fraction": 1.0,
+    "num_train_epochs": 1,
+    "optim": "sgd",
+    "max_grad_norm": 0.0,
+    "learning_rate": 1.0,
 }
+
+
+# ---- rewards ----
 
 
 def brightness(images, prompts, **columns):
     return [float(np.asarray(image).mean()) for image in images]
 
 
-def slow_in_one(images, prompts, **columns):
+def slow_in_one(images, prompts, log_metric, log_extra, **columns):
     if PROCESS == 1:
-        time.sleep(0.5)
+        time.sleep(0.3)
+        log_metric("slept", 0.3)
+        log_extra("slow", [True] * len(images))
     return brightness(images, prompts)
 
 
-class InSecondBatch:
-    """A reward that does something else in its second batch on one process."""
+class InBatch:
+    """Does something else with its rewards in one batch on one process."""
 
-    def __init__(self, process, act):
-        self.process = process
+    def __init__(self, act, process, batch):
         self.act = act
+        self.place = (process, batch)
         self.batches = 0
 
     def __call__(self, images, prompts, **columns):
         self.batches += 1
         rewards = brightness(images, prompts)
-        return self.act(rewards) if (self.process, 2) == (PROCESS, self.batches) else rewards
+        return self.act(rewards) if self.place == (PROCESS, self.batches) else rewards
 
 
 def fail(rewards):
@@ -93,6 +98,9 @@ def press_ctrl_c(rewards):
     return rewards
 
 
+# ---- callbacks ----
+
+
 class Watch(TrainerCallback):
     """Notes the trained weights after every update, as one vector each."""
 
@@ -104,7 +112,7 @@ class Watch(TrainerCallback):
 
 
 class Interrupt(TrainerCallback):
-    """Presses Ctrl-C in the process that has the higher number, after some updates or in the middle of the next."""
+    """Presses Ctrl-C in process 1 alone, after some updates or in the middle of the next."""
 
     def __init__(self, step, in_the_middle=False):
         self.step = step
@@ -121,28 +129,7 @@ class Interrupt(TrainerCallback):
             signal.raise_signal(signal.SIGINT)
 
 
-class InterruptReward:
-    """Presses Ctrl-C in one process, in the middle of the second rollout."""
-
-    __name__ = "brightness"
-
-    def __init__(self):
-        self.reward = InSecondBatch(1, press_ctrl_c)
-        self.reward.batches = -2  # of two batches a rollout
-
-    def __call__(self, images, prompts, **columns):
-        return self.reward(images, prompts)
-
-
-INTERRUPTED = {  # and after which update it stops
-    "after an update": ({"callbacks": [Interrupt(3)]}, 3),
-    "before the first update on a rollout": ({"callbacks": [Interrupt(2, in_the_middle=True)]}, 2),
-    "in a rollout": ({"reward": InterruptReward()}, 2),
-}
-
-
-def trained_weights(model):
-    return torch.cat([value.detach().flatten() for value in model.parameters() if value.requires_grad]).clone()
+# ---- trainings ----
 
 
 def make_trainer(folder, name, reward=brightness, callbacks=(), **options):
@@ -151,36 +138,63 @@ def make_trainer(folder, name, reward=brightness, callbacks=(), **options):
     return DDPOTrainer(str(folder / "model"), reward, config, PROMPTS, FIVE_PROMPTS, list(callbacks))
 
 
-def train(folder, name, resume=None, **options):
-    """Train and return what was seen: `before` and `after` each update, `weights` of the images, the evaluation."""
+def trained_weights(model):
+    return torch.cat([value.detach().flatten() for value in model.parameters() if value.requires_grad]).clone()
+
+
+def train(folder, name, resume=None, callbacks=(), **options):
+    """Return what this process sees: weights `before` training, `after` each update, and so on."""
     watch = Watch()
-    options["callbacks"] = [watch, *options.get("callbacks", [])]
-    trainer = make_trainer(folder, name, **options)
-    before = trained_weights(trainer.model)
-    evaluated, interrupted = {}, False
+    made = make_trainer(folder, name, callbacks=[watch, *callbacks], **options)
+    before = trained_weights(made.model)
     try:
-        trainer.train(resume_from_checkpoint=resume)
-        evaluated = trainer.evaluate()
+        made.train(resume_from_checkpoint=resume)
+        interrupted = False
     except KeyboardInterrupt:
         interrupted = True
-    trainer.save_model(str(folder / name / f"saved-by-{PROCESS}"))
-    with trainer._evaluated_weights():
-        averaged = trained_weights(trainer.model)
-    rollout = trainer._rollout
+    checkpoints = sorted((folder / name).glob("checkpoint-*"))
+    with made._evaluated_weights():
+        averaged = trained_weights(made.model)
     return {
         "before": before,
         "after": watch.weights,
         "averaged": averaged,
-        "weights": None if rollout is None else rollout.weights,
-        "evaluated": evaluated,
-        "logs": trainer.state.log_history,
+        "weights of images": None if made._rollout is None else made._rollout.weights,
+        "logs": made.state.log_history,
         "interrupted": interrupted,
-        "steps": trainer.state.global_step,
+        "checkpoints": {path.name: damage(path) for path in checkpoints},
     }
 
 
+def evaluate(folder, name):
+    """Return metrics of five images, three of process 0 and two of process 1; one at a time, so that they are bit-equal."""
+    return make_trainer(folder, name, rollout_batch_size=1).evaluate()
+
+
+TRAININGS = {
+    "ddpo_is": {},
+    "kl": {"beta": 10.0},
+    "ema": {"ema_decay": 0.5, "reward": slow_in_one},
+    # the best image of a rollout: one process has it, the other has none
+    "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
+    "one update": ONE_UPDATE,
+}
+
+INTERRUPTED = {
+    "after update 3": {"callbacks": [Interrupt(3)]},
+    "in the first update on a rollout": {"callbacks": [Interrupt(2, in_the_middle=True)]},
+    "in the second rollout": {"reward": RewardFunction("brightness", InBatch(press_ctrl_c, 1, batch=3))},
+}
+
+FAILING = {
+    "reward of process 1 fails": InBatch(fail, 1, batch=2),
+    "reward of process 0 is not a number": InBatch(not_a_number, 0, batch=2),
+    "reward of both fails": lambda images, prompts, **columns: fail(None),
+}
+
+
 def error_of(action):
-    """Return the type and text of the error and the seconds that it took."""
+    """Return the type and text of the error, and the seconds until it was raised."""
     start = time.monotonic()
     try:
         action()
@@ -189,24 +203,30 @@ def error_of(action):
     return None
 
 
+def seal_slowly(folder):
+    """Give the other process time to run away."""
+    time.sleep(0.5)
+    slowly(folder)
+
+
+slowly = trainer.seal
+
+
 def main(folder):
     torch.set_num_threads(1)
     seen = {name: train(folder, name, **options) for name, options in TRAININGS.items()}
-    seen["twice"] = train(folder, "twice", **TWICE, num_train_epochs=1)
-    seen["slow"] = train(folder, "slow", reward=slow_in_one)
-    for name, (options, _) in INTERRUPTED.items():
+    seen["evaluated"] = evaluate(folder, "evaluated")
+    trainer.seal = seal_slowly
+    for name, options in INTERRUPTED.items():
         seen[name] = train(folder, name, **options)
-        seen[f"{name}: files"] = sorted(path.name for path in (folder / name).glob("checkpoint-*"))
-        torch.distributed.barrier()
-        seen[f"{name}: resumed"] = train(folder, name, resume=True)
-    for name, act in (("fails", fail), ("nan", not_a_number)):
-        for process in (0, 1):
-            trainer = make_trainer(folder, f"{name}-{process}", InSecondBatch(process, act))
-            seen[f"{name}-{process}"] = error_of(trainer.train)
-    evaluated = make_trainer(folder, "evaluation", InSecondBatch(0, fail))
-    seen["fails in evaluation"] = error_of(evaluated.evaluate)
+        seen[f"{name}, resumed"] = train(folder, name, resume=True)
+    for name, reward in FAILING.items():
+        seen[name] = error_of(make_trainer(folder, name, reward).train)
+    name = "reward of process 0 fails in evaluation"
+    seen[name] = error_of(make_trainer(folder, name, InBatch(fail, 0, batch=2)).evaluate)
+    make_trainer(folder, "saved").save_model(str(folder / f"saved by {PROCESS}"))
     torch.save(seen, folder / f"{PROCESS}.pt")
-    make_trainer(folder, "last", InSecondBatch(1, fail)).train()
+    make_trainer(folder, "last", InBatch(fail, 1, batch=2)).train()
 
 
 if __name__ == "__main__":
