@@ -317,7 +317,7 @@ class DDPOTrainer(Trainer):
         folder = Path(output_dir or self.args.folder)
         folder.mkdir(parents=True, exist_ok=True)
         with self._evaluated_weights():
-            self.model.save(folder, self.policy.pipeline)
+            self.model.save(folder, self.policy.pipeline, state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         folder = self.args.folder / f"checkpoint-{self.state.global_step}"
