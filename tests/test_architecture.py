@@ -24,6 +24,7 @@ ALLOWED = {
     "sealing": {"files"},
     "ema": set(),
     "flow": set(),
+    "metrics": set(),
     "lockstep": {"interrupts"},
     "weighting": {"advantages", "options"},
     "rollout": {"policy"},
@@ -40,7 +41,7 @@ ALLOWED = {
     "collector": {"algorithms", "config", "lockstep", "policy", "progress", "rewards", "rollout"},
     "learner": {"algorithms", "denoiser", "losses", "policy", "rollout"},
     "trainer": {"algorithms", "callbacks", "checkpoint", "collector", "config", "data", "denoiser", "ema", "evaluation", "flow",
-                "interrupts", "learner", "loading", "lockstep", "policy", "progress", "records", "rewards", "rollout", "sealing"},
+                "interrupts", "learner", "loading", "lockstep", "metrics", "policy", "progress", "records", "rewards", "rollout", "sealing"},
     "cli": {"checkpoint", "config", "data", "denoiser", "loading", "options", "plugins", "quiet", "samples", "trainer"},
 }  # fmt: skip
 

@@ -48,7 +48,7 @@ class Lockstep:
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """
-        Do what may fail on one process alone. It is checked once more at the end.
+        Do what may fail on one process alone; at its end all processes learn whether it did.
 
         Raises:
             [`DDPOError`]: of another process, with its number.
@@ -56,8 +56,8 @@ class Lockstep:
         failure: Exception | None = None
         try:
             yield
-            self.check()
-            return
+            if not self._count(False, failed=False)[1]:
+                return
         except _OtherFailedError:
             pass
         except Exception as error:
