@@ -145,7 +145,7 @@ class DDPOTrainer(Trainer):
         )
         self._lockstep = Lockstep(self.accelerator, self._stop)
         self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
-        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, args, self._lockstep)
+        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, denoiser, args, self._lockstep)
         self._set_up_callbacks(args)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
