@@ -24,6 +24,7 @@ ALLOWED = {
     "sealing": {"files"},
     "ema": set(),
     "flow": set(),
+    "metrics": set(),
     "lockstep": {"interrupts"},
     "weighting": {"advantages", "options"},
     "rollout": {"policy"},
@@ -37,10 +38,11 @@ ALLOWED = {
     "plugins": {"rewards"},
     "callbacks": {"config", "policy", "records", "rewards", "samples"},
     "evaluation": {"policy", "rewards", "rollout"},
-    "collector": {"algorithms", "config", "lockstep", "policy", "progress", "rewards", "rollout"},
+    "replay_check": {"denoiser", "policy"},
+    "collector": {"algorithms", "config", "denoiser", "lockstep", "policy", "replay_check", "progress", "rewards", "rollout"},
     "learner": {"algorithms", "denoiser", "losses", "policy", "rollout"},
     "trainer": {"algorithms", "callbacks", "checkpoint", "collector", "config", "data", "denoiser", "ema", "evaluation", "flow",
-                "interrupts", "learner", "loading", "lockstep", "policy", "progress", "records", "rewards", "rollout", "sealing"},
+                "interrupts", "learner", "loading", "lockstep", "metrics", "policy", "progress", "records", "rewards", "rollout", "sealing"},
     "cli": {"checkpoint", "config", "data", "denoiser", "loading", "options", "plugins", "quiet", "samples", "trainer"},
 }  # fmt: skip
 

@@ -88,6 +88,23 @@ def _rollout_from_plain(plain: Mapping[str, Any]) -> Rollout[Any]:
     return Rollout(plain["index"], memory, plain["weights"])
 
 
+def check_rollout(
+    checkpoint: Path, rollout: Rollout[Any] | None, memory: type[Trajectory | Finals], num_images: int
+) -> None:
+    """
+    Refuse a rollout in training that the run's options would not have made.
+
+    Raises:
+        [`CheckpointError`]: it is of other images, or of an algorithm that keeps something else.
+    """
+    if rollout is not None and (len(rollout) != num_images or not isinstance(rollout.memory, memory)):
+        raise CheckpointError(
+            f"{checkpoint} was written in the training on a rollout of {len(rollout)} images, by an algorithm that keeps "
+            f"{type(rollout.memory).__name__}; this run's rollouts have {num_images} images, and its algorithm keeps "
+            f"{memory.__name__}. Resume with algorithm and num_images_per_rollout as they were."
+        )
+
+
 def check_output_dir(output_dir: Path, resuming: bool) -> None:
     """
     Refuse to write a new run over another.

@@ -136,7 +136,8 @@ class TrainedDenoiser(torch.nn.Module):
         config = self.network.peft_config["default"].to_dict()
         metadata = {key: _plain(config[key]) for key in LORA_METADATA}  # without it lora_alpha is lost, silently
         type(pipeline).save_lora_weights(
-            folder, **{f"{self.name}_lora_layers": self._lora_state(state), f"{self.name}_lora_adapter_metadata": metadata}
+            folder,
+            **{f"{self.name}_lora_layers": self._lora_state(state), f"{self.name}_lora_adapter_metadata": metadata},
         )
 
     def load(self, folder: Path) -> None:

@@ -48,7 +48,7 @@ class Lockstep:
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """
-        Do what may fail on one process alone. All wait for each other at the end.
+        Do what may fail on one process alone; at its end all processes learn whether it did.
 
         Raises:
             [`DDPOError`]: of another process, with its number.

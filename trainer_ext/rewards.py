@@ -90,7 +90,10 @@ class Scores:
             name: [value for part in parts for value in part.extras.get(name, [None] * len(part.total))]
             for name in dict.fromkeys(name for part in parts for name in part.extras)
         }
-        metrics = mean_metrics([part.metrics for part in parts])
+        metrics = {
+            name: float(np.mean([part.metrics[name] for part in parts if name in part.metrics]))
+            for name in dict.fromkeys(name for part in parts for name in part.metrics)
+        }
         values, total = np.concatenate([p.values for p in parts]), np.concatenate([p.total for p in parts])
         return Scores(parts[0].names, values, total, extras, metrics)
 
@@ -161,12 +164,6 @@ class RewardSuite:
             [check_rewards(f.name, r, common["prompts"]) for f, r in zip(self.functions, returned, strict=True)]
         ).T
         return Scores(self.names, values, weighted_total(values, self.weights), log.extras, log.metrics)
-
-
-def mean_metrics(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average measurements by name, each over the parts that have it."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: float(np.mean([part[name] for part in parts if name in part])) for name in names}
 
 
 def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:

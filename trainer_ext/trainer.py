@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,12 @@ from transformers.trainer_utils import TrainOutput
 
 from .algorithms import ALGORITHMS
 from .callbacks import CurveCallback, SampleCallback
-from .checkpoint import DDPOState, check_output_dir
+from .checkpoint import DDPOState, check_output_dir, check_rollout
 from .collector import Collector, timed
 from .config import DDPOConfig
 from .data import check_prompts
 from .denoiser import TrainedDenoiser, default_lora_config
-from .ema import MovingAverage
+from .ema import MovingAverage, check_average
 from .errors import ConfigError
 from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, named_datasets, score_dataset
 from .flow import RolloutFlow
@@ -42,10 +41,11 @@ from .interrupts import StopRequest
 from .learner import Learner
 from .loading import load_pipeline
 from .lockstep import Lockstep
+from .metrics import RunMetrics, mean_of
 from .policy import LogProbPipeline
 from .progress import RolloutProgress
 from .records import column, image_records, reward_metrics, write_records
-from .rewards import RewardFunction, RewardSuite, mean_metrics, named_rewards
+from .rewards import RewardFunction, RewardSuite, named_rewards
 from .rollout import PromptSchedule, Rollout, seeded_generator, shuffled_steps
 from .sealing import check_checkpoint, newest_checkpoint, remove_old, seal, unseal
 
@@ -130,7 +130,7 @@ class DDPOTrainer(Trainer):
         )
         self._average = MovingAverage(denoiser, args.ema_decay) if args.ema_decay else None
         self._rollout: Rollout[Any] | None = None
-        self._metrics: dict[str, list[float]] = defaultdict(list)
+        self._metrics = RunMetrics()
         self._seconds: dict[str, float] = {}
         self._stop = StopRequest()
         self._saved_step = -1
@@ -145,7 +145,7 @@ class DDPOTrainer(Trainer):
         )
         self._lockstep = Lockstep(self.accelerator, self._stop)
         self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
-        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, args, self._lockstep)
+        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, denoiser, args, self._lockstep)
         self._set_up_callbacks(args)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -202,20 +202,20 @@ class DDPOTrainer(Trainer):
         weights = self._weigh(records)
         if self.is_world_process_zero():
             write_records(self.args.folder, index, records)
-        self._note(collected.scores.metrics)
-        self._note({f"seconds/{name}": value for name, value in collected.seconds.items()})
-        self._note({"images_per_second": len(records) / collected.seconds["rollout"]})
+        self._metrics.note(collected.scores.metrics)
+        self._metrics.note({f"seconds/{name}": value for name, value in collected.seconds.items()})
+        self._metrics.note({"images_per_second": len(records) / collected.seconds["rollout"]})
         first = self.args.process_index * len(assignment.seeds)
         return Rollout(index, collected.memory, weights[first : first + len(assignment.seeds)])
 
     def _weigh(self, records: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Say what the images of all processes count, `(B,)`, and log their rewards."""
         names = self.reward_suite.names
-        self._note(reward_metrics(records, names))
+        self._metrics.note(reward_metrics(records, names))
         rewards = np.stack([column(records, f"rewards/{name}") for name in names], axis=1)
         prompts = [record["prompt"] for record in records]
         weights = self.algorithm.weighting.update(prompts, rewards, column(records, "reward"))
-        self._note({"frac_reward_zero_std": weights.frac_reward_zero_std})
+        self._metrics.note({"frac_reward_zero_std": weights.frac_reward_zero_std})
         return torch.from_numpy(weights.values).float()
 
     # ---- training ----
@@ -255,24 +255,19 @@ class DDPOTrainer(Trainer):
                 loss = output.loss / num_chunks
                 self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
             total += loss.detach()
-            self._note(output.metrics)
-        self._note({"loss": total.item()})
+            self._metrics.note_pending(output.metrics)
+        self._metrics.note_pending({"loss": total})
+        if self.accelerator.sync_gradients:
+            self._metrics.settle()
         return total / self.current_gradient_accumulation_steps
 
     # ---- logging and evaluation ----
 
-    def _note(self, metrics: Mapping[str, float | torch.Tensor]) -> None:
-        """Remember measurements for the next log."""
-        for name, value in metrics.items():
-            self._metrics[name].append(float(value))
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what rollouts and losses measured since the last log, averaged over it and over processes."""
         if "loss" in logs:
-            self._note({"seconds/training": self._seconds.pop("training", 0.0)})
-            means = gather_object([{name: float(np.mean(values)) for name, values in self._metrics.items()}])
-            logs = {**logs, **mean_metrics(means)}
-            self._metrics.clear()
+            self._metrics.note({"seconds/training": self._seconds.pop("training", 0.0)})
+            logs = {**logs, **mean_of(gather_object([self._metrics.drain()]))}
         super().log(logs, start_time)
 
     def evaluate(
@@ -295,7 +290,7 @@ class DDPOTrainer(Trainer):
         dataset = check_prompts(eval_dataset, "eval_dataset")
         share = evaluation_share(dataset, self.args.process_index, self.args.world_size)
         self.model_wrapped.eval()
-        with self._evaluated_weights(), self._lockstep.guarded():
+        with self._lockstep.guarded(), self._evaluated_weights():
             own = score_dataset(
                 self.policy, self.eval_suites, share, self.args.rollout_batch_size, self.model_wrapped, self.state
             )
@@ -329,7 +324,8 @@ class DDPOTrainer(Trainer):
             self.args.save_total_limit = limit
         # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.
         in_use = self._rollout is not None and self._rollout.index == self._rollout_index
-        state = DDPOState(self.algorithm.weighting.state_dict(), self._rollout if in_use else None, self._metrics)
+        rollout = self._rollout if in_use else None
+        state = DDPOState(self.algorithm.weighting.state_dict(), rollout, self._metrics.state_dict())
         state.save(folder, self.args.process_index, self.args.world_size)
         if self._average is not None and self.args.should_save:
             self._average.save(folder)
@@ -352,13 +348,15 @@ class DDPOTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
+        check_average(folder, self.args.ema_decay)
+        state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
+        check_rollout(folder, state.rollout, self.algorithm.memory, self.args.images_per_process)
         self.model.load(folder)
         if self._average is not None:
             self._average.load(folder)
-        state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
         self.algorithm.weighting.load_state_dict(state.weighting)
         self._rollout = state.rollout
-        self._metrics = defaultdict(list, {name: list(values) for name, values in state.metrics.items()})
+        self._metrics.load_state_dict(state.metrics)
 
     def _load_best_model(self) -> None:
         self.model.load(Path(str(self.state.best_model_checkpoint)))
