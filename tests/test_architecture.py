@@ -30,6 +30,7 @@ ALLOWED = {
     "rollout": {"policy"},
     "algorithms": {"advantages", "losses", "options", "policy", "rollout", "weighting"},
     "config": {"algorithms", "options", "policy", "weighting"},
+    "sharding": {"config"},
     "contract": set(),
     "rewards": {"advantages", "contract"},
     "records": {"advantages", "files", "rewards", "rollout"},
@@ -42,7 +43,7 @@ ALLOWED = {
     "collector": {"algorithms", "config", "denoiser", "lockstep", "policy", "replay_check", "progress", "rewards", "rollout"},
     "learner": {"algorithms", "denoiser", "losses", "policy", "rollout"},
     "trainer": {"algorithms", "callbacks", "checkpoint", "collector", "config", "data", "denoiser", "ema", "evaluation", "flow",
-                "interrupts", "learner", "loading", "lockstep", "metrics", "policy", "progress", "records", "rewards", "rollout", "sealing"},
+                "interrupts", "learner", "loading", "lockstep", "metrics", "policy", "progress", "records", "rewards", "rollout", "sealing", "sharding"},
     "cli": {"checkpoint", "config", "data", "denoiser", "loading", "options", "plugins", "quiet", "samples", "trainer"},
 }  # fmt: skip
 
