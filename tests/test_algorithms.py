@@ -243,7 +243,9 @@ def test_the_regression_gradient_against_finite_differences(policy, name):
         return (minibatch.weights.double() * squares).mean().item()
 
     assert output.loss.item() == pytest.approx(loss(), rel=1e-5)
-    chosen = [key for key in gradients if "mid_block" in key and "lora_B" in key and key.split("attn2.")[-1][:4] in TEXT]
+    chosen = [
+        key for key in gradients if "mid_block" in key and "lora_B" in key and key.split("attn2.")[-1][:4] in TEXT
+    ]
     assert len(chosen) == 2
     for key in chosen:
         weight, index = weights[key.removeprefix("network.base_model.model.")], gradients[key].abs().argmax()
