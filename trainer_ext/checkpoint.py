@@ -19,6 +19,8 @@ from .rollout import Rollout
 class DDPOState:
     """
     Parameters:
+        algorithm (`str`):
+            Name of the run's.
         weighting (`Sequence[Mapping[str, Sequence[float]]]`):
             Remembered rewards by prompt, for each reward that has its own memory.
         rollout ([`Rollout`], *optional*):
@@ -27,6 +29,7 @@ class DDPOState:
             What was measured since the last log.
     """
 
+    algorithm: str
     weighting: Sequence[Mapping[str, Sequence[float]]]
     rollout: Rollout[Any] | None
     metrics: Mapping[str, Sequence[float]]
@@ -35,6 +38,7 @@ class DDPOState:
         """Write the share of `process` into a checkpoint."""
         plain = {
             "num_processes": num_processes,
+            "algorithm": self.algorithm,
             "weighting": list(self.weighting),
             "rollout": None if self.rollout is None else _rollout_to_plain(self.rollout),
             "metrics": dict(self.metrics),
@@ -56,7 +60,7 @@ class DDPOState:
                 "with as many: a rollout belongs to the processes that made it."
             )
         rollout = None if plain["rollout"] is None else _rollout_from_plain(plain["rollout"])
-        return cls(plain["weighting"], rollout, plain["metrics"])
+        return cls(plain["algorithm"], plain["weighting"], rollout, plain["metrics"])
 
 
 def _file_name(process: int) -> str:

@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from .collector import Collector, timed
 from .config import DDPOConfig
 from .data import check_prompts
 from .denoiser import TrainedDenoiser, default_lora_config
-from .ema import MovingAverage
-from .errors import ConfigError
+from .ema import TRAINED_FILE, MovingAverage
+from .errors import CheckpointError, ConfigError
 from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, named_datasets, score_dataset
 from .flow import RolloutFlow
-from .interrupts import StopRequest
+from .generators import GeneratorStates
+from .interrupts import StoppedError, StopRequest
 from .learner import Learner
 from .loading import load_pipeline
 from .lockstep import Lockstep
@@ -52,6 +54,25 @@ from .sealing import check_checkpoint, newest_checkpoint, remove_old, seal, unse
 logger = logging.getLogger(__name__)
 
 Reward = Callable[..., Any] | RewardFunction
+
+
+@dataclass(frozen=True)
+class Moment:
+    """
+    What an update, or a rollout, changes before it is done.
+
+    Parameters:
+        step (`int`):
+            Updates before.
+        generators ([`GeneratorStates`]):
+            Which rewards may draw from.
+        metrics (`dict[str, list[float]]`):
+            Measured since the last log.
+    """
+
+    step: int
+    generators: GeneratorStates
+    metrics: dict[str, list[float]]
 
 
 class DDPOTrainer(Trainer):
@@ -133,7 +154,8 @@ class DDPOTrainer(Trainer):
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._seconds: dict[str, float] = {}
         self._stop = StopRequest()
-        self._saved_step = -1
+        self._moment: Moment | None = None
+        self._newest_checkpoint: Path | None = None
         self._owns_output_dir = False
         super().__init__(
             model=denoiser,
@@ -165,10 +187,12 @@ class DDPOTrainer(Trainer):
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
         checkpoint = self._whole_checkpoint(resume_from_checkpoint)
+        self._rollout = self._moment = None
+        self._metrics.clear()
         with self._stop.listening():
             try:
                 return super().train(checkpoint, *args, **kwargs)
-            except KeyboardInterrupt:
+            except StoppedError:
                 self._save_interrupted()
                 raise
 
@@ -177,7 +201,12 @@ class DDPOTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[int]:
         """Return batches of positions `(b,)` in this process's shuffled images, for all passes over one rollout."""
         positions = range(self.args.images_per_process * self.args.num_inner_epochs)
-        return DataLoader(positions, batch_size=self.args.per_device_train_batch_size, collate_fn=_positions)  # type: ignore[arg-type]
+        return DataLoader(
+            positions,  # type: ignore[arg-type]
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=_positions,
+            generator=torch.Generator(),  # or each pass would draw a seed from the global one, a resumed pass again
+        )
 
     def _training_order(self, rollout: Rollout[Any], inner_epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `(B,)` and their steps `(B, K)` in the order of one pass: a pure function of seed, rollout and pass."""
@@ -224,8 +253,11 @@ class DDPOTrainer(Trainer):
     ) -> torch.Tensor:
         """Make a rollout if the last one is used up, then accumulate the gradient of a batch of its images."""
         model.eval()  # dropout stays off in rollout and training; gradients and checkpointing do not need train()
+        if self._moment is None or self._moment.step != self.state.global_step:
+            self._remember_moment()
         if self._rollout is None or self._rollout.index != self._rollout_index:
             self._rollout = self._make_rollout(model, self._rollout_index)
+            self._remember_moment()
         with timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout
             inner_epoch = int(positions[0]) // len(self._rollout)
@@ -233,6 +265,10 @@ class DDPOTrainer(Trainer):
             here = positions % len(self._rollout)
             noise = seeded_generator(self.args.seed, self._rollout.index, int(positions[0]), self.args.process_index, 1)
             return self._accumulate(model, self._rollout, images[here], steps[here], noise)
+
+    def _remember_moment(self) -> None:
+        metrics = {name: list(values) for name, values in self._metrics.items()}
+        self._moment = Moment(self.state.global_step, GeneratorStates.now(), metrics)
 
     def _accumulate(
         self,
@@ -326,7 +362,8 @@ class DDPOTrainer(Trainer):
             self.args.save_total_limit = limit
         # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.
         in_use = self._rollout is not None and self._rollout.index == self._rollout_index
-        state = DDPOState(self.algorithm.weighting.state_dict(), self._rollout if in_use else None, self._metrics)
+        rollout = self._rollout if in_use else None
+        state = DDPOState(self.args.algorithm, self.algorithm.weighting.state_dict(), rollout, self._metrics)
         state.save(folder, self.args.process_index, self.args.world_size)
         if self._average is not None and self.args.should_save:
             self._average.save(folder)
@@ -334,7 +371,7 @@ class DDPOTrainer(Trainer):
         if self.args.should_save:
             seal(folder)
             remove_old(self.args.folder, limit, self.state.best_model_checkpoint)
-        self._saved_step = self.state.global_step
+        self._newest_checkpoint = folder.resolve()
 
     def _whole_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
         """Find the checkpoint to resume from; the same for all processes."""
@@ -348,13 +385,29 @@ class DDPOTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
+        self._check_fit(folder)
         self.model.load(folder)
         if self._average is not None:
             self._average.load(folder)
         state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
+        if state.algorithm != self.args.algorithm:
+            raise CheckpointError(
+                f"{folder} is of a run with algorithm={state.algorithm!r}, and this one's is {self.args.algorithm!r}; resume "
+                "with the same."
+            )
         self.algorithm.weighting.load_state_dict(state.weighting)
         self._rollout = state.rollout
         self._metrics = defaultdict(list, {name: list(values) for name, values in state.metrics.items()})
+        self._load_rng_state(resume_from_checkpoint)  # `Trainer` does it with the next update, which there may not be
+        self._newest_checkpoint = folder.resolve()
+
+    def _check_fit(self, folder: Path) -> None:
+        averaged = (folder / TRAINED_FILE).is_file()
+        if averaged != (self._average is not None):
+            raise CheckpointError(
+                f"{folder} is of a run {'with' if averaged else 'without'} a moving average, and ema_decay is "
+                f"{self.args.ema_decay}; resume with the same."
+            )
 
     def _load_best_model(self) -> None:
         self.model.load(Path(str(self.state.best_model_checkpoint)))
@@ -362,9 +415,12 @@ class DDPOTrainer(Trainer):
             self._average.restart()
 
     def _save_interrupted(self) -> None:
-        """Save the state after the last whole update; what was accumulated for the next one is made again on resume."""
-        if self.optimizer is None or self._saved_step == self.state.global_step:  # nothing has begun, or it is saved
-            return
+        """Save the state at the last moment; what was made since is made again on resume."""
+        if self._newest_checkpoint == (self.args.folder / f"checkpoint-{self.state.global_step}").resolve():
+            return  # not written again: if that were killed, there might be none left
+        if self._moment is not None:
+            self._moment.generators.restore()
+            self._metrics = defaultdict(list, self._moment.metrics)
         self.model_wrapped.zero_grad()
         self._save_checkpoint(self.model)
         logger.warning("Saved checkpoint-%d in %s.", self.state.global_step, self.args.output_dir)
