@@ -26,7 +26,7 @@ class RolloutFlow(DefaultFlowCallback):
     ) -> TrainerControl:
         """Say what is due after an update."""
         control = super().on_step_end(args, state, control, **kwargs)
-        if state.global_step % self.updates_per_rollout == 0:
+        if state.global_step % self.updates_per_rollout == 0 or state.global_step >= state.max_steps:
             control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
             control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= state.epoch
             control.should_save |= args.save_strategy == SaveStrategy.EPOCH
