@@ -315,11 +315,13 @@ class DDPOTrainer(Trainer):
     # ---- saving ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write diffusers' own files (called by `save_model` and for checkpoints)."""
+        """Write diffusers' own files (called by `save_model` and for checkpoints, by some versions in every process)."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.folder)
         folder.mkdir(parents=True, exist_ok=True)
         with self._evaluated_weights():
-            self.model.save(folder, self.policy.pipeline)
+            self.model.save(folder, self.policy.pipeline, state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         folder = self.args.folder / f"checkpoint-{self.state.global_step}"
@@ -342,6 +344,7 @@ class DDPOTrainer(Trainer):
         if self.args.should_save:
             seal(folder)
             remove_old(self.args.folder, limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()  # launchers kill the others when one process ends
         self._newest_checkpoint = folder.resolve()
 
     def _whole_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
