@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
+
 from .errors import CheckpointError
 from .files import replacing
 
@@ -62,6 +64,20 @@ def _file_damage(path: Path, size: int, digest: str) -> str | None:
     except OSError as error:
         return f"cannot be read ({error})"
     return None
+
+
+def whole_checkpoint(output_dir: Path, resume_from_checkpoint: str | bool | None, is_main: bool) -> str | None:
+    """
+    Find the checkpoint to resume from: the named one, or for `True` the newest. The main process decides for all.
+
+    Raises:
+        [`CheckpointError`]: the named one is damaged, or not there.
+    """
+    if isinstance(resume_from_checkpoint, str | Path):
+        check_checkpoint(Path(resume_from_checkpoint))
+        return str(resume_from_checkpoint)
+    found = [newest_checkpoint(output_dir) if resume_from_checkpoint and is_main else None]
+    return broadcast_object_list(found)[0]
 
 
 def newest_checkpoint(output_dir: Path) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from datasets import Dataset
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
@@ -48,7 +48,7 @@ from .progress import RolloutProgress
 from .records import column, image_records, reward_metrics, write_records
 from .rewards import RewardFunction, RewardSuite, named_rewards
 from .rollout import PromptSchedule, Rollout, seeded_generator, shuffled_steps
-from .sealing import check_checkpoint, newest_checkpoint, remove_old, seal, unseal
+from .sealing import remove_old, seal, unseal, whole_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class DDPOTrainer(Trainer):
         resuming = bool(resume_from_checkpoint) or self._owns_output_dir
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
-        checkpoint = self._whole_checkpoint(resume_from_checkpoint)
+        checkpoint = whole_checkpoint(self.args.folder, resume_from_checkpoint, self.is_world_process_zero())
         self._rollout = self._moment = None
         self._metrics = RunMetrics()
         with self._stop.listening():
@@ -346,16 +346,6 @@ class DDPOTrainer(Trainer):
             remove_old(self.args.folder, limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()  # launchers kill the others when one process ends
         self._newest_checkpoint = folder.resolve()
-
-    def _whole_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
-        """Find the checkpoint to resume from; the same for all processes."""
-        if isinstance(resume_from_checkpoint, str | Path):
-            check_checkpoint(Path(resume_from_checkpoint))
-            return str(resume_from_checkpoint)
-        found: list[str | None] = [None]
-        if resume_from_checkpoint and self.is_world_process_zero():
-            found = [newest_checkpoint(self.args.folder)]
-        return broadcast_object_list(found)[0]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
