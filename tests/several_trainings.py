@@ -6,15 +6,20 @@ Several trainings one after the other, and what each process sees of them: test_
 reads the pipeline FOLDER/model and writes FOLDER/{process}.pt. Its last training fails, and so does the command.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig, DDPOTrainer, RewardFunction, trainer
@@ -139,10 +144,14 @@ def make_trainer(folder, name, reward=brightness, callbacks=(), **options):
 
 
 def trained_weights(model):
-    return torch.cat([value.detach().flatten() for value in model.parameters() if value.requires_grad]).clone()
+    return torch.cat([whole(value).detach().flatten() for value in model.parameters() if value.requires_grad]).clone()
 
 
-def train(folder, name, resume=None, callbacks=(), **options):
+def whole(value):
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def train(folder, name, resume=None, evaluate=None, callbacks=(), **options):
     """Return what this process sees: weights `before` training, `after` each update, and so on."""
     watch = Watch()
     made = make_trainer(folder, name, callbacks=[watch, *callbacks], **options)
@@ -152,6 +161,7 @@ def train(folder, name, resume=None, callbacks=(), **options):
         interrupted = False
     except KeyboardInterrupt:
         interrupted = True
+    made.save_model()
     checkpoints = sorted((folder / name).glob("checkpoint-*"))
     with made._evaluated_weights():
         averaged = trained_weights(made.model)
@@ -162,6 +172,8 @@ def train(folder, name, resume=None, callbacks=(), **options):
         "weights of images": None if made._rollout is None else made._rollout.weights,
         "logs": made.state.log_history,
         "interrupted": interrupted,
+        "kinds": {type(value).__name__ for value in made.model.parameters()},
+        "evaluated": made.evaluate(evaluate) if evaluate else {},
         "checkpoints": {path.name: damage(path) for path in checkpoints},
     }
 
@@ -177,7 +189,7 @@ TRAININGS = {
     "ema": {"ema_decay": 0.5, "reward": slow_in_one},
     # the best image of a rollout: one process has it, the other has none
     "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
-    "one update": ONE_UPDATE,
+    "one update": {**ONE_UPDATE, "evaluate": PROMPTS},
 }
 
 INTERRUPTED = {
@@ -203,6 +215,56 @@ def error_of(action):
     return None
 
 
+@contextlib.contextmanager
+def sharded():
+    """FSDP2 on two CPUs. accelerate has it for accelerators only, so it is told that these are."""
+    original = PartialState.__init__
+
+    def init(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = init
+    SEVERAL.update(fsdp="full_shard", fsdp_config=FSDP_CONFIG)
+    try:
+        yield
+    finally:
+        PartialState.__init__ = original
+        del SEVERAL["fsdp"], SEVERAL["fsdp_config"]
+
+
+FSDP_CONFIG = {
+    "version": 2,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "transformer_layer_cls_to_wrap": ["BasicTransformerBlock", "ResnetBlock2D"],
+    "state_dict_type": "FULL_STATE_DICT",
+}
+
+SHARDED = {
+    "one update": TRAININGS["one update"],
+    "kl": {**TRAININGS["kl"], "save_strategy": "steps", "save_steps": 1},
+}
+
+REFUSED_WITH_FSDP = {
+    "full_finetuning": {"full_finetuning": True},
+    "ema_decay": {"ema_decay": 0.5},
+    "num_sample_images": {"num_sample_images": 2},
+}
+
+
+def train_sharded(folder):
+    """Return what this process sees of trainings by FSDP2."""
+    with sharded():
+        seen = {name: train(folder, f"{name}, sharded", **SHARDED[name]) for name in SHARDED}
+        third = str(folder / "kl, sharded" / "checkpoint-3")
+        seen["kl, resumed"] = train(folder, "kl, sharded", resume=third, **SHARDED["kl"])
+        seen["uneven"] = error_of(make_trainer(folder, "refused").evaluate)
+        for name, options in REFUSED_WITH_FSDP.items():
+            seen[name] = error_of(partial(make_trainer, folder, "refused", **options))
+    return seen
+
+
 def seal_slowly(folder):
     """Give the other process time to run away."""
     time.sleep(0.5)
@@ -225,6 +287,7 @@ def main(folder):
     name = "reward of process 0 fails in evaluation"
     seen[name] = error_of(make_trainer(folder, name, InBatch(fail, 0, batch=2)).evaluate)
     make_trainer(folder, "saved").save_model(str(folder / f"saved by {PROCESS}"))
+    seen["sharded"] = train_sharded(folder)
     torch.save(seen, folder / f"{PROCESS}.pt")
     make_trainer(folder, "last", InBatch(fail, 1, batch=2)).train()
 

@@ -32,6 +32,7 @@ ALLOWED = {
     "rollout": {"policy"},
     "algorithms": {"advantages", "losses", "options", "policy", "rollout", "weighting"},
     "config": {"algorithms", "options", "policy", "weighting"},
+    "sharding": {"config"},
     "contract": set(),
     "rewards": {"advantages", "contract"},
     "records": {"advantages", "files", "rewards", "rollout"},
@@ -45,7 +46,7 @@ ALLOWED = {
     "learner": {"algorithms", "denoiser", "losses", "policy", "rollout"},
     "trainer": {"algorithms", "callbacks", "checkpoint", "collector", "config", "data", "denoiser", "ema", "evaluation", "flow",
                 "interrupts", "learner", "loading", "lockstep", "metrics", "moment", "policy", "progress", "records", "rewards", "rollout",
-                "sealing"},
+                "sealing", "sharding"},
     "cli": {"checkpoint", "config", "data", "denoiser", "loading", "options", "plugins", "quiet", "samples", "trainer"},
 }  # fmt: skip
 

@@ -8,9 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import several_trainings as trainings
 import torch
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file
 
-from trainer_ext.errors import CheckpointError
+from trainer_ext.denoiser import LORA_FILE
+from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.sealing import damage
+from trainer_ext.sharding import check_sharding
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +96,7 @@ def test_advantages_are_those_of_one_process(two, one):
 
 
 def test_the_update_is_that_of_one_process_with_twice_the_batch(two, one):
-    """MEASURED apart when measured, which is float32's rounding in sums of another order."""
+    """1.6e-7 apart when measured, which is float32's rounding in sums of another order."""
     assert torch.equal(two[0]["one update"]["before"], one["before"])
     update, alone = (seen["after"][0] - seen["before"] for seen in (two[0]["one update"], one))
     assert alone.norm() > 0
@@ -118,6 +122,45 @@ def test_what_a_reward_logs_on_one_process_is_kept(folder, two):
 
 def test_files_are_written_by_one_process(folder, two):
     assert {path.name for path in folder.glob("saved by *")} == {"saved by 0"}
+
+
+# ---- FSDP2 ----
+
+
+def test_sharded_training_is_that_of_whole_models(folder, two):
+    """FSDP2's update is DDP's: 6e-8 apart when measured. So are the adapter's file and what is evaluated."""
+    for seen in two:
+        whole, sharded = seen["one update"], seen["sharded"]["one update"]
+        assert sharded["kinds"] == {"DTensor"}
+        assert whole["kinds"] == {"Parameter"}
+        assert difference(sharded["after"][0] - whole["before"], whole["after"][0] - whole["before"]) < 1e-5
+        assert sharded["evaluated"]["eval_reward"] == pytest.approx(whole["evaluated"]["eval_reward"], abs=0.01)
+    saved, expected = (load_file(folder / f"one update{kind}" / LORA_FILE) for kind in (", sharded", ""))
+    assert saved.keys() == expected.keys()
+    for name, value in saved.items():
+        assert torch.allclose(value, expected[name], rtol=1e-4, atol=1e-6), name
+
+
+def test_sharded_training_resumes_exactly(two):
+    """With the KL divergence, for which the adapter is switched off now and then."""
+    for seen in two:
+        (resumed,) = seen["sharded"]["kl, resumed"]["after"]
+        assert torch.equal(resumed, seen["sharded"]["kl"]["after"][-1])
+        assert difference(resumed - seen["kl"]["before"], seen["kl"]["after"][-1] - seen["kl"]["before"]) < 1e-2
+
+
+@pytest.mark.parametrize("name", [*trainings.REFUSED_WITH_FSDP, "uneven"])
+def test_what_sharding_rules_out_is_refused(two, name):
+    for seen in two:
+        kind, message, _ = seen["sharded"][name]
+        assert kind == "ConfigError"
+        assert ("eval_dataset has 5 rows" if name == "uneven" else f"{name} is ") in message
+        assert "FSDP" in message
+
+
+def test_deepspeed_is_refused():
+    with pytest.raises(ConfigError, match="DeepSpeed is not supported"):
+        check_sharding(DistributedType.DEEPSPEED, None)
 
 
 # ---- interruption ----

@@ -49,6 +49,7 @@ from .records import column, image_records, reward_metrics, write_records
 from .rewards import RewardFunction, RewardSuite, named_rewards
 from .rollout import PromptSchedule, Rollout, seeded_generator, shuffled_steps
 from .sealing import remove_old, seal, unseal, whole_checkpoint
+from .sharding import check_sharding, check_shares
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +146,7 @@ class DDPOTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        check_sharding(self.accelerator.distributed_type, args)
         self._lockstep = Lockstep(self.accelerator, self._stop)
         self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
         self._collector = Collector(self.policy, self.reward_suite, self.algorithm, denoiser, args, self._lockstep)
@@ -297,6 +299,7 @@ class DDPOTrainer(Trainer):
             each = [self.evaluate(data, ignore_keys, f"{metric_key_prefix}_{n}") for n, data in eval_dataset.items()]
             return {name: value for metrics in each for name, value in metrics.items()}
         dataset = check_prompts(eval_dataset, "eval_dataset")
+        check_shares(self.accelerator.distributed_type, len(dataset), self.args.world_size)
         share = evaluation_share(dataset, self.args.process_index, self.args.world_size)
         self.model_wrapped.eval()
         with self._lockstep.guarded(), self._evaluated_weights():
