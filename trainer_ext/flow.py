@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transformers import DefaultFlowCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 
@@ -20,6 +21,11 @@ class RolloutFlow(DefaultFlowCallback):
 
     def __init__(self, updates_per_rollout: int):
         self.updates_per_rollout = updates_per_rollout
+
+    def replace_default(self, handler: CallbackHandler) -> None:
+        """Take the place of `Trainer`'s own: before all others, which may overrule it."""
+        handler.remove_callback(DefaultFlowCallback)
+        handler.callbacks.insert(0, self)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

@@ -16,14 +16,7 @@ from datasets import Dataset
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from torch.utils.data import DataLoader
-from transformers import (
-    DefaultFlowCallback,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    set_seed,
-)
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from .algorithms import ALGORITHMS
@@ -380,8 +373,7 @@ class DDPOTrainer(Trainer):
         logger.warning("Saved checkpoint-%d in %s.", self.state.global_step, self.args.output_dir)
 
     def _set_up_callbacks(self, args: DDPOConfig) -> None:
-        self.remove_callback(DefaultFlowCallback)
-        self.callback_handler.callbacks.insert(0, RolloutFlow(args.updates_per_rollout))  # others may overrule it
+        RolloutFlow(args.updates_per_rollout).replace_default(self.callback_handler)
         if args.disable_tqdm:
             self.remove_callback(PrinterCallback)
         else:
@@ -389,11 +381,8 @@ class DDPOTrainer(Trainer):
             self.add_callback(RolloutProgress())
         if self._average is not None:
             self.add_callback(self._average)
-        rows = self.prompt_schedule.rows
-        if args.num_sample_images:
-            self.add_callback(SampleCallback(self.policy, self.reward_suite, rows, args, self._evaluated_weights))
-        else:
-            self.add_callback(CurveCallback())
+        pictures = (self.policy, self.reward_suite, self.prompt_schedule.rows, args, self._evaluated_weights)
+        self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())
 
 
 def _weights_dtype(args: DDPOConfig) -> torch.dtype:
