@@ -1,5 +1,6 @@
 """The command `ddpo`, as users run it."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -125,6 +126,28 @@ def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
     assert {value.shape[0] for key, value in adapter.items() if "lora_A" in key} == {2}
 
 
+def test_of_several_presets_the_last_wins(train, tmp_path):
+    assert train("--preset", "embedded", "embedded/rwr", "--num_inner_epochs", "1") == 0
+    state = json.loads((tmp_path / "run" / "checkpoint-1" / "trainer_state.json").read_text())
+    assert "denoising_loss" in state["log_history"][0]  # of RWR
+    assert state["log_history"][0]["rewards/jpeg_incompressibility/mean"] > 0  # of the preset before
+
+
+def test_evaluation_on_several_prompt_sets_and_other_rewards(train, tmp_path):
+    (tmp_path / "two.txt").write_text("a cat\na dog\n")
+    (tmp_path / "one.txt").write_text("a house\n")
+    sets = [str(tmp_path / name) for name in ("two.txt", "one.txt")]
+    options = ["--eval_reward_funcs", "jpeg_compressibility", "--eval_strategy", "epoch"]
+    assert train("--eval_prompts", *sets, *options) == 0
+    state = json.loads((tmp_path / "run" / "checkpoint-1" / "trainer_state.json").read_text())
+    logged = {name: value for log in state["log_history"] for name, value in log.items()}
+    for name in sets:
+        assert logged[f"eval_{name}_reward"] == -logged[f"eval_{name}_rewards/jpeg_compressibility/mean"]
+    assert train("--eval_prompts", sets[0], *options, "--output_dir", str(tmp_path / "other")) == 0
+    state = json.loads((tmp_path / "other" / "checkpoint-1" / "trainer_state.json").read_text())
+    assert any("eval_reward" in log for log in state["log_history"])
+
+
 def test_several_rewards_with_weights(train, tmp_path):
     assert train("--reward_funcs", "jpeg_compressibility", "jpeg_incompressibility", "--reward_weights", "1", "3") == 0
     for record in pq.read_table(tmp_path / "run" / "rollouts" / "rollout-00000.parquet").to_pylist():
@@ -157,7 +180,11 @@ def test_it_resumes(train, tmp_path, capsys):
         (["--clip_rang", "1"], ["--clip_rang: did you mean --clip_range"]),
         (["--eta", "0"], ["eta is 0.0; it must be in (0, 1]"]),
         (["--guidance", "cgf"], ["Unknown guidance rule 'cgf'"]),
-        (["--preset", "paint"], ["There is no preset 'paint'; there are: embedded"]),
+        (
+            ["--preset", "lora/paint"],
+            ["There is no preset 'lora/paint'; there are: embedded, embedded/rwr", "lora/aesthetic"],
+        ),
+        (["--preset", "lora/aesthetic"], ["Unknown reward 'aesthetic'"]),
         (["--preset", "none"], ["Say what to reward: --reward_funcs NAME. Installed: jpeg_compressibility"]),
         (
             ["--model_name_or_path", "./nowhere", "--reward_funcs", "jpeg_compressibility"],

@@ -24,7 +24,9 @@ from torch.distributions import Normal
 from trainer_ext.denoiser import default_lora_config
 from trainer_ext.errors import ConfigError, GuidanceError, PipelineError
 from trainer_ext.policy import LogProbPipeline, Trajectory
+from trainer_ext.policy.pipeline import to_uint8
 from trainer_ext.rollout import image_generators
+from trainer_ext.samples import stock_images
 
 PROMPTS = ["a cat", "a dog riding a bike"]
 SEEDS = [11, 12, 13, 14]
@@ -129,6 +131,23 @@ def test_images_are_those_of_the_stock_pipeline(tiny_pipeline, options, predicti
     assert np.abs(sampled.images.numpy() - stock).max() <= 1
     latents = stock_run(pipeline, policy, output_type="latent")
     torch.testing.assert_close(sampled.trajectory.latents[:, -1], latents, rtol=1e-4, atol=1e-4)
+
+
+def test_a_negative_prompt_holds_for_all_prompts(tiny_pipeline):
+    pipeline = tiny_pipeline()
+    policy = LogProbPipeline(pipeline, 4, 5.0, pipeline_kwargs={"negative_prompt": "blurry"})
+    sampled = two_each(policy)
+    options = {"num_inference_steps": 4, "guidance_scale": 5.0, "eta": 1.0, "output_type": "latent"}
+    many = {"num_images_per_prompt": 2, "generator": image_generators(SEEDS)}
+    latents = pipeline(PROMPTS, negative_prompt=["blurry", "blurry"], **many, **options).images
+    torch.testing.assert_close(sampled.trajectory.latents[:, -1], latents, rtol=1e-4, atol=1e-4)
+    images = stock_images(pipeline, PROMPTS * 2, SEEDS, 4, policy.sampling_kwargs)
+    alone = pipeline(
+        "a cat", negative_prompt="blurry", generator=image_generators(SEEDS[:1]), **{**options, "output_type": "pt"}
+    ).images
+    assert (images[0].int() - to_uint8(alone)[0].int()).abs().max() <= 1
+    without = LogProbPipeline(pipeline, 4, 5.0)
+    assert not torch.allclose(two_each(without).trajectory.latents[:, -1], latents, atol=1e-2)
 
 
 @pytest.mark.parametrize("scheduler", [PNDMScheduler, EulerDiscreteScheduler])

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from ddpo_plugins import hookspecs
+from trainer_ext import DDPOConfig
 from trainer_ext.cli import COMMANDS
+from trainer_ext.cli.parsing import load_preset
 from trainer_ext.options import DDPOOptions, TrainerDefaults
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +29,8 @@ def test_hooks_have_the_signature_of_the_readme(name):
 
 
 def test_the_table_of_options_is_complete_and_true():
-    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", README, flags=re.MULTILINE))
+    (section,) = re.findall(r"^## Options\n.*?(?=^## )", README, flags=re.DOTALL | re.MULTILINE)
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", section, flags=re.MULTILINE))
     options = {field.name: field.default for kind in (DDPOOptions, TrainerDefaults) for field in fields(kind)}
     assert {name: str(default) for name, default in options.items()} == rows
 
@@ -58,6 +61,27 @@ def test_the_training_script_runs(tmp_path, monkeypatch, tiny_pipeline):
     assert (tmp_path / "warm" / "pytorch_lora_weights.safetensors").is_file()
 
 
+def test_the_evaluation_of_the_readme_runs(tmp_path, monkeypatch):
+    (evaluation,) = [block for block in blocks("python") if "eval_reward_funcs=" in block]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for start in ("from datasets import Dataset", "from trainer_ext import prompts_from_plugin"):  # what it builds on
+        (script,) = [block for block in blocks("python") if block.startswith(start)]
+        exec(script.split("trainer = ")[0], names)
+    two = "prompts_from_plugin('animals').select(range(2))"
+    small = (
+        "num_train_epochs=2, num_images_per_rollout=2, rollout_batch_size=2, per_device_train_batch_size=2, guidance_scale=1.0, "
+        "gradient_accumulation_steps=1, num_inference_steps=2, num_sample_images=0, disable_tqdm=True, use_cpu=True,"
+    )
+    script = evaluation.replace('prompts_from_plugin("animals")', two).replace('prompts_from_plugin("counting")', two)
+    exec(script.replace('output_dir="evaluated",', f'output_dir="evaluated", {small}'), names)
+    names["trainer"].train()
+    logs = [log for log in names["trainer"].state.log_history if "eval_unseen_rewards/warmth/mean" in log]
+    assert [log["epoch"] for log in logs] == [1, 2]
+    best = max(log["eval_unseen_rewards/warmth/mean"] for log in logs)
+    assert names["trainer"].state.best_metric == best
+
+
 def test_commands_exist():
     commands = [
         shlex.split(line, comments=True) for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()
@@ -69,9 +93,40 @@ def test_commands_exist():
         assert script in README
 
 
+PRESETS = ROOT / "trainer_ext" / "presets"
+
+
 def test_presets_set_what_exists():
     from trainer_ext.cli.options import LoraOptions, RunOptions
 
-    known = {field.name for kind in (DDPOOptions, TrainerDefaults, RunOptions, LoraOptions) for field in fields(kind)}
-    for file in (ROOT / "trainer_ext" / "presets").glob("*.yaml"):
-        assert yaml.safe_load(file.read_text()).keys() <= known
+    kinds = (DDPOOptions, TrainerDefaults, RunOptions, LoraOptions)
+    known = {field.name for kind in kinds for field in fields(kind)} | {"max_grad_norm"}
+    for file in PRESETS.rglob("*.yaml"):
+        name = file.relative_to(PRESETS).with_suffix("").as_posix()
+        assert yaml.safe_load(file.read_text()).keys() <= known, name
+        assert f"`{name}`" in README
+
+
+TASKS = ["compressibility", "incompressibility", "aesthetic", "alignment"]
+
+
+@pytest.mark.parametrize("overlay", [None, "sf", "rwr", "sparse_rwr"])
+@pytest.mark.parametrize("task", [f"{kind}/{task}" for kind in ("paper", "lora") for task in TASKS])
+def test_presets_are_the_articles_settings(task, overlay, tmp_path):
+    """Against facts that are written down here once more: images, updates and rollouts of each."""
+    presets = [task] if overlay is None else [task, f"paper/{overlay}"]
+    defaults = load_preset(["--preset", *presets])
+    own = {key: value for key, value in defaults.items() if key in DDPOConfig.__dataclass_fields__}
+    config = DDPOConfig(**own, output_dir=str(tmp_path), use_cpu=True)
+    paper, jpeg = task.startswith("paper"), "compress" in task
+    assert (config.full_finetuning, config.learning_rate) == ((True, 1e-5) if paper else (False, 3e-4))
+    assert (config.advantage_clip, config.clip_range, config.weight_decay) == (10 if paper else 5, 1e-4, 1e-4)
+    assert (config.stat_buffer_size, config.stat_min_count) == (16 if jpeg and not paper else 32, 16)
+    assert (config.num_inference_steps, config.guidance_scale, config.eta, config.max_grad_norm) == (50, 5, 1, 1)
+    assert defaults["prompts"] == {"alignment": "animal_activities", "aesthetic": "animals"}.get(
+        task.split("/")[1], "imagenet_animals"
+    )
+    updates = {None: 4 if paper or jpeg else 2, "sf": 1}.get(overlay, 400)
+    assert config.updates_per_rollout == updates
+    images = config.num_images_per_rollout * config.num_train_epochs
+    assert images == 256 * (100 if jpeg and not paper and overlay in (None, "sf") else 200)

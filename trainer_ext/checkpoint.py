@@ -92,6 +92,24 @@ def _rollout_from_plain(plain: Mapping[str, Any]) -> Rollout[Any]:
     return Rollout(plain["index"], memory, plain["weights"])
 
 
+def check_state(checkpoint: Path, state: DDPOState, algorithm: str, num_images: int) -> None:
+    """
+    Refuse a state that a run with these options would not have made.
+
+    Raises:
+        [`CheckpointError`]: the algorithm is another, or a rollout in training has another number of images.
+    """
+    if state.algorithm != algorithm:
+        raise CheckpointError(
+            f"{checkpoint} is of a run with algorithm={state.algorithm!r}, and this one's is {algorithm!r}; resume with the same."
+        )
+    if state.rollout is not None and len(state.rollout) != num_images:
+        raise CheckpointError(
+            f"{checkpoint} was written in the training on a rollout of {len(state.rollout)} images, and this run's rollouts have "
+            f"{num_images} in each process; resume with num_images_per_rollout as it was."
+        )
+
+
 def check_output_dir(output_dir: Path, resuming: bool) -> None:
     """
     Refuse to write a new run over another.

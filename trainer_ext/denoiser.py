@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +120,23 @@ class TrainedDenoiser(torch.nn.Module):
         """Do the same, under the name that transformers 4 uses."""
         self.base.enable_gradient_checkpointing()
 
-    def save(self, folder: Path, pipeline: DiffusionPipeline) -> None:
-        """Write what stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline."""
+    def save(self, folder: Path, pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor] | None = None) -> None:
+        """
+        Write what stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline.
+
+        Args:
+            folder (`Path`):
+                Where to.
+            pipeline (`DiffusionPipeline`):
+                That the denoiser is of.
+            state (`Mapping[str, torch.Tensor]`, *optional*):
+                The adapter's weights, by this module's names, where the module's own are sharded.
+        """
         if self.peft_config is None:
             pipeline.save_pretrained(folder)
             return
-        metadata = {
-            f"{self.name}_lora_adapter_metadata": self._lora_metadata()
-        }  # without it lora_alpha is lost, silently
-        type(pipeline).save_lora_weights(folder, **{f"{self.name}_lora_layers": self._lora_state(), **metadata})
+        metadata = {f"{self.name}_lora_adapter_metadata": self._lora_metadata()}  # or lora_alpha is lost, silently
+        type(pipeline).save_lora_weights(folder, **{f"{self.name}_lora_layers": self._lora_state(state), **metadata})
 
     def load(self, folder: Path) -> None:
         """
@@ -149,8 +157,10 @@ class TrainedDenoiser(torch.nn.Module):
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(f"The weights in {folder} do not load into this model: {error}") from error
 
-    def _lora_state(self) -> dict[str, torch.Tensor]:
-        state = get_peft_model_state_dict(self.network)
+    def _lora_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        if state is not None:
+            state = {key.removeprefix("network."): value for key, value in state.items()}
+        state = get_peft_model_state_dict(self.network, state_dict=state)
         return {key.removeprefix("base_model.model."): value.contiguous() for key, value in state.items()}
 
     def _lora_metadata(self) -> dict[str, Any]:

@@ -12,12 +12,28 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .errors import CheckpointError
+
 TRAINED_FILE = "trained_weights.safetensors"  #: of a checkpoint whose other weights are the average
+
+
+def check_average(checkpoint: Path, decay: float | None) -> None:
+    """
+    Refuse to go on from the average as if it were the trained weights, and the other way round.
+
+    Raises:
+        [`CheckpointError`]: `decay` and the checkpoint do not agree on whether there is an average.
+    """
+    if (checkpoint / TRAINED_FILE).is_file() != (decay is not None):
+        raise CheckpointError(
+            f"{checkpoint} was written with{'out' if decay is not None else ''} a moving average of the weights, and ema_decay "
+            f"is {decay}. Resume with ema_decay as it was."
+        )
 
 
 class MovingAverage(TrainerCallback):
     """
-    Averages after every update. The first updates count more: the decay of update n is at most n / (n + 9).
+    Averages after every update. The first ones count more: update 1 is taken as it is, n > 1 has decay min(decay, n / (n + 9)).
 
     Args:
         module (`torch.nn.Module`):

@@ -39,7 +39,7 @@ class Lockstep:
         Raises:
             [`StoppedError`]: Ctrl-C was pressed.
         """
-        stopping, failed = self._count(self.stop.requested, failed=False)
+        stopping, failed = self._count(stopping=self.stop.requested, failed=False)
         if failed:
             raise _OtherFailedError
         if stopping:
@@ -48,7 +48,7 @@ class Lockstep:
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """
-        Do what may fail on one process alone. It is checked once more at the end.
+        Do what may fail on one process alone; at its end all processes learn whether it did.
 
         Raises:
             [`DDPOError`]: of another process, with its number.
@@ -56,14 +56,14 @@ class Lockstep:
         failure: Exception | None = None
         try:
             yield
-            self.check()
-            return
+            if not self._count(stopping=False, failed=False)[1]:
+                return
         except _OtherFailedError:
             pass
         except Exception as error:
             if self.accelerator.distributed_type not in WHOLE_MODELS:
                 raise  # the launcher ends the others
-            self._count(False, failed=True)
+            self._count(stopping=False, failed=True)
             failure = error
         failures = gather_object([_described(failure)])
         if failure is not None:
@@ -71,7 +71,7 @@ class Lockstep:
         process, description = next((i, text) for i, text in enumerate(failures) if text is not None)
         raise DDPOError(f"Process {process} failed, so all stop. Its error: {description}")
 
-    def _count(self, stopping: bool, failed: bool) -> tuple[int, int]:
+    def _count(self, *, stopping: bool, failed: bool) -> tuple[int, int]:
         """How many processes were asked to stop, and how many failed."""
         if self.accelerator.num_processes == 1:
             return int(stopping), int(failed)

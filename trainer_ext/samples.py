@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from .files import replacing
-from .policy.pipeline import swapped, to_uint8
+from .policy.pipeline import spread_texts, swapped, to_uint8
 from .policy.scheduler import ddim_scheduler
 from .rewards import to_pil
 from .rollout import image_generators
@@ -91,7 +91,7 @@ def stock_images(
                 prompt=list(prompts[part]),
                 generator=image_generators(seeds[part]),
                 output_type="pt",
-                **call_kwargs,
+                **spread_texts(call_kwargs, len(prompts[part])),
             )
             images.append(to_uint8(output.images))
     return torch.cat(images)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +28,21 @@ from transformers.trainer_utils import TrainOutput
 
 from .algorithms import ALGORITHMS
 from .callbacks import CurveCallback, SampleCallback
-from .checkpoint import DDPOState, check_output_dir
+from .checkpoint import DDPOState, check_output_dir, check_state
 from .collector import Collector, timed
 from .config import DDPOConfig
 from .data import check_prompts
 from .denoiser import TrainedDenoiser, default_lora_config
-from .ema import TRAINED_FILE, MovingAverage
-from .errors import CheckpointError, ConfigError
+from .ema import MovingAverage, check_average
+from .errors import ConfigError
 from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, named_datasets, score_dataset
 from .flow import RolloutFlow
-from .generators import GeneratorStates
 from .interrupts import StoppedError, StopRequest
 from .learner import Learner
 from .loading import load_pipeline
 from .lockstep import Lockstep
+from .metrics import RunMetrics, mean_of
+from .moment import Moment
 from .policy import LogProbPipeline
 from .progress import RolloutProgress
 from .records import column, image_records, reward_metrics, write_records
@@ -54,25 +53,6 @@ from .sealing import check_checkpoint, newest_checkpoint, remove_old, seal, unse
 logger = logging.getLogger(__name__)
 
 Reward = Callable[..., Any] | RewardFunction
-
-
-@dataclass(frozen=True)
-class Moment:
-    """
-    What an update, or a rollout, changes before it is done.
-
-    Parameters:
-        step (`int`):
-            Updates before.
-        generators ([`GeneratorStates`]):
-            Which rewards may draw from.
-        metrics (`dict[str, list[float]]`):
-            Measured since the last log.
-    """
-
-    step: int
-    generators: GeneratorStates
-    metrics: dict[str, list[float]]
 
 
 class DDPOTrainer(Trainer):
@@ -151,7 +131,7 @@ class DDPOTrainer(Trainer):
         )
         self._average = MovingAverage(denoiser, args.ema_decay) if args.ema_decay else None
         self._rollout: Rollout[Any] | None = None
-        self._metrics: dict[str, list[float]] = defaultdict(list)
+        self._metrics = RunMetrics()
         self._seconds: dict[str, float] = {}
         self._stop = StopRequest()
         self._moment: Moment | None = None
@@ -167,7 +147,7 @@ class DDPOTrainer(Trainer):
         )
         self._lockstep = Lockstep(self.accelerator, self._stop)
         self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
-        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, args, self._lockstep)
+        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, denoiser, args, self._lockstep)
         self._set_up_callbacks(args)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -188,7 +168,7 @@ class DDPOTrainer(Trainer):
         self._owns_output_dir = True
         checkpoint = self._whole_checkpoint(resume_from_checkpoint)
         self._rollout = self._moment = None
-        self._metrics.clear()
+        self._metrics = RunMetrics()
         with self._stop.listening():
             try:
                 return super().train(checkpoint, *args, **kwargs)
@@ -230,20 +210,20 @@ class DDPOTrainer(Trainer):
         weights = self._weigh(records)
         if self.is_world_process_zero():
             write_records(self.args.folder, index, records)
-        self._note(collected.scores.metrics)
-        self._note({f"seconds/{name}": value for name, value in collected.seconds.items()})
-        self._note({"images_per_second": len(records) / collected.seconds["rollout"]})
+        self._metrics.note(collected.scores.metrics)
+        self._metrics.note({f"seconds/{name}": value for name, value in collected.seconds.items()})
+        self._metrics.note({"images_per_second": len(records) / collected.seconds["rollout"]})
         first = self.args.process_index * len(assignment.seeds)
         return Rollout(index, collected.memory, weights[first : first + len(assignment.seeds)])
 
     def _weigh(self, records: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Say what the images of all processes count, `(B,)`, and log their rewards."""
         names = self.reward_suite.names
-        self._note(reward_metrics(records, names))
+        self._metrics.note(reward_metrics(records, names))
         rewards = np.stack([column(records, f"rewards/{name}") for name in names], axis=1)
         prompts = [record["prompt"] for record in records]
         weights = self.algorithm.weighting.update(prompts, rewards, column(records, "reward"))
-        self._note({"frac_reward_zero_std": weights.frac_reward_zero_std})
+        self._metrics.note({"frac_reward_zero_std": weights.frac_reward_zero_std})
         return torch.from_numpy(weights.values).float()
 
     # ---- training ----
@@ -254,10 +234,10 @@ class DDPOTrainer(Trainer):
         """Make a rollout if the last one is used up, then accumulate the gradient of a batch of its images."""
         model.eval()  # dropout stays off in rollout and training; gradients and checkpointing do not need train()
         if self._moment is None or self._moment.step != self.state.global_step:
-            self._remember_moment()
+            self._moment = Moment.now(self.state.global_step, self._metrics)
         if self._rollout is None or self._rollout.index != self._rollout_index:
             self._rollout = self._make_rollout(model, self._rollout_index)
-            self._remember_moment()
+            self._moment = Moment.now(self.state.global_step, self._metrics)
         with timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout
             inner_epoch = int(positions[0]) // len(self._rollout)
@@ -265,10 +245,6 @@ class DDPOTrainer(Trainer):
             here = positions % len(self._rollout)
             noise = seeded_generator(self.args.seed, self._rollout.index, int(positions[0]), self.args.process_index, 1)
             return self._accumulate(model, self._rollout, images[here], steps[here], noise)
-
-    def _remember_moment(self) -> None:
-        metrics = {name: list(values) for name, values in self._metrics.items()}
-        self._moment = Moment(self.state.global_step, GeneratorStates.now(), metrics)
 
     def _accumulate(
         self,
@@ -290,24 +266,17 @@ class DDPOTrainer(Trainer):
                 loss = output.loss / num_chunks
                 self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
             total += loss.detach()
-            self._note(output.metrics)
-        self._note({"loss": total.item()})
+            self._metrics.note(output.metrics)
+        self._metrics.note({"loss": total})
         return total / self.current_gradient_accumulation_steps
 
     # ---- logging and evaluation ----
 
-    def _note(self, metrics: Mapping[str, float | torch.Tensor]) -> None:
-        """Remember measurements for the next log."""
-        for name, value in metrics.items():
-            self._metrics[name].append(float(value))
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what rollouts and losses measured since the last log, averaged over it and over processes."""
         if "loss" in logs:
-            self._note({"seconds/training": self._seconds.pop("training", 0.0)})
-            means = gather_object([{name: float(np.mean(values)) for name, values in self._metrics.items()}])
-            logs = {**logs, **{name: float(np.mean([own[name] for own in means])) for name in means[0]}}
-            self._metrics.clear()
+            self._metrics.note({"seconds/training": self._seconds.pop("training", 0.0)})
+            logs = {**logs, **mean_of(gather_object([self._metrics.drain()]))}
         super().log(logs, start_time)
 
     def evaluate(
@@ -330,7 +299,7 @@ class DDPOTrainer(Trainer):
         dataset = check_prompts(eval_dataset, "eval_dataset")
         share = evaluation_share(dataset, self.args.process_index, self.args.world_size)
         self.model_wrapped.eval()
-        with self._evaluated_weights():
+        with self._lockstep.guarded(), self._evaluated_weights():
             own = score_dataset(
                 self.policy, self.eval_suites, share, self.args.rollout_batch_size, self.model_wrapped, self.state
             )
@@ -346,11 +315,13 @@ class DDPOTrainer(Trainer):
     # ---- saving ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write diffusers' own files (called by `save_model` and for checkpoints)."""
+        """Write diffusers' own files (called by `save_model` and for checkpoints, by some versions in every process)."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.folder)
         folder.mkdir(parents=True, exist_ok=True)
         with self._evaluated_weights():
-            self.model.save(folder, self.policy.pipeline)
+            self.model.save(folder, self.policy.pipeline, state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         folder = self.args.folder / f"checkpoint-{self.state.global_step}"
@@ -363,7 +334,9 @@ class DDPOTrainer(Trainer):
         # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.
         in_use = self._rollout is not None and self._rollout.index == self._rollout_index
         rollout = self._rollout if in_use else None
-        state = DDPOState(self.args.algorithm, self.algorithm.weighting.state_dict(), rollout, self._metrics)
+        state = DDPOState(
+            self.args.algorithm, self.algorithm.weighting.state_dict(), rollout, self._metrics.state_dict()
+        )
         state.save(folder, self.args.process_index, self.args.world_size)
         if self._average is not None and self.args.should_save:
             self._average.save(folder)
@@ -371,6 +344,7 @@ class DDPOTrainer(Trainer):
         if self.args.should_save:
             seal(folder)
             remove_old(self.args.folder, limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()  # launchers kill the others when one process ends
         self._newest_checkpoint = folder.resolve()
 
     def _whole_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
@@ -385,29 +359,17 @@ class DDPOTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        self._check_fit(folder)
+        check_average(folder, self.args.ema_decay)
+        state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
+        check_state(folder, state, self.args.algorithm, self.args.images_per_process)
         self.model.load(folder)
         if self._average is not None:
             self._average.load(folder)
-        state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
-        if state.algorithm != self.args.algorithm:
-            raise CheckpointError(
-                f"{folder} is of a run with algorithm={state.algorithm!r}, and this one's is {self.args.algorithm!r}; resume "
-                "with the same."
-            )
         self.algorithm.weighting.load_state_dict(state.weighting)
         self._rollout = state.rollout
-        self._metrics = defaultdict(list, {name: list(values) for name, values in state.metrics.items()})
+        self._metrics.load_state_dict(state.metrics)
         self._load_rng_state(resume_from_checkpoint)  # `Trainer` does it with the next update, which there may not be
         self._newest_checkpoint = folder.resolve()
-
-    def _check_fit(self, folder: Path) -> None:
-        averaged = (folder / TRAINED_FILE).is_file()
-        if averaged != (self._average is not None):
-            raise CheckpointError(
-                f"{folder} is of a run {'with' if averaged else 'without'} a moving average, and ema_decay is "
-                f"{self.args.ema_decay}; resume with the same."
-            )
 
     def _load_best_model(self) -> None:
         self.model.load(Path(str(self.state.best_model_checkpoint)))
@@ -419,8 +381,7 @@ class DDPOTrainer(Trainer):
         if self._newest_checkpoint == (self.args.folder / f"checkpoint-{self.state.global_step}").resolve():
             return  # not written again: if that were killed, there might be none left
         if self._moment is not None:
-            self._moment.generators.restore()
-            self._metrics = defaultdict(list, self._moment.metrics)
+            self._moment.restore(self._metrics)
         self.model_wrapped.zero_grad()
         self._save_checkpoint(self.model)
         logger.warning("Saved checkpoint-%d in %s.", self.state.global_step, self.args.output_dir)

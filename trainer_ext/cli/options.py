@@ -22,10 +22,19 @@ class RunOptions:
         default="animals",
         metadata={"help": "Name of a prompt set (`ddpo rewards`), a text file with a prompt a line, or a Hub dataset."},
     )
-    eval_prompts: str | None = field(default=None, metadata={"help": "The same, for evaluation (--eval_strategy)."})
-    preset: str | None = field(
+    eval_prompts: list[str] | None = field(
         default=None,
-        metadata={"help": "Defaults for a task. 'embedded' is used with the embedded model; 'none' turns it off."},
+        metadata={"help": "The same, for evaluation (--eval_strategy); of several, each gets metrics of its own."},
+    )
+    eval_reward_funcs: list[str] | None = field(
+        default=None, metadata={"help": "More rewards for evaluation, which are never trained on."}
+    )
+    preset: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Defaults for a task, such as 'lora/compressibility'; of several, the last wins. 'embedded' is used with the "
+            "embedded model; 'none' turns it off."
+        },
     )
 
 

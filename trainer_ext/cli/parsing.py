@@ -39,17 +39,19 @@ def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapp
 
 
 def load_preset(arguments: list[str]) -> dict[str, Any]:
-    """Return the defaults of the preset that the arguments or their config file ask for; none for other models."""
+    """Return the defaults of the presets that the arguments or their config file ask for; of several, the last wins."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--preset", "--model_name_or_path", "--config"):
+    early.add_argument("--preset", nargs="+")
+    for name in ("--model_name_or_path", "--config"):
         early.add_argument(name)
     given, _ = early.parse_known_args(arguments)
     config = read_yaml(Path(given.config)) if given.config else {}
-    preset = given.preset or config.get("preset")
+    presets = given.preset or config.get("preset")
     model = given.model_name_or_path or config.get("model_name_or_path") or EMBEDDED
-    if preset is None and model == EMBEDDED:
-        preset = EMBEDDED
-    return {} if preset in (None, "none") else _read_preset(preset)
+    if presets is None and model == EMBEDDED:
+        presets = EMBEDDED
+    names = [presets] if isinstance(presets, str) else presets or []
+    return {key: value for name in names if name != "none" for key, value in _read_preset(name).items()}
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -69,8 +71,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _read_preset(name: str) -> dict[str, Any]:
-    folder = files("trainer_ext") / "presets"
-    names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    folder = Path(str(files("trainer_ext"))) / "presets"
+    names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
     if name not in names:
         raise ConfigError(f"There is no preset {name!r}; there are: {', '.join(names)}, and 'none'.")
     return dict(yaml.safe_load((folder / f"{name}.yaml").read_text()))

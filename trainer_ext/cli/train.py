@@ -58,7 +58,8 @@ def _train(arguments: list[str]) -> int:
         )
         raise
     trainer.save_model()
-    _summary(trainer)
+    if trainer.is_world_process_zero():
+        _summary(trainer)
     return 0
 
 
@@ -78,8 +79,11 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     if not options.reward_funcs:
         raise ConfigError(f"Say what to reward: --reward_funcs NAME. Installed: {', '.join(catalogue.rewards)}.")
     train_dataset = load_prompts(options.prompts, catalogue)
-    eval_dataset = load_prompts(options.eval_prompts, catalogue) if options.eval_prompts else None
-    rewards = [reward_from_plugin(name, device=config.device, catalogue=catalogue) for name in options.reward_funcs]
+    evaluated = {source: load_prompts(source, catalogue) for source in options.eval_prompts or []}
+    rewards, eval_rewards = (
+        [reward_from_plugin(name, device=config.device, catalogue=catalogue) for name in names or []]
+        for names in (options.reward_funcs, options.eval_reward_funcs)
+    )
     adapter = LoraConfig(
         r=lora.lora_r,
         lora_alpha=lora.lora_alpha or lora.lora_r,
@@ -91,7 +95,8 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
         rewards,
         config,
         train_dataset,
-        eval_dataset,
+        evaluated if len(evaluated) > 1 else next(iter(evaluated.values()), None),
+        eval_reward_funcs=eval_rewards,
         peft_config=None if config.full_finetuning else adapter,
     )
 

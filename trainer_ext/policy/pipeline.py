@@ -194,9 +194,10 @@ class LogProbPipeline:
         scheduler = log_prob_scheduler(
             self.scheduler, self.eta, generators, on_start, lambda step: on_step(recorder.take_calls(), step)
         )
+        call_kwargs = spread_texts(self.call_kwargs, len(arguments["prompt"]))
         with swapped(self.pipeline, {self.denoiser_name: recorder, "scheduler": scheduler}):
             output = self.pipeline(
-                **{**self.call_kwargs, **arguments}, generator=list(generators), output_type="pt", return_dict=False
+                **{**call_kwargs, **arguments}, generator=list(generators), output_type="pt", return_dict=False
             )
         return output[0]
 
@@ -247,6 +248,14 @@ class LogProbPipeline:
                 raise PipelineError(
                     f"{type(self.pipeline).__name__} has no argument {name!r}. It takes: {', '.join(list(known)[1:])}."
                 )
+
+
+def spread_texts(call_kwargs: Mapping[str, Any], num_prompts: int) -> dict[str, Any]:
+    """Repeat each negative prompt for all prompts: Stable Diffusion refuses one text beside a list of prompts."""
+    return {
+        name: [value] * num_prompts if name.startswith("negative_prompt") and isinstance(value, str) else value
+        for name, value in call_kwargs.items()
+    }
 
 
 class _StopDryRun(Exception):  # noqa: N818 - not an error
