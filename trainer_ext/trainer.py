@@ -167,7 +167,7 @@ class DDPOTrainer(Trainer):
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
         checkpoint = self._whole_checkpoint(resume_from_checkpoint)
-        self._rollout = self._moment = None
+        self._rollout = self._moment = self._newest_checkpoint = None
         self._metrics = RunMetrics()
         with self._stop.listening():
             try:
