@@ -162,7 +162,7 @@ class DDPOTrainer(Trainer):
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
         checkpoint = whole_checkpoint(self.args.folder, resume_from_checkpoint, self.is_world_process_zero())
-        self._rollout = self._moment = None
+        self._rollout = self._moment = self._newest_checkpoint = None
         self._metrics = RunMetrics()
         with self._stop.listening():
             try:
