@@ -139,7 +139,7 @@ class DDPOTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        check_sharding(self.accelerator.distributed_type, args)
+        check_sharding(self.accelerator, args)
         self._lockstep = Lockstep(self.accelerator, self._stop)
         self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
         self._collector = Collector(self.policy, self.reward_suite, self.algorithm, denoiser, args, self._lockstep)
