@@ -12,8 +12,10 @@ import signal
 import pytest
 import torch
 from compare_runs import checkpoint_differences, differences, whole_checkpoints
-from forked_runs import ForkedRuns
+from datasets import Dataset
+from forked_runs import OPTIONS, PROMPTS, ForkedRuns
 
+from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.sealing import seal, unseal
 
 KINDS = {
@@ -52,6 +54,7 @@ SEAL = "trainer_ext.trainer.seal"
 REMOVE = "trainer_ext.trainer.remove_old"
 DRAW = "trainer_ext.callbacks.SampleCallback._draw"
 SHEET = "trainer_ext.samples.draw_sheet"
+PICTURES = "trainer_ext.samples.to_pil"  # for the sheet, then for the single ones
 END = "trainer_ext.callbacks.SampleCallback.on_train_end"
 FINAL = "trainer_ext.denoiser.TrainedDenoiser.save"
 
@@ -75,6 +78,11 @@ STOPS = {
 STOPS_OF = {
     "several passes, pictures": {
         "between the sheet and the pictures before training": {"at": SHEET, "after": True},
+        "before the first picture is written": {
+            "at": PICTURES,
+            "call": 2,
+            "within": "trainer_ext.samples.SampleSet.save",
+        },
         **STOPS,
         "in the removal of an old checkpoint": {"at": "file", "call": 3, "within": REMOVE},
         "after the pictures of an update, before its checkpoint": {"at": DRAW, "after": True},
@@ -221,6 +229,21 @@ def test_resumed_by_the_same_trainer(runs, whole, tmp_path, call):
     status, log = runs.run(tmp_path / "run", options={**INTERRUPTED, "in_a_notebook": True}, resume=None, **stop)
     assert status == 0, log
     assert differences(tmp_path / "run", whole(**INTERRUPTED)) == []
+
+
+def test_a_second_run_of_a_trainer_makes_its_own_rollouts(tmp_path, tiny_pipeline):
+    calls = []
+
+    def constant(images, prompts, **columns):
+        calls.append(len(images))
+        return [float(len(calls))] * len(images)
+
+    options = {name: value for name, value in OPTIONS.items() if name != "lora"}
+    config = DDPOConfig(output_dir=str(tmp_path), **{**options, "num_train_epochs": 1, "save_strategy": "no"})
+    trainer = DDPOTrainer(tiny_pipeline(), constant, config, Dataset.from_dict(PROMPTS))
+    for runs in (1, 2):
+        trainer.train()
+        assert sum(calls) == runs * 4
 
 
 # ---- which checkpoint ----
