@@ -216,7 +216,7 @@ def stock_guided(network, policy, latents, images, steps, dtype=torch.float32):
 
 
 def stock_scheduler(policy):
-    scheduler = copy.deepcopy(policy.scheduler)
+    scheduler = copy.deepcopy(policy.sampler.scheduler)
     scheduler.set_timesteps(STEPS)
     return scheduler
 

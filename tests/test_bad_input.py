@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from datasets import Dataset
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import CMStochasticIterativeScheduler
 from peft import LoraConfig
 
 from ddpo_plugins.errors import DDPOError, RewardError
@@ -38,6 +38,9 @@ def make_trainer(tmp_path, tiny_pipeline):
     [
         ({"eta": 0.0}, r"eta is 0.0; it must be in \(0, 1\].*deterministic"),
         ({"eta": 1.5}, r"eta is 1.5; it must be in \(0, 1\]"),
+        ({"sampler": "ddpm"}, "sampler is 'ddpm'; it must be one of ddim, flow_sde, dance_sde, cps"),
+        ({"noise_level": 0.0}, "noise_level is 0.0; it must be greater than 0"),
+        ({"sde_window": [1, 2]}, r"sde_window is \[1, 2\]; .* from 0 to num_inference_steps - 1 = 1"),
         ({"clip_range": 0.0}, "clip_range is 0.0; it must be greater than 0"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"timestep_fraction": 0.0}, r"timestep_fraction is 0.0; it must be in \(0, 1\]"),
@@ -114,8 +117,10 @@ def test_datasets(make_trainer, dataset, message):
 
 def test_scheduler_of_no_known_family(make_trainer, tiny_pipeline):
     pipeline = tiny_pipeline()
-    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
-    with pytest.raises(PipelineError, match="FlowMatchEulerDiscreteScheduler, whose noise schedule DDIM cannot use"):
+    pipeline.scheduler = CMStochasticIterativeScheduler()
+    with pytest.raises(
+        PipelineError, match="CMStochasticIterativeScheduler, whose noise schedule neither DDIM nor flow"
+    ):
         make_trainer(pipeline)
 
 

@@ -109,9 +109,7 @@ class DDPOTrainer(Trainer):
 
         set_seed(args.seed)  # the adapter's initialisation
         pipeline = load_pipeline(model, _weights_dtype(args)).to(args.device)
-        self.policy = LogProbPipeline(
-            pipeline, args.num_inference_steps, args.guidance_scale, args.eta, args.guidance, args.call_kwargs
-        )
+        self.policy = LogProbPipeline(pipeline, **args.policy_kwargs)
         adapter = None if args.full_finetuning else peft_config or default_lora_config()
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
