@@ -1,0 +1,139 @@
+"""What the judge says of a pipeline's samples, and sheets of them to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from packaging.version import Version
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+from transformers import ResNetForImageClassification
+
+from .captions import Description
+from .judge import classify
+from .loop import autocast, device
+from .shards import activity_label
+from .words import ACTIVITIES, ANIMALS, OBJECTS, OTHER_ANIMALS, SUBJECTS, HeldOut
+
+STEPS = 20
+SHEET_SEED = 0
+# diffusers 0.40 renamed the argument and warns about the old name.
+DTYPE_ARGUMENT = "dtype" if Version(diffusers.__version__) >= Version("0.40") else "torch_dtype"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """
+    How evaluation samples.
+
+    Args:
+        images_per_prompt (`int`): So many.
+        guidance_scales (`tuple[float, ...]`): One row of figures each.
+        batch_size (`int`): Images at a time.
+        eta (`float`): Of DDIM; 1.0 is what DDPO samples with.
+    """
+
+    images_per_prompt: int
+    guidance_scales: tuple[float, ...]
+    batch_size: int
+    eta: float = 1.0
+
+
+def load(folder: Path) -> StableDiffusionPipeline:
+    """Load a pipeline folder in fp32."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, **{DTYPE_ARGUMENT: torch.float32}).to(device())
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def prompt_sets(held_out: HeldOut) -> dict[str, list[Description]]:
+    """Return what is asked of the pipeline, by name of the figure."""
+    pairs = [(animal, activity) for animal in ANIMALS for activity in ACTIVITIES[:3]]
+    return {
+        "animals": [Description(animal) for animal in ANIMALS],
+        "other animals": [Description(animal) for animal in OTHER_ANIMALS if animal not in held_out.animals],
+        "objects": [Description(thing) for thing in OBJECTS if thing not in held_out.objects],
+        "pairs seen": [Description(*pair) for pair in pairs if pair not in held_out.pairs],
+        "pairs held out": [Description(*pair) for pair in pairs if pair in held_out.pairs],
+        "animals held out": [Description(animal) for animal in sorted(held_out.animals)],
+        "objects held out": [Description(thing) for thing in sorted(held_out.objects)],
+    }
+
+
+@torch.no_grad()
+def sample(
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], guidance_scale: float, eta: float, seed: int
+) -> Tensor:
+    """Return one image for each prompt: (B, 3, 64, 64) uint8."""
+    with autocast():
+        images = pipeline(
+            list(prompts),
+            num_inference_steps=STEPS,
+            guidance_scale=guidance_scale,
+            eta=eta,
+            generator=torch.Generator(device()).manual_seed(seed),
+            output_type="pt",
+        ).images
+    return images.float().mul(255).round().to(torch.uint8).cpu()
+
+
+def accuracy(
+    pipeline: StableDiffusionPipeline,
+    judge: ResNetForImageClassification,
+    scenes: Sequence[Description],
+    guidance_scale: float,
+    sampling: Sampling,
+) -> float:
+    """Return the share of samples in which the judge sees the subject and the activity that were asked for."""
+    asked = [scene for scene in scenes for _ in range(sampling.images_per_prompt)]
+    right = 0
+    for start in tqdm(range(0, len(asked), sampling.batch_size), leave=False, unit="batch"):
+        part = asked[start : start + sampling.batch_size]
+        images = sample(pipeline, [scene.caption for scene in part], guidance_scale, sampling.eta, seed=1 + start)
+        subjects, activities = classify(judge, images)
+        right += sum(
+            SUBJECTS[subject] == scene.subject and activity == activity_label(scene.activity)
+            for scene, subject, activity in zip(part, subjects.tolist(), activities.tolist(), strict=True)
+        )
+    return right / len(asked)
+
+
+def evaluate(
+    pipeline: StableDiffusionPipeline, judge: ResNetForImageClassification, folder: Path, sampling: Sampling
+) -> Mapping[str, Mapping[str, float]]:
+    """Write `figures.json` (guidance scale -> prompt set -> accuracy) and two sheets; return the figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sets = prompt_sets(HeldOut.read())
+    for guidance_scale in sampling.guidance_scales:
+        for name, scenes, columns in (("animals", sets["animals"], 9), ("activities", sets["pairs seen"][::8][:12], 6)):
+            prompts = [scene.caption for scene in scenes]
+            images = sample(pipeline, prompts, guidance_scale, sampling.eta, SHEET_SEED)
+            sheet(images, columns).save(folder / f"{name}-guidance-{guidance_scale:g}.png")
+    figures = {
+        f"guidance {guidance_scale:g}": {
+            name: round(accuracy(pipeline, judge, scenes, guidance_scale, sampling), 4)
+            for name, scenes in tqdm(sets.items(), desc=f"guidance {guidance_scale:g}", unit="set")
+        }
+        for guidance_scale in sampling.guidance_scales
+    }
+    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return figures
+
+
+def sheet(images: Tensor, columns: int) -> Image.Image:
+    """Return images (B, 3, 64, 64) uint8 as rows of one picture, at twice their size."""
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    rows = [
+        np.hstack(list(pixels[start : start + columns]))
+        for start in range(0, len(pixels) // columns * columns, columns)
+    ]
+    picture = Image.fromarray(np.vstack(rows))
+    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
