@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from .loop import Deadline, Stopped
+from .deadline import Deadline, Stopped
 from .settings import defaults, workers
 from .stages import STAGES, Workshop, evaluate_pipeline
 
@@ -21,8 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = replace(defaults(), **{name: getattr(options, name) for name in asdict(defaults())})
     shop = Workshop(options.work, settings, deadline, options.icon_sets, options.workers)
     try:
-        with deadline.listening():
-            _run(shop, list(STAGES) if options.stage == "all" else [options.stage], options.pipeline)
+        _run(shop, list(STAGES) if options.stage == "all" else [options.stage], options.pipeline)
     except Stopped as stopped:
         print(f"{stopped} The same command goes on from there.", file=sys.stderr)
         return STOPPED
@@ -31,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(shop: Workshop, stages: list[str], pipeline: Path | None) -> None:
     for name in stages:
+        if name != stages[0] and shop.deadline.passed:
+            raise Stopped(f"Stopped before {name}.")
         if name == "evaluate" and pipeline is not None:
             evaluate_pipeline(shop, pipeline)
         else:

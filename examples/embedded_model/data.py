@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .loop import device, generator
+from .hardware import device, generator
 
 
 def read(files: Sequence[Path], name: str) -> Tensor:

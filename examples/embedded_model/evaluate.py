@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import diffusers
@@ -18,12 +19,11 @@ from tqdm import tqdm
 from transformers import ResNetForImageClassification
 
 from .captions import Description
+from .hardware import autocast, device
 from .judge import classify
-from .loop import autocast, device
 from .shards import activity_label
 from .words import ACTIVITIES, ANIMALS, OBJECTS, OTHER_ANIMALS, SUBJECTS, HeldOut
 
-STEPS = 20
 SHEET_SEED = 0
 # diffusers 0.40 renamed the argument and warns about the old name.
 DTYPE_ARGUMENT = "dtype" if Version(diffusers.__version__) >= Version("0.40") else "torch_dtype"
@@ -35,13 +35,17 @@ class Sampling:
     How evaluation samples.
 
     Args:
+        prompts_per_set (`int`): At most, evenly spread.
         images_per_prompt (`int`): So many.
+        num_inference_steps (`int`): Of DDIM.
         guidance_scales (`tuple[float, ...]`): One row of figures each.
         batch_size (`int`): Images at a time.
         eta (`float`): Of DDIM; 1.0 is what DDPO samples with.
     """
 
+    prompts_per_set: int
     images_per_prompt: int
+    num_inference_steps: int
     guidance_scales: tuple[float, ...]
     batch_size: int
     eta: float = 1.0
@@ -70,15 +74,15 @@ def prompt_sets(held_out: HeldOut) -> dict[str, list[Description]]:
 
 @torch.no_grad()
 def sample(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str], guidance_scale: float, eta: float, seed: int
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], guidance_scale: float, sampling: Sampling, seed: int
 ) -> Tensor:
     """Return one image for each prompt: (B, 3, 64, 64) uint8."""
     with autocast():
         images = pipeline(
             list(prompts),
-            num_inference_steps=STEPS,
+            num_inference_steps=sampling.num_inference_steps,
             guidance_scale=guidance_scale,
-            eta=eta,
+            eta=sampling.eta,
             generator=torch.Generator(device()).manual_seed(seed),
             output_type="pt",
         ).images
@@ -93,11 +97,12 @@ def accuracy(
     sampling: Sampling,
 ) -> float:
     """Return the share of samples in which the judge sees the subject and the activity that were asked for."""
-    asked = [scene for scene in scenes for _ in range(sampling.images_per_prompt)]
+    chosen = scenes[:: ceil(len(scenes) / sampling.prompts_per_set)]
+    asked = [scene for scene in chosen for _ in range(sampling.images_per_prompt)]
     right = 0
     for start in tqdm(range(0, len(asked), sampling.batch_size), leave=False, unit="batch"):
         part = asked[start : start + sampling.batch_size]
-        images = sample(pipeline, [scene.caption for scene in part], guidance_scale, sampling.eta, seed=1 + start)
+        images = sample(pipeline, [scene.caption for scene in part], guidance_scale, sampling, seed=1 + start)
         subjects, activities = classify(judge, images)
         right += sum(
             SUBJECTS[subject] == scene.subject and activity == activity_label(scene.activity)
@@ -112,10 +117,10 @@ def evaluate(
     """Write `figures.json` (guidance scale -> prompt set -> accuracy) and two sheets; return the figures."""
     folder.mkdir(parents=True, exist_ok=True)
     sets = prompt_sets(HeldOut.read())
-    for guidance_scale in sampling.guidance_scales:
-        for name, scenes, columns in (("animals", sets["animals"], 9), ("activities", sets["pairs seen"][::8][:12], 6)):
+    for name, scenes, columns in (("animals", sets["animals"], 9), ("activities", sets["pairs seen"][::8][:12], 6)):
+        for guidance_scale in sampling.guidance_scales:
             prompts = [scene.caption for scene in scenes]
-            images = sample(pipeline, prompts, guidance_scale, sampling.eta, SHEET_SEED)
+            images = sample(pipeline, prompts, guidance_scale, sampling, SHEET_SEED)
             sheet(images, columns).save(folder / f"{name}-guidance-{guidance_scale:g}.png")
     figures = {
         f"guidance {guidance_scale:g}": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -28,9 +29,17 @@ def export(generator_folder: Path, vae_folder: Path, folder: Path) -> None:
     )
     pipeline.to(torch.float16).save_pretrained(folder)
     _name_as_all_versions_do(folder / "text_encoder" / "model.safetensors")
+    _drop_unexpected(folder / "vae" / "config.json")
     # transformers 5 writes tokenizer.json alone; transformers 4 reads these two.
     for name in ("vocab.json", "merges.txt"):
         (folder / "tokenizer" / name).write_bytes((generator_folder / "tokenizer" / name).read_bytes())
+
+
+def _drop_unexpected(file: Path) -> None:
+    """Remove a key that `AutoencoderTiny` writes and then warns about."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.pop("block_out_channels", None)
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _name_as_all_versions_do(file: Path) -> None:

@@ -13,7 +13,9 @@ from torch.nn.functional import mse_loss
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .data import batch, read
-from .loop import Deadline, Plan, Trainer, autocast, device, generator
+from .deadline import Deadline
+from .hardware import autocast, device, generator
+from .loop import Plan, Trainer
 from .shards import captions
 from .text import make_text_encoder, make_tokenizer, tokenize
 
@@ -29,21 +31,20 @@ class Generator(nn.Module):
 
     Args:
         text_encoder (`CLIPTextModel`): Makes states (B, 16, 128) of token ids.
-        widths (`tuple[int, ...]`, *optional*, defaults to `WIDTHS`): Channels of the UNet's levels.
     """
 
-    def __init__(self, text_encoder: CLIPTextModel, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, text_encoder: CLIPTextModel) -> None:
         super().__init__()
-        below = len(widths) - 1
+        below = len(WIDTHS) - 1
         self.text_encoder = text_encoder
         self.unet = UNet2DConditionModel(
             sample_size=16,
             layers_per_block=1,
-            block_out_channels=widths,
+            block_out_channels=WIDTHS,
             down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * below),
             up_block_types=(*["CrossAttnUpBlock2D"] * below, "UpBlock2D"),
             cross_attention_dim=text_encoder.config.hidden_size,
-            attention_head_dim=tuple(width // HEAD for width in widths),
+            attention_head_dim=tuple(width // HEAD for width in WIDTHS),
             norm_num_groups=16,
         )
         if device().type == "cpu":

@@ -12,7 +12,9 @@ from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from .data import batch, pixels, read
-from .loop import Deadline, Plan, Trainer, autocast, device, generator
+from .deadline import Deadline
+from .hardware import autocast, device, generator
+from .loop import Plan, Trainer
 from .words import ACTIVITIES, SUBJECTS
 
 SEED = 5

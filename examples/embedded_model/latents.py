@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .data import pixels
-from .loop import autocast, device
+from .hardware import autocast, device
 
 
 def encode(shards: Sequence[Path], vae_folder: Path, folder: Path) -> None:

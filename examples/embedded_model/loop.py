@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Generic, TypeVar
 
 import torch
@@ -18,13 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .deadline import Deadline, Stopped
+from .hardware import device
+
 M = TypeVar("M", bound=nn.Module)
 
 LOG_EVERY = 50  #: steps
-
-
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A stage ended before its last step, by Ctrl-C or because its time was up. Its checkpoint is written."""
 
 
 @dataclass(frozen=True)
@@ -58,54 +54,6 @@ class Plan:
         return min(self.ema, (1 + step) / (10 + step))
 
 
-class Deadline:
-    """
-    When to stop: after some minutes, or at the next SIGINT or SIGTERM.
-
-    Args:
-        minutes (`float`, *optional*): From now on.
-    """
-
-    def __init__(self, minutes: float | None = None) -> None:
-        self._end = None if minutes is None else time.monotonic() + 60 * minutes
-        self._requested = False
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Inside the block, take Ctrl-C for a request to stop when it is safe; a second one interrupts at once."""
-        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    @property
-    def passed(self) -> bool:
-        """Whether to stop."""
-        return self._requested or (self._end is not None and time.monotonic() > self._end)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
-        self._requested = True
-
-
-def device() -> torch.device:
-    """Return the GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def autocast() -> AbstractContextManager[object]:
-    """Return bf16 on a GPU; fp32 on a CPU, most of which emulate bf16 ten times slower."""
-    return torch.autocast("cuda", torch.bfloat16) if torch.cuda.is_available() else nullcontext()
-
-
-def generator(seed: int, step: int) -> torch.Generator:
-    """Return the random numbers of one step, which depend on nothing that happened before."""
-    return torch.Generator(device()).manual_seed(1_000_003 * seed + step)
-
-
 class Trainer(Generic[M]):
     """
     AdamW with averaged weights.
@@ -122,6 +70,7 @@ class Trainer(Generic[M]):
         self.step = 0
         self._plan = plan
         self._file = checkpoint
+        self._name = checkpoint.name.split(".")[0]
         self._optimizer = torch.optim.AdamW(
             [{"params": _matrices(module), "weight_decay": 0.01}, {"params": _vectors(module), "weight_decay": 0.0}],
             betas=(0.9, 0.99),
@@ -146,9 +95,9 @@ class Trainer(Generic[M]):
         Raises:
             [`Stopped`]: The deadline passed.
         """
-        saved = time.monotonic()
-        progress = tqdm(total=self._plan.steps, initial=self.step, desc=self._file.stem, unit="step")
-        with progress:
+        progress = tqdm(total=self._plan.steps, initial=self.step, desc=self._name, unit="step")
+        with deadline.listening(), progress:
+            saved = time.monotonic()
             while self.step < self._plan.steps:
                 value = self._update(loss)
                 progress.update()
@@ -158,7 +107,7 @@ class Trainer(Generic[M]):
                     self.save()
                     saved = time.monotonic()
                 if deadline.passed and self.step < self._plan.steps:
-                    raise Stopped(f"{self._file.stem} stopped after {self.step} of {self._plan.steps} steps.")
+                    raise Stopped(f"{self._name} stopped after {self.step} of {self._plan.steps} steps.")
         self.save()
         return self.result()
 
@@ -200,7 +149,7 @@ class Trainer(Generic[M]):
             tensors |= {f"optimizer.{number}.{key}": value for key, value in self._optimizer.state[parameter].items()}
         temporary = self._file.with_suffix(".part")
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, {"step": str(self.step)})
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
         temporary.replace(self._file)
 
     def _load(self) -> None:

@@ -20,7 +20,9 @@ class Settings:
         vae_steps, vae_batch_size, vae_learning_rate: Of the autoencoder's training.
         generator_steps, generator_batch_size, generator_learning_rate: Of the text encoder's and the UNet's.
         judge_steps, judge_batch_size, judge_learning_rate: Of the judge's.
+        prompts_per_set (`int`): That evaluation asks, evenly spread over those there are; no set has a thousand.
         images_per_prompt (`int`): That evaluation samples.
+        num_inference_steps (`int`): That it takes for each.
         sampling_batch_size (`int`): Images that it samples at a time.
     """
 
@@ -36,20 +38,22 @@ class Settings:
     judge_steps: int = 4_000
     judge_batch_size: int = 64
     judge_learning_rate: float = 2e-3
+    prompts_per_set: int = 1_000
     images_per_prompt: int = 20
+    num_inference_steps: int = 20
     sampling_batch_size: int = 16
 
 
 CPU = Settings()
+# One step of these small networks takes a GPU as long to launch as to compute, even with batches this large.
 GPU = Settings(
     shards=100,
     judge_shards=50,
-    vae_steps=8_000,
+    vae_steps=20_000,
     vae_batch_size=256,
-    generator_steps=20_000,
-    generator_batch_size=512,
+    generator_steps=12_000,
+    generator_batch_size=2_048,
     generator_learning_rate=2e-3,
-    judge_steps=4_000,
     judge_batch_size=512,
     sampling_batch_size=500,
 )

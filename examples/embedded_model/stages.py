@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import art, evaluate, export, generator, judge, latents, shards, vae
-from .loop import Deadline, Plan
+from .deadline import Deadline
+from .loop import Plan
 from .settings import Settings
 
 JUDGE_SEED, TEST_SEED = 1_000_000, 2_000_000  #: far from those of the generator's scenes, which count from 0
+GUIDANCE_SCALES = (1.0, 4.0)  #: none, as in the package's preset, and what the model card suggests
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,11 @@ def train_vae(shop: Workshop) -> None:
     """`scenes/` -> `vae/`."""
     settings = shop.settings
     plan = Plan(settings.vae_steps, settings.vae_batch_size, settings.vae_learning_rate)
-    if not (shop.folder / "vae").exists():
-        vae.train(shop.scenes().files, shop.folder / "vae", plan, shop.deadline)
+    folder = shop.folder / "vae"
+    if not folder.exists():
+        vae.train(shop.scenes().files, folder, plan, shop.deadline)
+    psnr = vae.psnr(folder, shop.test_scenes().files)
+    print(f"Autoencoder: {psnr:.1f} dB on scenes it has not seen.")
 
 
 def encode_latents(shop: Workshop) -> None:
@@ -108,7 +113,14 @@ def export_pipeline(shop: Workshop) -> None:
 def evaluate_pipeline(shop: Workshop, pipeline: Path | None = None) -> None:
     """`pipeline/` (or another), `judge/` -> `evaluation/`."""
     pipeline = pipeline or shop.folder / "pipeline"
-    sampling = evaluate.Sampling(shop.settings.images_per_prompt, (1.0, 4.0), shop.settings.sampling_batch_size)
+    settings = shop.settings
+    sampling = evaluate.Sampling(
+        settings.prompts_per_set,
+        settings.images_per_prompt,
+        settings.num_inference_steps,
+        GUIDANCE_SCALES,
+        settings.sampling_batch_size,
+    )
     judged_by = judge.load(shop.folder / "judge")
     figures = evaluate.evaluate(
         evaluate.load(pipeline), judged_by, shop.folder / "evaluation" / pipeline.name, sampling

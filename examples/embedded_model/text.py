@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import string
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, trainers
-from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -40,22 +40,28 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _byte_pairs(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Learn merges until every word is one token."""
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=100_000,
-        min_frequency=1,
-        end_of_word_suffix="</w>",
-        initial_alphabet=PRINTABLE,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([*words, *PRINTABLE], trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    vocabulary = {**model["vocab"]}
-    for token in (*(f"{character}</w>" for character in PRINTABLE), START, END):
-        vocabulary.setdefault(token, len(vocabulary))
-    return vocabulary, [tuple(pair) for pair in model["merges"]]
+    """
+    Merge the commonest pair until every word is one token.
+
+    `tokenizers` has a trainer, but it breaks ties at random, and a training that is resumed needs the same tokens.
+    """
+    spelled = [[*word[:-1], f"{word[-1]}</w>"] for word in words]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for parts in spelled for pair in pairwise(parts)):
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        spelled = [_merge(parts, merges[-1]) for parts in spelled]
+    tokens = [*PRINTABLE, *(f"{character}</w>" for character in PRINTABLE), *map("".join, merges), START, END]
+    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}, merges
+
+
+def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for part in parts:
+        if merged and (merged[-1], part) == pair:
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return merged
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from .data import batch, pixels, read
-from .loop import Deadline, Plan, Trainer, autocast, device, generator
+from .deadline import Deadline
+from .hardware import autocast, device, generator
+from .loop import Plan, Trainer
 
 SEED = 1
 CHANNELS = 32
@@ -104,12 +106,12 @@ def train(shards: Sequence[Path], folder: Path, plan: Plan, deadline: Deadline) 
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderTiny, images: Tensor) -> float:
-    """Return the peak signal-to-noise ratio in dB of uint8 images (B, 3, 64, 64) that go there and back."""
-    vae = vae.to(device())
+def psnr(folder: Path, shards: Sequence[Path]) -> float:
+    """Return the peak signal-to-noise ratio, in dB, of scenes that go there and back."""
+    vae = AutoencoderTiny.from_pretrained(folder).to(device(), memory_format=torch.channels_last)
     errors = []
-    for part in images.split(256):
-        targets = pixels(part.to(device()))
+    for part in read(shards, "images").split(256):
+        targets = pixels(part)
         decoded = vae.decode(vae.encode(targets).latents).sample.clamp(-1, 1)
         errors.append((decoded - targets).pow(2).mean((1, 2, 3)))
     return float(-10 * torch.log10(torch.cat(errors).mean() / 4))
