@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -18,8 +19,8 @@ from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
-from embedded_model import art, captions, deadline, generator, loop, scenes, shards, text, vae, words
-from embedded_model.__main__ import STOPPED, main
+from embedded_model import art, captions, deadline, generator, loop, scenes, shards, stages, text, vae, words
+from embedded_model.cli import STOPPED, main
 
 from ddpo_plugins import load_catalogue
 from trainer_ext.loading import DTYPE_ARGUMENT
@@ -31,14 +32,14 @@ AMOUNTS = {
     "scenes_per_shard": 8,
     "vae_steps": 3,
     "vae_batch_size": 2,
-    "generator_steps": 3,
+    "generator_steps": 2,
     "generator_batch_size": 2,
     "judge_steps": 2,
     "judge_batch_size": 4,
     "prompts_per_set": 2,
     "images_per_prompt": 1,
     "num_inference_steps": 1,
-    "sampling_batch_size": 256,
+    "sampling_batch_size": 4,
     "workers": 1,
 }
 
@@ -95,10 +96,12 @@ def test_held_out_list():
     assert per_activity == dict.fromkeys(words.ACTIVITIES, 14)  # 30 % of 45, rounded
 
 
-def test_nothing_held_out_is_captioned(made):
+def test_nothing_held_out_is_captioned(made, tmp_path):
     world, rng = captions.World(HELD_OUT), Random(0)
     said = [world.describe(rng).caption for _ in range(20_000)]
-    for file in (made / "scenes").glob("*.safetensors"):
+    drawn = shards.Collection(tmp_path, made / "art.npz", shards=1, scenes_per_shard=1_000, seed=0)
+    shards.draw(drawn, workers=1)
+    for file in (*drawn.files, *(made / "scenes").glob("*.safetensors")):
         said += shards.captions(file)
     assert not HELD_OUT.words & {word for caption in said for word in caption.split()}
     pairs = {f"{words.with_article(animal)} {activity}" for animal, activity in HELD_OUT.pairs}
@@ -283,7 +286,13 @@ def test_figures(made):
     assert figures.keys() == {"guidance 1", "guidance 4"}
     for row in figures.values():
         assert list(row) == ["animals", "other animals", "objects", "pairs seen", "pairs held out", "animals held out",
-                             "objects held out"]  # fmt: skip
+                             "objects held out", "seconds an image"]  # fmt: skip
+        assert row.pop("seconds an image") > 0
         assert all(0 <= value <= 1 for value in row.values())
     with Image.open(made / "evaluation" / "pipeline" / "animals-guidance-1.png") as picture:
         assert picture.size == (9 * 128, 5 * 128)
+
+
+def test_readme_lists_the_stages():
+    readme = Path(stages.__file__).with_name("README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE) == list(stages.STAGES)

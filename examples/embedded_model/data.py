@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from .hardware import device, generator
@@ -14,7 +14,11 @@ from .hardware import device, generator
 
 def read(files: Sequence[Path], name: str) -> Tensor:
     """Return one tensor of all shards, on the [`device`]: it has room for all of them, and then nothing waits for data."""
-    return torch.cat([load_file(file)[name] for file in files]).to(device())
+    tensors = []
+    for file in files:
+        with safe_open(file, "pt") as shard:
+            tensors.append(shard.get_tensor(name))
+    return torch.cat(tensors).to(device())
 
 
 def pixels(images: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 from transformers import ResNetConfig, ResNetForImageClassification
@@ -95,11 +94,8 @@ def classify(judge: ResNetForImageClassification, images: Tensor) -> tuple[Tenso
 
 def accuracy(judge: ResNetForImageClassification, shards: Sequence[Path]) -> dict[str, float]:
     """Return the shares of real scenes whose subject, activity and both the judge gets right."""
-    tensors = [load_file(shard) for shard in shards]
-    images, subjects, activities = (
-        torch.cat([shard[name] for shard in tensors]) for name in ("images", "subjects", "activities")
-    )
+    images, subjects, activities = (read(shards, name) for name in ("images", "subjects", "activities"))
     seen_subjects, seen_activities = classify(judge, images)
-    right = {"subject": seen_subjects == subjects, "activity": seen_activities == activities}
+    right = {"subject": seen_subjects == subjects.cpu(), "activity": seen_activities == activities.cpu()}
     right["both"] = right["subject"] & right["activity"]
     return {name: value.float().mean().item() for name, value in right.items()}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from .data import pixels
-from .hardware import autocast, device
+from .data import pixels, read
+from .hardware import device
 
 
 def encode(shards: Sequence[Path], vae_folder: Path, folder: Path) -> None:
@@ -23,12 +23,11 @@ def encode(shards: Sequence[Path], vae_folder: Path, folder: Path) -> None:
         file = folder / shard.name
         if not file.exists():
             temporary = file.with_suffix(".part")
-            save_file({"latents": _encode(vae, load_file(shard)["images"])}, temporary)
+            save_file({"latents": _encode(vae, read([shard], "images"))}, temporary)
             temporary.replace(file)
 
 
 @torch.inference_mode()
 def _encode(vae: AutoencoderTiny, images: Tensor) -> Tensor:
-    with autocast():
-        parts = [vae.encode(pixels(part.to(device()))).latents for part in images.split(128)]
+    parts = [vae.encode(pixels(part)).latents for part in images.split(128)]
     return torch.cat(parts).half().cpu().contiguous()

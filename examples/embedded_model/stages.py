@@ -69,6 +69,17 @@ def draw_scenes(shop: Workshop) -> None:
         shards.draw(collection, shop.workers)
 
 
+def train_judge(shop: Workshop) -> None:
+    """`judge-scenes/`, `test-scenes/` -> `judge/`, with its own accuracy beside the weights."""
+    settings, folder = shop.settings, shop.folder / "judge"
+    plan = Plan(settings.judge_steps, settings.judge_batch_size, settings.judge_learning_rate)
+    if not folder.exists():
+        judge.train(shop.judge_scenes().files, folder, plan, shop.deadline)
+    figures = judge.accuracy(judge.load(folder), shop.test_scenes().files)
+    (folder / "accuracy.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(f"The judge's own accuracy on scenes it has not seen: {figures}")
+
+
 def train_vae(shop: Workshop) -> None:
     """`scenes/` -> `vae/`."""
     settings = shop.settings
@@ -92,17 +103,6 @@ def train_generator(shop: Workshop) -> None:
     scenes = shop.scenes().files
     encoded = [shop.folder / "latents" / file.name for file in scenes]
     generator.train(scenes, encoded, shop.folder / "generator", plan, shop.deadline)
-
-
-def train_judge(shop: Workshop) -> None:
-    """`judge-scenes/`, `test-scenes/` -> `judge/`, with its own accuracy beside the weights."""
-    settings, folder = shop.settings, shop.folder / "judge"
-    plan = Plan(settings.judge_steps, settings.judge_batch_size, settings.judge_learning_rate)
-    if not folder.exists():
-        judge.train(shop.judge_scenes().files, folder, plan, shop.deadline)
-    figures = judge.accuracy(judge.load(folder), shop.test_scenes().files)
-    (folder / "accuracy.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    print(f"The judge's own accuracy on scenes it has not seen: {figures}")
 
 
 def export_pipeline(shop: Workshop) -> None:
@@ -131,10 +131,10 @@ def evaluate_pipeline(shop: Workshop, pipeline: Path | None = None) -> None:
 STAGES: dict[str, Callable[[Workshop], None]] = {
     "art": draw_art,
     "scenes": draw_scenes,
+    "judge": train_judge,
     "vae": train_vae,
     "latents": encode_latents,
     "generator": train_generator,
-    "judge": train_judge,
     "export": export_pipeline,
     "evaluate": evaluate_pipeline,
 }
