@@ -23,7 +23,7 @@ from embedded_model import art, captions, deadline, generator, loop, scenes, sha
 from embedded_model.cli import STOPPED, main
 
 from ddpo_plugins import load_catalogue
-from trainer_ext.loading import DTYPE_ARGUMENT
+from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model
 
 HELD_OUT = words.HeldOut.read()
 AMOUNTS = {
@@ -202,10 +202,8 @@ def test_resumed_equals_uninterrupted(made, tmp_path, stage):
     """Bit for bit, stopped after every single step."""
     for name in ("scenes", "judge-scenes", "test-scenes", "latents"):
         (tmp_path / name).symlink_to(made / name)
-    stops = 0
-    while run(stage, tmp_path, "--minutes=0") == STOPPED:
-        stops += 1
-    assert stops == AMOUNTS[f"{stage}_steps"] - 1
+    steps = AMOUNTS[f"{stage}_steps"]
+    assert [run(stage, tmp_path, "--minutes=0") for _ in range(steps)] == [STOPPED] * (steps - 1) + [0]
     (file,) = tmp_path.rglob(f"{stage}.checkpoint.safetensors")
     resumed, whole = load_file(file), load_file(made / file.relative_to(tmp_path))
     assert resumed.keys() == whole.keys()
@@ -265,12 +263,12 @@ def test_pipeline_holds_what_was_trained(made):
 
 
 def test_layout_is_the_embedded_models(made):
-    from trainer_ext.loading import embedded_model
-
     def layout(folder):
         return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
-    assert layout(made / "pipeline") == layout(embedded_model()) - {"README.md", "NOTICE"}
+    # Which of these two there is depends on the version of transformers that wrote it; every version reads the others.
+    written = {"tokenizer/tokenizer.json", "tokenizer/special_tokens_map.json"}
+    assert layout(made / "pipeline") - written == layout(embedded_model()) - {"README.md", "NOTICE"} - written
 
 
 def test_every_word_is_one_token(made):
