@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -144,13 +145,18 @@ def test_named_background_is_what_is_painted():
 
 def test_shards_depend_on_seed_and_number_alone(made, tmp_path):
     """Two processes draw what one drew; a shard that is there is not drawn again."""
-    again = shards.Collection(tmp_path / "scenes", made / "art.npz", shards=2, scenes_per_shard=8, seed=0)
+    again = shards.Collection(tmp_path / "scenes", made / "art.npz", shards=3, scenes_per_shard=8, seed=0)
     again.folder.mkdir()
     again.files[1].write_bytes(b"kept")
     shards.draw(again, workers=2)
     assert again.files[0].read_bytes() == (made / "scenes" / "0000.safetensors").read_bytes()
     assert again.files[1].read_bytes() == b"kept"
     assert load_file(made / "scenes" / "0001.safetensors")["images"].shape == (8, 3, 64, 64)
+
+
+def test_processes_that_draw_do_not_wait_for_torch():
+    code = "import sys, embedded_model.__main__, embedded_model.shards; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(stages.__file__).parents[1]).returncode == 0
 
 
 def test_missing_icon_set_says_what_to_do(tmp_path):
@@ -268,7 +274,7 @@ def test_layout_is_the_embedded_models(made):
 
     # Which of these two there is depends on the version of transformers that wrote it; every version reads the others.
     written = {"tokenizer/tokenizer.json", "tokenizer/special_tokens_map.json"}
-    assert layout(made / "pipeline") - written == layout(embedded_model()) - {"README.md", "NOTICE"} - written
+    assert layout(made / "pipeline") - written == layout(embedded_model()) - {"README.md"} - written
 
 
 def test_every_word_is_one_token(made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from .deadline import Deadline
 from .loop import Plan
 from .settings import Settings
 
+NOTICE = Path(__file__).with_name("NOTICE")  #: of the art's authors; it goes where the weights go
 JUDGE_SEED, TEST_SEED = 1_000_000, 2_000_000  #: far from those of the generator's scenes, which count from 0
 GUIDANCE_SCALES = (1.0, 4.0)  #: none, as in the package's preset, and what the model card suggests
 
@@ -75,6 +77,7 @@ def train_judge(shop: Workshop) -> None:
     plan = Plan(settings.judge_steps, settings.judge_batch_size, settings.judge_learning_rate)
     if not folder.exists():
         judge.train(shop.judge_scenes().files, folder, plan, shop.deadline)
+    shutil.copy(NOTICE, folder)
     figures = judge.accuracy(judge.load(folder), shop.test_scenes().files)
     (folder / "accuracy.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(f"The judge's own accuracy on scenes it has not seen: {figures}")
@@ -108,6 +111,7 @@ def train_generator(shop: Workshop) -> None:
 def export_pipeline(shop: Workshop) -> None:
     """`generator/`, `vae/` -> `pipeline/`."""
     export.export(shop.folder / "generator", shop.folder / "vae", shop.folder / "pipeline")
+    shutil.copy(NOTICE, shop.folder / "pipeline")
 
 
 def evaluate_pipeline(shop: Workshop, pipeline: Path | None = None) -> None:
