@@ -109,8 +109,8 @@ TOLD = "Process {} failed, so all stop. Its error: OSError: no server"
     ("case", "checks", "errors"),
     [
         (nothing_happens, 3, [None, None]),
-        (one_is_interrupted, 2, [["KeyboardInterrupt", ""]] * 2),
-        (one_is_interrupted_after_its_last_check, 10, [["KeyboardInterrupt", ""]] * 2),
+        (one_is_interrupted, 2, [["StoppedError", ""]] * 2),
+        (one_is_interrupted_after_its_last_check, 10, [["StoppedError", ""]] * 2),
         (one_fails_early, 1, [["DDPOError", TOLD.format(1)], ["OSError", "no server"]]),
         (one_fails_after_its_last_check, 3, [["OSError", "no server"], ["DDPOError", TOLD.format(0)]]),
         (both_fail, 1, [["OSError", "no server for 0"], ["OSError", "no server for 1"]]),

@@ -224,7 +224,7 @@ def test_the_saved_adapter_gives_the_same_image_in_stock_diffusers(make_trainer,
     trainer.train()
     trainer.save_model()
     policy, out = trainer.policy, tmp_path / "image.pt"
-    with swapped(policy.pipeline, {"scheduler": policy.scheduler}):
+    with swapped(policy.pipeline, {"scheduler": policy.sampler.scheduler}):
         settings = {"num_inference_steps": 4, "guidance_scale": 3.0, "eta": 1.0, "output_type": "pt"}
         expected = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
         with trainer.model.network.disable_adapter():

@@ -9,7 +9,6 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
@@ -17,7 +16,8 @@ from torch.distributions import Normal, kl_divergence
 
 from trainer_ext.errors import ConfigError, PipelineError
 from trainer_ext.policy import TransitionTable, log_prob, ratio_terms
-from trainer_ext.policy.scheduler import check_eta, ddim_scheduler, log_prob_scheduler
+from trainer_ext.policy.samplers import SamplerOptions, choose_sampler, stock_scheduler
+from trainer_ext.policy.scheduler import log_prob_scheduler
 from trainer_ext.policy.transitions import ddim_table
 
 PREDICTION_TYPES = ["epsilon", "v_prediction", "sample"]
@@ -241,7 +241,7 @@ def test_a_prediction_type_that_ddim_does_not_know():
 @pytest.mark.parametrize("eta", [0, -0.1, 1.1, math.nan])
 def test_eta_without_a_policy_is_refused(eta):
     with pytest.raises(ConfigError, match=rf"eta is {eta}; it must be in \(0, 1\]"):
-        check_eta(eta)
+        SamplerOptions(eta=eta)
 
 
 # Schedulers
@@ -261,7 +261,7 @@ def test_eta_without_a_policy_is_refused(eta):
 )
 def test_predictions_are_never_clipped(scheduler):
     """`DDIMScheduler.from_config` clips where the key is missing: then the stored transitions are not the ones taken."""
-    config = ddim_scheduler(scheduler).config
+    config = stock_scheduler(scheduler).config
     assert (config.clip_sample, config.thresholding) == (False, False)
     assert (config.beta_start, config.num_train_timesteps) == (scheduler.config.beta_start, 1000)
 
@@ -273,17 +273,17 @@ def test_the_noise_schedule_is_taken_over():
         "beta_schedule": "scaled_linear",
         "prediction_type": "v_prediction",
     }
-    ours = ddim_scheduler(EulerDiscreteScheduler(**options, timestep_spacing="trailing"))
+    ours = stock_scheduler(EulerDiscreteScheduler(**options, timestep_spacing="trailing"))
     torch.testing.assert_close(ours.alphas_cumprod, DDIMScheduler(**options).alphas_cumprod, rtol=0, atol=0)
     assert (ours.config.prediction_type, ours.config.timestep_spacing) == ("v_prediction", "trailing")
 
 
-@pytest.mark.parametrize("scheduler", [FlowMatchEulerDiscreteScheduler, CMStochasticIterativeScheduler])
-def test_other_families_are_refused(scheduler):
+def test_other_families_are_refused():
     with pytest.raises(
-        PipelineError, match=f"{scheduler.__name__}, whose noise schedule DDIM cannot use.*set pipeline.scheduler"
+        PipelineError,
+        match="CMStochasticIterativeScheduler, whose noise schedule neither DDIM nor flow matching.*set pipeline.scheduler",
     ):
-        ddim_scheduler(scheduler())
+        stock_scheduler(CMStochasticIterativeScheduler())
 
 
 def test_a_run_of_the_scheduler_is_a_run_of_diffusers():
@@ -291,7 +291,8 @@ def test_a_run_of_the_scheduler_is_a_run_of_diffusers():
     stock = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     steps, tables = [], []
     generators = [[torch.Generator().manual_seed(seed) for seed in (3, 4)] for _ in range(2)]
-    ours = log_prob_scheduler(stock, 0.7, generators[0], lambda *both: tables.append(both), steps.append)
+    sampler = choose_sampler(stock, SamplerOptions(eta=0.7))
+    ours = log_prob_scheduler(sampler, generators[0], lambda *both: tables.append(both), steps.append)
     assert isinstance(ours, DDIMScheduler)
     stock.set_timesteps(6)
     ours.set_timesteps(6)
@@ -314,8 +315,7 @@ def test_a_run_of_the_scheduler_is_a_run_of_diffusers():
 def test_only_the_decoder_gets_low_precision():
     dtypes = []
     scheduler = log_prob_scheduler(
-        DDIMScheduler(clip_sample=False),
-        1.0,
+        choose_sampler(DDIMScheduler(), SamplerOptions()),
         None,
         lambda *_: None,
         lambda t: dtypes.append((t.latents.dtype, t.next_latents.dtype)),

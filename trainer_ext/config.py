@@ -13,7 +13,7 @@ from .algorithms import ALGORITHMS, ONE_UPDATE, POLICY_GRADIENTS
 from .errors import ConfigError
 from .options import DDPOOptions, TrainerDefaults
 from .policy.guidance import resolve_rules
-from .policy.scheduler import check_eta
+from .policy.samplers import SamplerOptions
 from .weighting import AGGREGATIONS, BASELINES
 
 POSITIVE = (
@@ -52,6 +52,8 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         if isinstance(self.pipeline_kwargs, str):
             self.pipeline_kwargs = _parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
         self._check_values()
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
         super().__post_init__()
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False
@@ -76,6 +78,12 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         return self.pipeline_kwargs if isinstance(self.pipeline_kwargs, dict) else {}
 
     @property
+    def policy_kwargs(self) -> dict[str, Any]:
+        """The arguments of [`LogProbPipeline`] but for the pipeline."""
+        names = ("num_inference_steps", "guidance_scale", "eta", "guidance", "sampler", "noise_level", "sde_window")
+        return {**{name: getattr(self, name) for name in names}, "pipeline_kwargs": self.call_kwargs}
+
+    @property
     def images_per_process(self) -> int:
         """Images that each process samples in a rollout."""
         return self.num_images_per_rollout // self.world_size
@@ -87,7 +95,8 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
-        check_eta(self.eta)
+        sampling = SamplerOptions(self.sampler, self.eta, self.noise_level, self.sde_window)
+        sampling.check_window(self.num_inference_steps)
         resolve_rules(self.guidance)
         if not 0 < self.timestep_fraction <= 1:
             raise ConfigError(f"timestep_fraction is {self.timestep_fraction}; it must be in (0, 1].")

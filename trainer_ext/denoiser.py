@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
@@ -133,20 +135,19 @@ class TrainedDenoiser(torch.nn.Module):
         if self.peft_config is None:
             pipeline.save_pretrained(folder)
             return
-        config = self.network.peft_config["default"].to_dict()
-        metadata = {key: _plain(config[key]) for key in LORA_METADATA}  # without it lora_alpha is lost, silently
-        type(pipeline).save_lora_weights(
-            folder,
-            **{f"{self.name}_lora_layers": self._lora_state(state), f"{self.name}_lora_adapter_metadata": metadata},
-        )
+        metadata = {f"{self.name}_lora_adapter_metadata": self._lora_metadata()}  # or lora_alpha is lost, silently
+        type(pipeline).save_lora_weights(folder, **{f"{self.name}_lora_layers": self._lora_state(state), **metadata})
 
     def load(self, folder: Path) -> None:
         """
         Take up what [`save`](TrainedDenoiser.save) wrote, into the parameters that the optimizer holds.
 
         Raises:
-            [`ConfigError`]: the folder holds no such weights, or weights of another shape.
+            [`ConfigError`]: the folder holds no such weights, or those of an adapter with other options.
         """
+        kind, place = ("full weights", self.name) if self.peft_config is None else ("adapter", LORA_FILE)
+        if not (folder / place).exists():
+            raise ConfigError(f"{folder} holds no {kind} ({place}): was the run's full_finetuning changed?")
         try:
             if self.peft_config is None:
                 state = type(self.base).from_pretrained(folder / self.name).state_dict()
@@ -162,7 +163,21 @@ class TrainedDenoiser(torch.nn.Module):
         state = get_peft_model_state_dict(self.network, state_dict=state)
         return {key.removeprefix("base_model.model."): value.contiguous() for key, value in state.items()}
 
+    def _lora_metadata(self) -> dict[str, Any]:
+        config = self.network.peft_config["default"].to_dict()
+        return {key: _plain(config[key]) for key in LORA_METADATA}
+
+    def _check_lora_metadata(self, file: Path) -> None:
+        with safe_open(file, "pt") as opened:
+            saved = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        here = self._lora_metadata()
+        there = {key: saved.get(f"{self.name}.{key}", here[key]) for key in here}
+        others = [f"{key}={there[key]!r} instead of {here[key]!r}" for key in here if there[key] != here[key]]
+        if others:
+            raise ValueError(f"{file.name} is of an adapter with {', '.join(others)}. Use the run's own LoRA options.")
+
     def _load_lora(self, file: Path) -> None:
+        self._check_lora_metadata(file)
         state = {
             f"base_model.model.{key.removeprefix(self.name + '.')}": value for key, value in load_file(file).items()
         }

@@ -12,6 +12,10 @@ from types import FrameType
 logger = logging.getLogger(__name__)
 
 
+class StoppedError(KeyboardInterrupt):
+    """Ctrl-C, at a moment at which nothing is half done."""
+
+
 class StopRequest:
     """
     Remembers a first Ctrl-C; a second one interrupts at once.
@@ -19,18 +23,15 @@ class StopRequest:
     Parameters:
         requested (`bool`):
             Whether Ctrl-C was pressed.
-        insisted (`bool`):
-            Whether it was pressed again.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self.insisted = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Catch SIGINT inside the block. Outside the main thread, where Python allows no handlers, do nothing."""
-        self.requested = self.insisted = False
+        self.requested = False
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -42,7 +43,6 @@ class StopRequest:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.requested:
-            self.insisted = True
             raise KeyboardInterrupt
         self.requested = True
         logger.warning(

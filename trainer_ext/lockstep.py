@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType, gather_object
 
 from ddpo_plugins.errors import DDPOError
 
-from .interrupts import StopRequest
+from .interrupts import StoppedError, StopRequest
 
 # Elsewhere a forward pass is a collective call itself, so a failing process cannot meet the others at the next check.
 WHOLE_MODELS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -37,13 +37,13 @@ class Lockstep:
         Stop here if any process was asked to. Call it where parameters, optimizer and files are consistent.
 
         Raises:
-            `KeyboardInterrupt`: Ctrl-C was pressed.
+            [`StoppedError`]: Ctrl-C was pressed.
         """
         stopping, failed = self._count(stopping=self.stop.requested, failed=False)
         if failed:
             raise _OtherFailedError
         if stopping:
-            raise KeyboardInterrupt
+            raise StoppedError
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:

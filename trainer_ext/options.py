@@ -47,6 +47,14 @@ class DDPOOptions:
             Guidance scale, the same in sampling and training.
         eta (`float`, *optional*, defaults to 1.0):
             DDIM's weight of the noise, in (0, 1].
+        sampler (`str`, *optional*):
+            What draws the next latents: `"ddim"`, or for flow matching `"flow_sde"` (Flow-GRPO), `"dance_sde"` (DanceGRPO) or
+            `"cps"` (coefficients-preserving sampling). By the pipeline's scheduler by default: `"ddim"` or `"flow_sde"`.
+        noise_level (`float`, *optional*, defaults to 0.7):
+            The flow samplers' weight of the noise, above 0; of `"cps"` at most 1.
+        sde_window (`list[int]`, *optional*):
+            First and last step with noise, counted from 0, for flow matching. The others are deterministic and never
+            trained (MixGRPO). All steps have noise by default.
         guidance (`str`, *optional*):
             Name of the guidance rule. Inferred from the pipeline by default.
         pipeline_kwargs (`dict` or JSON `str`, *optional*):
@@ -104,6 +112,22 @@ class DDPOOptions:
     num_inference_steps: int = field(default=50, metadata={"help": "Denoising steps of an image."})
     guidance_scale: float = field(default=5.0, metadata={"help": "Guidance scale, the same in sampling and training."})
     eta: float = field(default=1.0, metadata={"help": "DDIM's weight of the noise, in (0, 1]."})
+    sampler: str | None = field(
+        default=None,
+        metadata={
+            "help": "What draws the next latents: 'ddim', or for flow matching 'flow_sde', 'dance_sde' or 'cps'. By the "
+            "pipeline's scheduler by default: 'ddim' or 'flow_sde'."
+        },
+    )
+    noise_level: float = field(
+        default=0.7, metadata={"help": "The flow samplers' weight of the noise, above 0; of 'cps' at most 1."}
+    )
+    sde_window: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "First and last step with noise, counted from 0, for flow matching; the others are not trained."
+        },
+    )
     guidance: str | None = field(
         default=None, metadata={"help": "Name of the guidance rule. Inferred from the pipeline by default."}
     )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from .files import replacing
 from .policy.pipeline import spread_texts, swapped, to_uint8
-from .policy.scheduler import ddim_scheduler
+from .policy.samplers import stock_scheduler
 from .rewards import to_pil
 from .rollout import image_generators
 
@@ -66,7 +66,10 @@ def stock_images(
     call_kwargs: Mapping[str, Any],
 ) -> torch.Tensor:
     """
-    Make images as a user of stock diffusers would: the pipeline's own call with a DDIM scheduler, one seed an image.
+    Make images as a user of stock diffusers would: the pipeline's own call with a stock scheduler, one seed an image.
+
+    That is DDIM, which with training's `eta` is the sampler of training; or for flow matching Euler's method, which is
+    training's sampler without the noise.
 
     Args:
         pipeline (`DiffusionPipeline`):
@@ -84,7 +87,7 @@ def stock_images(
     takes = inspect.signature(type(pipeline).__call__).parameters
     call_kwargs = {name: value for name, value in call_kwargs.items() if name != "eta" or name in takes}
     images = []
-    with swapped(pipeline, {"scheduler": ddim_scheduler(pipeline.scheduler)}):
+    with swapped(pipeline, {"scheduler": stock_scheduler(pipeline.scheduler)}):
         for first in range(0, len(prompts), batch_size):
             part = slice(first, first + batch_size)
             output = pipeline(

@@ -10,8 +10,10 @@ import json
 import logging
 import shutil
 import sys
-import time
 from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
 
 from .errors import CheckpointError
 from .files import replacing
@@ -20,14 +22,17 @@ logger = logging.getLogger(__name__)
 
 SEAL = "ddpo_seal.json"
 CHUNK = 1 << 22
+UNKNOWN = sys.maxsize  # order of a checkpoint without a legible seal
 
 
 def seal(folder: Path) -> None:
     """Declare the checkpoint in `folder` complete."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
     content = {str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)] for path in files}
+    # Counted, not timed: the clock of the machine that resumes may be behind, and its checkpoints would be removed first.
+    others = [order for order in map(_order, checkpoints(folder.parent)) if order < UNKNOWN]
     with replacing(folder / SEAL) as file:
-        file.write_text(json.dumps({"sealed_at": time.time_ns(), "files": content}, indent=1))
+        file.write_text(json.dumps({"order": max(others, default=0) + 1, "files": content}, indent=1))
 
 
 def unseal(folder: Path) -> None:
@@ -38,20 +43,43 @@ def unseal(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """Say what is wrong with the checkpoint in `folder`; `None` if nothing is."""
     try:
-        content = json.loads((folder / SEAL).read_text())["files"]
+        content = _read_seal(folder)["files"]
     except FileNotFoundError:
         return f"it has no {SEAL}: the run was killed while it was written, or another program wrote it"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         return f"its {SEAL} cannot be read ({error})"
     for name, (size, digest) in content.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if _sha256(path) != digest:
-            return f"{name} was changed since it was written"
+        problem = _file_damage(folder / name, size, digest)
+        if problem is not None:
+            return f"{name} {problem}"
     return None
+
+
+def _file_damage(path: Path, size: int, digest: str) -> str | None:
+    try:
+        if path.stat().st_size != size:
+            return f"has {path.stat().st_size} bytes instead of {size}"
+        if _sha256(path) != digest:
+            return "was changed since it was written"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error})"
+    return None
+
+
+def whole_checkpoint(output_dir: Path, resume_from_checkpoint: str | bool | None, is_main: bool) -> str | None:
+    """
+    Find the checkpoint to resume from: the named one, or for `True` the newest. The main process decides for all.
+
+    Raises:
+        [`CheckpointError`]: the named one is damaged, or not there.
+    """
+    if isinstance(resume_from_checkpoint, str | Path):
+        check_checkpoint(Path(resume_from_checkpoint))
+        return str(resume_from_checkpoint)
+    found = [newest_checkpoint(output_dir) if resume_from_checkpoint and is_main else None]
+    return broadcast_object_list(found)[0]
 
 
 def newest_checkpoint(output_dir: Path) -> str | None:
@@ -60,7 +88,7 @@ def newest_checkpoint(output_dir: Path) -> str | None:
 
     Not the one with most updates: who resumes from an older one, with other options, leaves newer ones behind.
     """
-    for folder in sorted(checkpoints(output_dir), key=_sealed_at, reverse=True):
+    for folder in sorted(checkpoints(output_dir), key=_order, reverse=True):
         problem = damage(folder)
         if problem is None:
             return str(folder)
@@ -94,19 +122,26 @@ def remove_old(output_dir: Path, limit: int | None, best: str | None) -> None:
     """Keep the newest `limit` whole checkpoints (`None`: all), and the best."""
     if not limit:
         return
-    whole = sorted((path for path in checkpoints(output_dir) if (path / SEAL).is_file()), key=_sealed_at)
+    whole = sorted((path for path in checkpoints(output_dir) if (path / SEAL).is_file()), key=_order)
     for folder in whole[:-limit]:
         if best is None or folder.resolve() != Path(best).resolve():
             unseal(folder)
             shutil.rmtree(folder)
 
 
-def _sealed_at(folder: Path) -> int:
-    """When it was; a checkpoint without a legible seal counts as the newest, so that it is looked at, and named, first."""
+def _order(folder: Path) -> int:
+    """Of sealing; a checkpoint without a legible seal counts as the newest, so that it is looked at, and named, first."""
     try:
-        return int(json.loads((folder / SEAL).read_text())["sealed_at"])
-    except (OSError, ValueError, KeyError):
-        return sys.maxsize
+        return int(_read_seal(folder)["order"])
+    except (OSError, ValueError):
+        return UNKNOWN
+
+
+def _read_seal(folder: Path) -> Any:
+    content = json.loads((folder / SEAL).read_text())
+    if not isinstance(content, dict) or content.keys() != {"order", "files"}:
+        raise ValueError("not what a seal holds")
+    return content
 
 
 def _sha256(path: Path) -> str:

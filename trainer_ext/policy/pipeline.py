@@ -16,7 +16,8 @@ from .guidance import Guidance, GuidanceRule, infer_guidance, resolve_rules
 from .noising import NoisingTable
 from .recorder import CallLayout, DenoiserCall, Recorder, infer_layout, unflatten
 from .recording import Recording
-from .scheduler import Transition, check_eta, ddim_scheduler, log_prob_scheduler
+from .samplers import SamplerOptions, choose_sampler
+from .scheduler import Transition, log_prob_scheduler
 from .trajectory import CallRecord, Trajectory
 from .transitions import RatioTerms, TransitionTable, ratio_terms
 
@@ -65,11 +66,13 @@ class LogProbPipeline:
             Name of a rule, or a function. Inferred by default.
         pipeline_kwargs (`Mapping[str, Any]`, *optional*):
             More arguments for every call of the pipeline (`negative_prompt`, `height`, ...).
+        sampler (`str`, *optional*), noise_level (`float`, *optional*), sde_window (`Sequence[int]`, *optional*):
+            As in [`SamplerOptions`].
 
     Raises:
         [`PipelineError`]: the pipeline cannot be recorded; the message says why.
         [`GuidanceError`]: its guidance rule cannot be inferred.
-        [`ConfigError`]: `eta` is not in (0, 1].
+        [`ConfigError`]: an option of sampling that leaves no log-probabilities.
     """
 
     def __init__(
@@ -80,19 +83,22 @@ class LogProbPipeline:
         eta: float = 1.0,
         guidance: str | GuidanceRule | None = None,
         pipeline_kwargs: Mapping[str, Any] | None = None,
+        sampler: str | None = None,
+        noise_level: float = 0.7,
+        sde_window: Sequence[int] | None = None,
     ):
-        check_eta(eta)
+        sampling = SamplerOptions(sampler, eta, noise_level, sde_window)
+        sampling.check_window(num_inference_steps)
         rules = resolve_rules(guidance)
         self.pipeline = pipeline
         self.denoiser_name = find_denoiser(pipeline)
-        self.eta = eta
         self.call_kwargs: dict[str, Any] = {
             "num_inference_steps": num_inference_steps,
             "guidance_scale": guidance_scale,
             **(pipeline_kwargs or {}),
         }
         self._check_call_kwargs()
-        self.scheduler = ddim_scheduler(pipeline.scheduler)
+        self.sampler = choose_sampler(pipeline.scheduler, sampling)
         self.layouts, self.guidance, self.table, self.noising = self._probe(rules)
 
     @property
@@ -192,7 +198,7 @@ class LogProbPipeline:
         module = self.denoiser
         recorder = Recorder(module, module if denoiser is None else denoiser)
         scheduler = log_prob_scheduler(
-            self.scheduler, self.eta, generators, on_start, lambda step: on_step(recorder.take_calls(), step)
+            self.sampler, generators, on_start, lambda step: on_step(recorder.take_calls(), step)
         )
         call_kwargs = spread_texts(self.call_kwargs, len(arguments["prompt"]))
         with swapped(self.pipeline, {self.denoiser_name: recorder, "scheduler": scheduler}):
@@ -233,8 +239,11 @@ class LogProbPipeline:
 
     @property
     def sampling_kwargs(self) -> dict[str, Any]:
-        """The arguments with which a stock pipeline, with a DDIM scheduler, samples from the same distribution."""
-        return {**self.call_kwargs, "eta": self.eta}
+        """
+        The arguments of a stock pipeline with `stock_scheduler`. DDIM then samples from the same distribution; flow
+        matching without noise.
+        """
+        return {**self.call_kwargs, **self.sampler.stock_kwargs}
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the arguments of each call, with the pipeline's defaults."""

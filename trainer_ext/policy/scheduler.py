@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
-from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from ..errors import ConfigError, PipelineError
-from .noising import NoisingTable, ddim_noising
-from .transitions import TransitionTable, ddim_table
+from ..errors import PipelineError
+from .noising import NoisingTable
+from .samplers import Sampler, Scheduler
+from .transitions import TransitionTable
 
 
 @dataclass(frozen=True)
@@ -36,42 +36,21 @@ class Transition:
     next_latents: torch.Tensor
 
 
-def ddim_scheduler(scheduler: SchedulerMixin) -> DDIMScheduler:
-    """
-    Return a DDIM scheduler with the noise schedule of `scheduler`, which may be DDIM, PNDM, Euler, DPM-Solver, ...
-
-    Raises:
-        [`PipelineError`]: the scheduler is not of the DDIM family.
-    """
-    if DDIMScheduler not in [type(scheduler), *scheduler.compatibles]:
-        raise PipelineError(
-            f"The pipeline's scheduler is a {type(scheduler).__name__}, whose noise schedule DDIM cannot use. DDPO needs "
-            "a scheduler that is interchangeable with DDIMScheduler (DDIM, DDPM, PNDM, Euler, DPM-Solver, UniPC, ...); "
-            "set pipeline.scheduler to one of them."
-        )
-    # Clipping the predicted x_0 zeroes its gradient. `from_config` turns it on where the key is missing, and drops values
-    # that the old scheduler had by default: only keywords count.
-    return DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
-
-
 def log_prob_scheduler(
-    scheduler: DDIMScheduler,
-    eta: float,
+    sampler: Sampler,
     generators: Sequence[torch.Generator] | None,
     on_start: Callable[[TransitionTable, NoisingTable], None],
     on_step: Callable[[Transition], None],
-) -> DDIMScheduler:
+) -> Scheduler:
     """
     Return a scheduler for one run of the pipeline.
 
-    Its class stays `DDIMScheduler`, for which pipelines test; only `step` of this instance is another: it draws the next
+    Its class stays diffusers', for which pipelines test; only `step` of this instance is another: it draws the next
     latents in float32 from the step's Gaussian and keeps them in float32, so that what is stored is what was used.
 
     Args:
-        scheduler (`DDIMScheduler`):
-            Where the configuration comes from; left as it is.
-        eta (`float`):
-            Weight of the noise.
+        sampler ([`Sampler`]):
+            Where configuration and tables come from; its scheduler is left as it is.
         generators (`Sequence[torch.Generator]`, *optional*):
             One for each image, so that an image does not depend on the batch it was made in.
         on_start (`Callable`):
@@ -79,15 +58,15 @@ def log_prob_scheduler(
         on_step (`Callable`):
             Called with each [`Transition`].
     """
-    new = DDIMScheduler.from_config(scheduler.config)
+    new = type(sampler.scheduler).from_config(sampler.scheduler.config)
     loop = _Loop()
 
     def step(
         model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, return_dict: bool = True, **_: Any
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         if loop.table is None:
-            loop.table, loop.dtype = ddim_table(new, eta), sample.dtype
-            on_start(loop.table, ddim_noising(new))
+            loop.table, loop.dtype = sampler.transitions(new), sample.dtype
+            on_start(loop.table, sampler.noising(new))
         if loop.step == loop.table.num_steps:
             raise PipelineError("The pipeline took more denoising steps than its scheduler has timesteps.")
         index = torch.tensor([loop.step])
@@ -114,12 +93,3 @@ class _Loop:
 
 def _one_or_all(generators: Sequence[torch.Generator] | None) -> list[torch.Generator] | None:
     return list(generators) if generators is not None else None
-
-
-def check_eta(eta: float) -> None:
-    """Raise [`ConfigError`] unless steps with noise weight `eta` have log-probabilities."""
-    if not 0 < eta <= 1:
-        raise ConfigError(
-            f"eta is {eta}; it must be in (0, 1]. With eta=0 denoising is deterministic and has no log-probabilities, so "
-            "there is no policy to optimise; the paper uses eta=1."
-        )

@@ -1,0 +1,190 @@
+"""The same questions to every family of pipelines."""
+
+import copy
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from datasets import Dataset
+from safetensors.torch import load_file
+
+from trainer_ext import DDPOConfig, DDPOTrainer
+from trainer_ext.denoiser import LORA_FILE, TrainedDenoiser, default_lora_config
+from trainer_ext.loading import load_pipeline
+from trainer_ext.policy import LogProbPipeline
+from trainer_ext.policy.trajectory import CallRecord
+from trainer_ext.rollout import image_generators
+from trainer_ext.samples import stock_images
+
+PROMPTS = ["a cat", "a dog riding a bike"]
+SEEDS = [11, 12, 13, 14]
+
+
+@cache
+def built(name):
+    torch.manual_seed(0)
+    return load_pipeline(zoo.FAMILIES[name].build())
+
+
+@pytest.fixture(params=zoo.FAMILIES)
+def family(request):
+    return zoo.FAMILIES[request.param]
+
+
+@pytest.fixture
+def pipeline(family):
+    return copy.deepcopy(built(family.name))
+
+
+def make_policy(family, pipeline, **options):
+    return LogProbPipeline(pipeline, **{"num_inference_steps": 4, **family.options, **options})
+
+
+def add_adapter(policy):
+    """The adapter that is trained. It changes nothing at first, so that some gradients are 0: give it some weight."""
+    denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, default_lora_config())
+    with torch.no_grad():
+        for name, parameter in denoiser.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    return denoiser
+
+
+def two_each(policy, denoiser=None):
+    return policy.sample(PROMPTS, image_generators(SEEDS), num_images_per_prompt=2, denoiser=denoiser)
+
+
+def trainable(denoiser):
+    return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
+
+
+def as_sampled(policy, trajectory, denoiser):
+    rows = torch.arange(len(trajectory))
+    return [
+        policy.ratio_terms(trajectory, rows, torch.full_like(rows, step), denoiser).log_ratio.tolist()
+        for step in trajectory.table.stochastic_steps.tolist()
+    ]
+
+
+def test_images_are_those_of_the_stock_pipeline(family, pipeline):
+    """With DDIM's noise from the same generators; without any for flow matching, as the stock pipeline samples."""
+    policy = make_policy(family, pipeline, noise_level=1e-9)
+    sampled = two_each(policy)
+    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
+    stock = stock_images(pipeline, prompts, SEEDS, 4, policy.sampling_kwargs)
+    assert (sampled.images.int() - stock.int()).abs().max() <= 1
+    assert sampled.images[0].float().std() > 1, "a plain image would say nothing"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ratios_are_one_before_any_update(family, pipeline, dtype):
+    policy = make_policy(family, pipeline.to(dtype))
+    denoiser = add_adapter(policy)
+    trajectory = two_each(policy, denoiser).trajectory
+    num_steps = len(trajectory.table.stochastic_steps)
+    assert policy.guidance.name == family.guidance
+    assert as_sampled(policy, trajectory, denoiser) == [[0.0] * 4] * num_steps
+    if dtype == torch.float32:
+        pairs = torch.cartesian_prod(torch.arange(4), trajectory.table.stochastic_steps)
+        for batch in pairs[torch.randperm(len(pairs))].split(5):
+            terms = policy.ratio_terms(trajectory, *batch.unbind(1), denoiser)
+            assert terms.log_ratio.abs().max() < 1e-5
+
+
+def test_gradients_are_finite_differences(family, pipeline):
+    """They reach every matrix of the adapter; of some, the largest is checked in float64."""
+    policy = make_policy(family, pipeline)
+    denoiser = add_adapter(policy)
+    trajectory = two_each(policy, denoiser).trajectory
+    denoiser.double()
+    policy.layouts = tuple(replace(layout, dtype=torch.float64) for layout in policy.layouts)
+    calls = tuple(in_float64(call) for call in trajectory.calls)
+    rows, steps = torch.tensor([0, 2, 3]), torch.tensor([1, 0, 2])
+    weights = torch.randn(trajectory.latents[rows, steps].shape, dtype=torch.float64)
+
+    def weighted():
+        prediction = policy.predict(calls, trajectory.latents[rows, steps].double(), rows, steps, denoiser)
+        return (weights * prediction).sum()
+
+    weighted().backward()
+    parameters = trainable(denoiser)
+    assert len(parameters) > 4
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in parameters.values())
+    for name in list(parameters)[:: max(1, len(parameters) // 3)]:
+        parameter = parameters[name]
+        index = np.unravel_index(int(parameter.grad.abs().argmax()), parameter.shape)
+        value = parameter[index].item()
+        with torch.no_grad():
+            parameter[index] = value + 1e-4
+            above = weighted().item()
+            parameter[index] = value - 1e-4
+            difference = (above - weighted().item()) / 2e-4
+            parameter[index] = value
+        assert parameter.grad[index].item() == pytest.approx(difference, rel=1e-2), name
+
+
+def in_float64(call):
+    """Its arguments; timesteps too."""
+    return CallRecord(
+        {name: doubled(value) for name, value in call.per_image.items()},
+        {name: doubled(value) for name, value in call.shared.items()},
+        doubled(call.timesteps),
+    )
+
+
+def doubled(value):
+    if isinstance(value, torch.Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, list | tuple):
+        return type(value)(doubled(inner) for inner in value)
+    return value
+
+
+def test_the_adapter_loads_in_the_stock_pipeline(family, pipeline, tmp_path):
+    stock = copy.deepcopy(pipeline)
+    policy = make_policy(family, pipeline)
+    denoiser = add_adapter(policy)
+    denoiser.save(tmp_path, pipeline)
+    assert all(name.startswith(f"{policy.denoiser_name}.") for name in load_file(tmp_path / LORA_FILE))
+    expected = stock_images(pipeline, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs)
+    without = stock_images(stock, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs)
+    stock.load_lora_weights(tmp_path, weight_name=LORA_FILE)
+    assert torch.equal(stock_images(stock, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs), expected)
+    assert not torch.equal(without, expected)
+
+
+def test_three_updates_raise_the_reward(family, pipeline, tmp_path):
+    def brightness(images, prompts, **columns):
+        return [float(np.asarray(image).mean()) for image in images]
+
+    args = DDPOConfig(
+        output_dir=str(tmp_path),
+        num_inference_steps=4,
+        num_images_per_rollout=16,
+        rollout_batch_size=16,
+        per_device_train_batch_size=16,
+        gradient_accumulation_steps=1,
+        num_train_epochs=3,
+        learning_rate=3e-2,
+        clip_range=1.0,
+        skip_last_steps=1,
+        advantages="batch",
+        num_sample_images=0,
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        **family.options,
+    )
+    dataset = Dataset.from_dict({"prompt": [PROMPTS[0]] * 16})
+    trainer = DDPOTrainer(pipeline, brightness, args, dataset)
+
+    def bright():
+        sampled = trainer.policy.sample(PROMPTS[:1], image_generators(range(16)), num_images_per_prompt=16)
+        return sampled.images.float().mean().item()
+
+    before = bright()
+    trainer.train()
+    assert bright() > before + 1
