@@ -16,6 +16,8 @@ from ddpo_plugins.errors import DDPOError
 from trainer_ext.interrupts import StopRequest
 from trainer_ext.lockstep import Lockstep
 
+pytestmark = pytest.mark.xdist_group("two processes")  # launched once, not once a worker
+
 PROCESS = int(os.environ.get("RANK", "0"))
 
 

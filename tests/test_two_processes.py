@@ -17,6 +17,8 @@ from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.sealing import damage
 from trainer_ext.sharding import check_sharding
 
+pytestmark = pytest.mark.xdist_group("two processes")  # launched once, not once a worker
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_pipeline):
