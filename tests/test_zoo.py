@@ -4,11 +4,13 @@ import copy
 from dataclasses import replace
 from functools import cache
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 import zoo
 from datasets import Dataset
+from packaging.version import Version
 from safetensors.torch import load_file
 
 from trainer_ext import DDPOConfig, DDPOTrainer
@@ -71,6 +73,8 @@ def as_sampled(policy, trajectory, denoiser):
 
 def test_images_are_those_of_the_stock_pipeline(family, pipeline):
     """With DDIM's noise from the same generators; without any for flow matching, as the stock pipeline samples."""
+    if family.name == "StableDiffusion3Pipeline" and Version(diffusers.__version__) < Version("0.42"):
+        pytest.skip("diffusers 0.35 mixes up the pooled prompts of several images a prompt")
     policy = make_policy(family, pipeline, noise_level=1e-9)
     sampled = two_each(policy)
     prompts = [prompt for prompt in PROMPTS for _ in range(2)]
