@@ -36,7 +36,7 @@ def reward_from_plugin(
     offer = (load_catalogue() if catalogue is None else catalogue).rewards[name]
     try:
         function = offer.spec.factory(device=device, **options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"Plugin {offer.plugin!r} ({offer.distribution} {offer.version}) could not build reward {name!r}: "
             f"{type(error).__name__}: {error}. Check the reward's options and what it needs installed."

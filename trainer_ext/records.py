@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ddpo_plugins.contract import RECORD_FIELDS
 from ddpo_plugins.errors import RewardError
 
 from .advantages import FloatArray
 from .files import replacing
-from .rewards import RECORD_FIELDS, Scores
+from .rewards import Scores
 from .rollout import Assignment
 
 FOLDER = "rollouts"

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ddpo_plugins.contract import RewardLog, check_rewards
 from ddpo_plugins.errors import RewardError
 
 from .advantages import FloatArray
-from .contract import check_rewards
 from .errors import ConfigError
-
-RECORD_FIELDS = ("rollout", "seed", "prompt", "reward")  #: of an image's record; extras may not take their names
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class RewardSuite:
         Raises:
             [`RewardError`]: a reward raised, or returned something else than B finite numbers or `None`s.
         """
-        log = _RewardLog(len(images))
+        log = RewardLog(len(images))
         columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
         common = {
             **columns,
@@ -173,29 +171,6 @@ def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:
     return total
 
 
-class _RewardLog:
-    """What `log_metric` and `log_extra` collect during one batch."""
-
-    def __init__(self, num_images: int):
-        self.num_images = num_images
-        self.metrics: dict[str, float] = {}
-        self.extras: dict[str, list[Any]] = {}
-
-    def metric(self, name: str, value: float) -> None:
-        self.metrics[name] = float(value)
-
-    def extra(self, name: str, values: Sequence[Any]) -> None:
-        if len(values) != self.num_images:
-            raise RewardError(
-                f"log_extra({name!r}) got {len(values)} value(s) for {self.num_images} images; give one for each."
-            )
-        if name in RECORD_FIELDS or name in self.extras:
-            raise RewardError(
-                f"log_extra({name!r}): this name is taken in the records of images. Choose one that starts with your reward's."
-            )
-        self.extras[name] = list(values)
-
-
 def _image_forms(images: torch.Tensor, wanted: set[str]) -> dict[str, Any]:
     forms: dict[str, Any] = {}
     if "pil" in wanted:
@@ -213,7 +188,7 @@ def to_pil(images: torch.Tensor) -> list[Image.Image]:
 def _call(function: RewardFunction, arguments: Mapping[str, Any]) -> Any:
     try:
         return function.function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _raised(function, error) from error
 
 
@@ -237,11 +212,11 @@ async def _await(function: RewardFunction, value: Awaitable[Any] | Any) -> Any:
         return value
     try:
         return await value
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _raised(function, error) from error
 
 
-def _raised(function: RewardFunction, error: Exception) -> RewardError:
+def _raised(function: RewardFunction, error: BaseException) -> RewardError:
     return RewardError(
         f"Reward {function.name!r} raised {type(error).__name__}: {error}. Training stops, because a failed reward must not "
         "become a number; mend the reward and resume from the last checkpoint."
