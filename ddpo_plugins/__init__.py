@@ -32,6 +32,7 @@ Once installed, `load_catalogue().rewards["redness"].spec.factory(device="cpu")`
 
 from .catalogue import Catalogue
 from .errors import (
+    ContractError,
     DDPOError,
     DuplicateNameError,
     InvalidSpecError,
@@ -45,6 +46,7 @@ from .specs import DetectorSpec, PromptSetSpec, Reward, RewardSpec
 
 __all__ = [
     "Catalogue",
+    "ContractError",
     "DDPOError",
     "DetectorSpec",
     "DuplicateNameError",

@@ -7,7 +7,8 @@ DDPOError
 │   ├── InvalidSpecError         a spec, or what a hook returned, is not what the hook asks for
 │   ├── DuplicateNameError       two plugins claim one name
 │   └── UnknownNameError         no loaded plugin offers that name (also a LookupError)
-└── RewardError                  a reward was called and broke its contract
+├── RewardError                  a reward was called and broke its contract
+└── ContractError                `ddpo_plugins.testing` found a breach (also an AssertionError)
 ```
 """
 
@@ -34,3 +35,7 @@ class UnknownNameError(PluginError, LookupError):
 
 class RewardError(DDPOError):
     """A reward was called and broke its contract: wrong length, wrong type, NaN, Inf, a raised error, a time-out."""
+
+
+class ContractError(DDPOError, AssertionError):
+    """A check of `ddpo_plugins.testing` failed: says which, what was given and what came back."""

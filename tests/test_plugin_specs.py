@@ -8,6 +8,7 @@ import pytest
 
 import ddpo_plugins
 from ddpo_plugins import (
+    ContractError,
     DDPOError,
     DetectorSpec,
     InvalidSpecError,
@@ -92,11 +93,13 @@ def test_errors_are_a_tree():
     assert issubclass(PluginError, DDPOError)
     assert issubclass(RewardError, DDPOError)
     assert not issubclass(RewardError, PluginError)
+    assert issubclass(ContractError, DDPOError)
+    assert issubclass(ContractError, AssertionError)
 
 
 def test_the_tree_in_the_docstring_has_every_error():
     errors = [name for name, _ in inspect.getmembers(ddpo_plugins.errors, inspect.isclass)]
-    assert len(errors) == 6
+    assert len(errors) == 7
     for name in errors:
         assert name in ddpo_plugins.errors.__doc__
         assert name in ddpo_plugins.__all__
@@ -141,15 +144,16 @@ class RunTimeImports(ast.NodeVisitor):
         self.found.add(self.package if node.level else node.module.split(".")[0])
 
 
-def imports_of(package):
+def imports_of(package, pattern="**/*.py"):
     visitor = RunTimeImports(package)
-    for file in (ROOT / package).rglob("*.py"):
+    for file in (ROOT / package).glob(pattern):
         visitor.visit(ast.parse(file.read_text(encoding="utf-8")))
     return visitor.found - set(sys.stdlib_module_names)
 
 
 def test_the_host_imports_pluggy_and_the_standard_library():
-    assert imports_of("ddpo_plugins") == {"ddpo_plugins", "pluggy"}
+    assert imports_of("ddpo_plugins", "*.py") == {"ddpo_plugins", "pluggy"}
+    assert imports_of("ddpo_plugins", "testing/*.py") == {"ddpo_plugins", "PIL", "torch"}, "inside its functions"
 
 
 def test_the_built_ins_import_only_what_a_stranger_may():

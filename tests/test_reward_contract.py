@@ -220,7 +220,9 @@ def test_an_async_reward_is_held_to_the_contract(images):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        pytest.param([0.0, math.nan, 0.0], "returned nan for prompt 'a dog'. Return None where there is none", id="NaN"),
+        pytest.param(
+            [0.0, math.nan, 0.0], "returned nan for prompt 'a dog'. Return None where there is none", id="NaN"
+        ),
         pytest.param([0.0, math.inf, 0.0], "returned inf for prompt 'a dog'", id="Inf"),
         pytest.param([0.0, -math.inf, 0.0], "returned -inf for prompt 'a dog'", id="minus Inf"),
         pytest.param(torch.tensor([0.0, math.nan, 0.0]), "returned nan for prompt 'a dog'", id="NaN in a tensor"),

@@ -1,0 +1,252 @@
+"""What is checked, one function each, and how a breach is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+from ddpo_plugins.contract import RewardLog, check_detections, check_rewards
+from ddpo_plugins.errors import ContractError, RewardError
+from ddpo_plugins.specs import DetectorSpec, RewardSpec
+
+from .batch import Batch
+
+Spec: TypeAlias = RewardSpec | DetectorSpec
+
+UNKNOWN_OPTION = "an_option_that_does_not_exist"
+
+
+class BreachError(Exception):
+    """What was given, and what came back instead of what should have."""
+
+
+@final
+@dataclass(frozen=True)
+class Subject:
+    """
+    A reward or detector that was built, and how to call it.
+
+    Parameters:
+        spec (`RewardSpec` or `DetectorSpec`):
+            What it was built from.
+        function (`Callable`):
+            What the factory returned.
+        device (`str` or `torch.device`):
+            Where tensors are.
+        tolerance (`float`):
+            How far two values of one image may differ.
+        wait (`Callable[[Awaitable], Any]`):
+            Waits for what an `async def` reward returns.
+    """
+
+    spec: Spec
+    function: Callable[..., Any]
+    device: Any
+    tolerance: float
+    wait: Callable[[Awaitable[Any]], Any]
+
+    def arguments(self, batch: Batch) -> dict[str, Any]:
+        """Return what the batch is called with, but for the state and the logging."""
+        return batch.arguments(self.spec.images, self.device)
+
+    def score(self, batch: Batch, given: str) -> list[float]:
+        """Return the values of a batch, NaN for none; `given` says what is special about it."""
+        return self.call(self.arguments(batch), given)
+
+    def call(self, arguments: Mapping[str, Any], given: str) -> list[float]:
+        """
+        Call as the trainer does.
+
+        Raises:
+            [`BreachError`]: it raised, or returned or logged something that the trainer refuses.
+        """
+        prompts = list(arguments["prompts"])
+        log = RewardLog(len(prompts))
+        try:
+            returned = self.function(**arguments, trainer_state=None, log_metric=log.metric, log_extra=log.extra)
+            returned = self.wait(returned) if inspect.isawaitable(returned) else returned
+        except (Exception, SystemExit) as error:
+            raise BreachError(f"called with {given}, it raised {type(error).__name__}: {error}") from error
+        try:
+            check_values = check_detections if isinstance(self.spec, DetectorSpec) else check_rewards
+            return check_values(self.spec.name, returned, prompts)
+        except RewardError as error:
+            raise BreachError(f"called with {given}: {error}") from error
+
+    def compare(self, expected: Sequence[float], values: Sequence[float], given: str) -> None:
+        """
+        Compare values of the same images.
+
+        Raises:
+            [`BreachError`]: two differ.
+        """
+        for image, (before, now) in enumerate(zip(expected, values, strict=True)):
+            same = math.isclose(before, now, rel_tol=self.tolerance, abs_tol=self.tolerance)
+            if not same and not (math.isnan(before) and math.isnan(now)):
+                raise BreachError(
+                    f"called with {given}, image {image} got {_value(now)}; before, it got {_value(before)} "
+                    f"(tolerance {self.tolerance:g})."
+                )
+
+
+def _same_again(subject: Subject, batch: Batch, values: Sequence[float]) -> None:
+    given = "the same images again"
+    subject.compare(values, subject.score(batch, given), given)
+
+
+def _order(subject: Subject, batch: Batch, values: Sequence[float]) -> None:
+    given = "the same images in reverse order"
+    subject.compare(values, subject.score(batch.select(range(len(batch))[::-1]), given)[::-1], given)
+
+
+def _alone(subject: Subject, batch: Batch, values: Sequence[float]) -> None:
+    alone = [subject.score(batch.select([i]), f"image {i} alone")[0] for i in range(len(batch))]
+    subject.compare(values, alone, "each image alone")
+
+
+def _empty(subject: Subject, batch: Batch, values: Sequence[float]) -> None:
+    subject.score(batch.select([]), "no images")
+
+
+def _untouched(subject: Subject, batch: Batch, values: Sequence[float]) -> None:
+    given, before = subject.arguments(batch), subject.arguments(batch)
+    subject.call(given, f"{len(batch)} images")
+    for name, value in before.items():
+        if not _equal(given[name], value):
+            raise BreachError(f"called with {len(batch)} images, it changed {name!r}, which it was given.")
+
+
+def _sizes(subject: Subject, batch: Batch, values: Sequence[float]) -> None:
+    for width, height in ((96, 48), (40, 40)):
+        subject.score(batch.select([0]).resized((width, height)), f"an image of {width} x {height} pixels")
+
+
+@final
+@dataclass(frozen=True)
+class Check:
+    """
+    One part of the contract.
+
+    Parameters:
+        name (`str`):
+            For messages.
+        rule (`str`):
+            What is asked for and why, a sentence.
+        run (`Callable[[Subject, Batch, Sequence[float]], None]`):
+            Called with the values of the batch. Raises [`BreachError`].
+        compares (`bool`, *optional*, defaults to `False`):
+            Whether it asks that an image's value does not depend on the other images.
+    """
+
+    name: str
+    rule: str
+    run: Callable[[Subject, Batch, Sequence[float]], None]
+    compares: bool = False
+
+
+#: What is checked after the values of one batch, in order.
+CHECKS = (
+    Check("determinism", "The same images and prompts have the same values: draw nothing at random.", _same_again),
+    Check("batch order", "A value goes with its image and prompt, wherever in the batch they are.", _order),
+    Check("one image", "A value depends on its image and prompt alone (else say independent=False).", _alone, True),
+    Check("empty batch", "No images have no values: return an empty list.", _empty),
+    Check("arguments", "Other rewards get the same objects: copy what you change.", _untouched),
+    Check("sizes", "Images are as large as the pipeline makes them: take any width and height.", _sizes),
+)
+
+DESCRIPTION_RULE = "Say in one line what is measured, in which unit and range."
+OPTIONS_RULE = "Name each option in the factory's signature, so that a misspelt one is an error."
+CONTRACT_RULE = "Take **columns, and return a finite number for each image, or None where there is none."
+
+
+def check(
+    spec: Spec, batch: Batch, options: Mapping[str, Any], device: Any, tolerance: float, independent: bool
+) -> list[float | None]:
+    """
+    Build what the spec offers and run every check on it.
+
+    Returns:
+        `list[float | None]` of length B: the values of the batch.
+
+    Raises:
+        [`ContractError`]: a check fails.
+    """
+    with _told(spec, "description", DESCRIPTION_RULE):
+        if not spec.description.strip() or len(spec.description.splitlines()) > 1:
+            raise BreachError(f"the spec has description={spec.description!r}.")
+    with _told(spec, "options", OPTIONS_RULE):
+        _check_options(spec, options, device)
+    with _told(spec, "factory", "It must return a function."):
+        function = _build(spec, options, device)
+    with _event_loop() as wait:
+        subject = Subject(spec, function, device, tolerance, wait)
+        with _told(spec, "contract", CONTRACT_RULE):
+            values = subject.score(batch, f"{len(batch)} images")
+        for part in CHECKS:
+            if independent or not part.compares:
+                with _told(spec, part.name, part.rule):
+                    part.run(subject, batch, values)
+    return [None if math.isnan(value) else value for value in values]
+
+
+def _check_options(spec: Spec, options: Mapping[str, Any], device: Any) -> None:
+    given = f"built with the option {UNKNOWN_OPTION!r}"
+    try:
+        spec.factory(device=device, **{**options, UNKNOWN_OPTION: None})
+    except TypeError as error:
+        if UNKNOWN_OPTION not in str(error):
+            raise BreachError(f"{given}, it raised a TypeError that does not name it: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise BreachError(f"{given}, it raised no TypeError but {type(error).__name__}: {error}") from error
+    else:
+        raise BreachError(f"{given}, it raised nothing.")
+
+
+def _build(spec: Spec, options: Mapping[str, Any], device: Any) -> Callable[..., Any]:
+    given = f"built with device={device!r} and {dict(options) or 'no options'}"
+    try:
+        function = spec.factory(device=device, **options)
+    except (Exception, SystemExit) as error:
+        raise BreachError(f"{given}, it raised {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise BreachError(f"{given}, the factory returned {function!r}.")
+    return function
+
+
+@contextlib.contextmanager
+def _told(spec: Spec, name: str, rule: str) -> Iterator[None]:
+    """Turn a breach into the error that users see."""
+    try:
+        yield
+    except BreachError as breach:
+        kind = "Detector" if isinstance(spec, DetectorSpec) else "Reward"
+        raise ContractError(f"{kind} {spec.name!r} fails the check {name!r}: {breach} {rule}") from breach.__cause__
+
+
+@contextlib.contextmanager
+def _event_loop() -> Iterator[Callable[[Awaitable[Any]], Any]]:
+    """One loop for all calls, as in the trainer; in a thread, because a notebook's own may be running in this one."""
+
+    async def settle(value: Awaitable[Any]) -> Any:
+        return await value
+
+    loop = asyncio.new_event_loop()
+    with ThreadPoolExecutor(max_workers=1) as executor, contextlib.closing(loop):
+        yield lambda value: executor.submit(loop.run_until_complete, settle(value)).result()
+
+
+def _equal(given: Any, before: Any) -> bool:
+    """Whether two lists, or two tensors, hold the same."""
+    if isinstance(given, list):
+        return bool(given == before)
+    return given.shape == before.shape and bool((given == before).all())
+
+
+def _value(value: float) -> str:
+    return "None" if math.isnan(value) else f"{value:.9g}"
