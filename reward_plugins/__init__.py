@@ -8,25 +8,14 @@ from __future__ import annotations
 
 from ddpo_plugins import PromptSetSpec, RewardSpec, hookimpl
 
-from .jpeg import jpeg_compressibility, jpeg_incompressibility
+from . import aesthetic, classifier, clip_scores, jpeg
 from .prompts import animal_activities, animals, counting, imagenet_animals
 
 
 @hookimpl
 def ddpo_register_rewards() -> list[RewardSpec]:
-    """Offer rewards that need no weights."""
-    return [
-        RewardSpec(
-            "jpeg_compressibility",
-            lambda device: jpeg_compressibility,
-            "Minus the size as a JPEG of quality 95, in kB (1 kB = 1000 bytes).",
-        ),
-        RewardSpec(
-            "jpeg_incompressibility",
-            lambda device: jpeg_incompressibility,
-            "Size as a JPEG of quality 95, in kB (1 kB = 1000 bytes).",
-        ),
-    ]
+    """Offer all rewards. What they need is loaded when one is built."""
+    return [*jpeg.REWARDS, *aesthetic.REWARDS, *clip_scores.REWARDS, *classifier.REWARDS]
 
 
 @hookimpl

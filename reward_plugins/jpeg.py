@@ -5,6 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from ddpo_plugins import RewardSpec
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -24,3 +26,17 @@ def jpeg_incompressibility(images: list[Image.Image], **columns: Any) -> list[fl
 def jpeg_compressibility(images: list[Image.Image], **columns: Any) -> list[float]:
     """Return minus the size of each image as a JPEG, in kB: a model that maximises it paints plain surfaces."""
     return [-jpeg_size(image) for image in images]
+
+
+REWARDS = (
+    RewardSpec(
+        "jpeg_compressibility",
+        lambda device: jpeg_compressibility,
+        "Minus the size as a JPEG of quality 95, in kB (1 kB = 1000 bytes).",
+    ),
+    RewardSpec(
+        "jpeg_incompressibility",
+        lambda device: jpeg_incompressibility,
+        "Size as a JPEG of quality 95, in kB (1 kB = 1000 bytes).",
+    ),
+)

@@ -1,6 +1,8 @@
 """Every reward and detector that ships with the project, through the public door, by the author's kit."""
 
 import pytest
+import torch
+from stand_ins import save_classifier, save_clip, save_head
 
 from ddpo_plugins import load_catalogue
 from ddpo_plugins.testing import check_detector, check_reward
@@ -12,10 +14,21 @@ def built_in(offers):
     return [name for name in offers if offers[name].distribution == "ddpo-plugins"]
 
 
-@pytest.fixture
-def how():
-    """What a check needs, by name: options with tiny stand-ins for weights, prompts, columns."""
-    return {}
+@pytest.fixture(scope="module")
+def how(tmp_path_factory):
+    """What a check needs beside the spec, by name: options with tiny stand-ins for weights, prompts, columns."""
+    torch.manual_seed(0)
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("clip", "head", "classifier")}
+    save_clip(folders["clip"], projection_dim=768)
+    save_head(folders["head"])
+    save_classifier(folders["classifier"], ["cat", "dog", "tabby"])
+    clip, head, classifier = map(str, folders.values())
+    similarity = {"options": {"model": clip, "processor": clip}}
+    return {
+        "aesthetic": {"options": {"model": clip, "head": head}},
+        "classifier": {"options": {"model": classifier}, "prompts": ["cat", "dog", "tabby"]},
+        **dict.fromkeys(["clip_score", "pick_score", "hps_v2"], similarity),
+    }
 
 
 @pytest.mark.parametrize("name", built_in(CATALOGUE.rewards))
