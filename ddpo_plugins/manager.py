@@ -106,8 +106,8 @@ def _survive(origin: Origin, failures: list[PluginFailure], advice: str) -> Iter
     """Record whatever a plugin's code raises, and go on."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise
+    except KeyboardInterrupt as interrupt:  # it may have hung: say who
+        raise KeyboardInterrupt(f"in plugin {origin}") from interrupt
     except BaseException as error:  # a plugin may call sys.exit, and a panic in Rust is no Exception
         failures.append(PluginFailure(*origin, error, advice))
 

@@ -60,6 +60,26 @@ def embedded_pipeline():
     return load_pipeline("embedded")
 
 
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Pretend that a distribution with one plugin module is installed."""
+    monkeypatch.syspath_prepend(tmp_path)
+    modules = []
+
+    def install(distribution, entry_point, source, version="1.0"):
+        module = f"{distribution.replace('-', '_')}_module"
+        modules.append(module)
+        (tmp_path / f"{module}.py").write_text(source)
+        info = tmp_path / f"{distribution}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[ddpo_plugins]\n{entry_point} = {module}\n")
+
+    yield install
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
 @pytest.fixture(scope="session")
 def torchrun():
     """Run a script in two processes, as users do. Returns when both have ended, or fails the test."""

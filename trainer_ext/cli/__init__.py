@@ -39,6 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
     except DDPOError as error:
         print(f"\nddpo {name}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\nddpo {name}: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{f'ddpo {name}: interrupted {interrupt}'.strip()}.", file=sys.stderr)
         return INTERRUPTED
