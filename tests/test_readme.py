@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddpo_plugins import hookspecs
+from ddpo_plugins import hookspecs, load_catalogue
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import COMMANDS
 from trainer_ext.cli.parsing import load_preset
@@ -38,6 +38,18 @@ def test_the_table_of_options_is_complete_and_true():
 def test_the_plugin_of_the_readme_is_the_example():
     example = (ROOT / "examples" / "ddpo-redness" / "ddpo_redness.py").read_text()
     assert any(block.strip() == example.strip() for block in blocks("python"))
+
+
+def test_the_table_of_rewards_has_their_revisions():
+    (section,) = re.findall(r"^## Rewards\n.*?(?=^## )", README, flags=re.DOTALL | re.MULTILINE)
+    rows = [row for row in section.splitlines() if row.startswith("| `")]
+    for row in rows:
+        for name in re.findall(r"`(\w+)`", row.split("|")[1]):
+            parameters = inspect.signature(load_catalogue().rewards[name].spec.factory).parameters
+            revisions = {value.default for key, value in parameters.items() if "revision" in key} - {"main"}
+            said = set(re.findall(r"at `(\w{8})`", row))
+            assert said == ({revision[:8] for revision in revisions} if "not pinned" not in row else set()), name
+    assert len(rows) >= 6
 
 
 @pytest.mark.parametrize("block", blocks("python"))

@@ -71,6 +71,7 @@ def test_the_wheel_holds_everything(wheels):
         "trainer_ext/embedded/unet/diffusion_pytorch_model.safetensors",
         "trainer_ext/embedded/NOTICE",
         "trainer_ext/presets/embedded.yaml",
+        "trainer_ext/templates/pyproject.toml.template",
         "reward_plugins/imagenet_animals.txt",
     } <= names
     assert not any(name.startswith(("tests/", "examples/", "benchmarks/")) for name in names)

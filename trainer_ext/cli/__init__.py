@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "fine-tune a pipeline on rewards",
     "sample": "draw the same prompts and seeds with and without an adapter",
     "rewards": "list the rewards, detectors and prompt sets that are installed",
+    "new-plugin": "write a plugin project, with tests, to be made your own",
 }
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
@@ -18,7 +19,7 @@ INTERRUPTED = 130  # what shells report for Ctrl-C
 
 def usage() -> str:
     """Return the help of the command."""
-    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     return (
         "usage: ddpo COMMAND [options]\n\nReinforcement learning on any diffusers text-to-image pipeline, with any reward.\n\n"
         f"commands:\n{commands}\n\n`ddpo COMMAND --help` explains one."
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ddpo: there is no command {name!r}.\n\n{usage()}", file=sys.stderr)
         return 2
     try:
-        return int(import_module(f".{name}", __name__).run(rest))
+        return int(import_module(f".{name.replace('-', '_')}", __name__).run(rest))
     except DDPOError as error:
         print(f"\nddpo {name}: {error}", file=sys.stderr)
         return 2
