@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from ddpo_plugins import PromptSetSpec, RewardSpec, hookimpl
 
+from . import alignment, questions
 from .jpeg import jpeg_compressibility, jpeg_incompressibility
 from .prompts import animal_activities, animals, counting, imagenet_animals
 
 
 @hookimpl
 def ddpo_register_rewards() -> list[RewardSpec]:
-    """Offer rewards that need no weights."""
+    """Offer rewards. Those with weights load them when they are built."""
     return [
         RewardSpec(
             "jpeg_compressibility",
@@ -26,6 +27,8 @@ def ddpo_register_rewards() -> list[RewardSpec]:
             lambda device: jpeg_incompressibility,
             "Size as a JPEG of quality 95, in kB (1 kB = 1000 bytes).",
         ),
+        *alignment.REWARDS,
+        *questions.REWARDS,
     ]
 
 
