@@ -95,7 +95,7 @@ class BERTScore:
             raise PluginError(
                 f"similarity_layer is {layer}; {model!r} has the layers 1 to {config.num_hidden_layers}. None is the last."
             )
-        config.num_hidden_layers = layer or config.num_hidden_layers  # what is above is not even loaded
+        config.num_hidden_layers = config.num_hidden_layers if layer is None else layer  # what is above is not even loaded
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         encoder = AutoModel.from_pretrained(model, revision=revision, config=config, dtype=torch.float32)
         self.encoder = encoder.to(device).eval()
@@ -159,7 +159,7 @@ def load_similarity(device: torch.device | str, model: str, revision: str | None
     if model == MINILM:
         return BERTScore(str(_minilm_folder()), None, layer, device)
     revision = revision_of(model, revision, (DEBERTA, DEBERTA_REVISION), "similarity_revision")
-    return BERTScore(model, revision, layer or LAYERS.get(model), device)
+    return BERTScore(model, revision, LAYERS.get(model) if layer is None else layer, device)
 
 
 def _minilm_folder() -> Path:

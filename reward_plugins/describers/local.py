@@ -44,9 +44,8 @@ class LocalDescriber:
         self.tokenizer.padding_side = "left"  # replies go on from the end of a question, whatever its length
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.model = (
-            AutoModelForImageTextToText.from_pretrained(model, revision=revision, dtype=dtype).to(device).eval()
-        )
+        weights: Any = AutoModelForImageTextToText.from_pretrained(model, revision=revision, dtype=dtype)
+        self.model = weights.to(device).eval()
         # A thread, so that other rewards' servers are heard meanwhile; one, so that batches do not share the memory.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="describer")
         self._token_ids: dict[str, list[int]] = {}
@@ -119,6 +118,7 @@ class LocalDescriber:
             self._token_ids[word] = [index for index, token in enumerate(tokens) if is_word(token, word)]
         if not self._token_ids[word]:
             raise RewardError(
-                f"The tokenizer of {self.name!r} has no token {word!r}, so it cannot say how likely that answer is. Use another model."
+                f"The tokenizer of {self.name!r} has no token {word!r}, so it cannot say how likely that answer is. Use another "
+                "model."
             )
         return self._token_ids[word]

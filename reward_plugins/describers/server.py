@@ -88,7 +88,7 @@ class ServerDescriber:
 
     async def _model_names(self) -> list[str]:
         async with self._client() as client:
-            return await self._persist(lambda: client.models.list(), _names)
+            return await self._persist(lambda: client.get("/models", cast_to=object), _names)
 
     def _client(self) -> openai.AsyncOpenAI:
         # The client's own retries are off: they know no limit of the whole time, so a server that sends a byte now and
@@ -145,8 +145,8 @@ def _data_uri(image: Image.Image) -> str:
 
 def _names(page: Any) -> list[str]:
     try:
-        return sorted(model.id for model in page.data)
-    except (AttributeError, TypeError) as error:
+        return sorted(model["id"] for model in page["data"])
+    except (KeyError, TypeError) as error:
         raise BadReplyError("the list of models is none") from error
 
 
