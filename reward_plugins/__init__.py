@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from ddpo_plugins import PromptSetSpec, RewardSpec, hookimpl
 
-from . import aesthetic, classifier, clip_scores, jpeg
+from . import aesthetic, alignment, classifier, clip_scores, jpeg, questions
 from .prompts import animal_activities, animals, counting, imagenet_animals
 
 
 @hookimpl
 def ddpo_register_rewards() -> list[RewardSpec]:
     """Offer all rewards. What they need is loaded when one is built."""
-    return [*jpeg.REWARDS, *aesthetic.REWARDS, *clip_scores.REWARDS, *classifier.REWARDS]
+    return [
+        *jpeg.REWARDS,
+        *aesthetic.REWARDS,
+        *clip_scores.REWARDS,
+        *classifier.REWARDS,
+        *alignment.REWARDS,
+        *questions.REWARDS,
+    ]
 
 
 @hookimpl

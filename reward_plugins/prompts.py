@@ -6,12 +6,10 @@ The 45 animals and 3 activities are those it trains on; the counting prompts are
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    import inflect
+from .english import english
 
 ACTIVITIES = ("riding a bike", "playing chess", "washing the dishes")
 COUNTS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
@@ -21,22 +19,15 @@ def _lines(name: str) -> list[str]:
     return files("reward_plugins").joinpath(name).read_text(encoding="utf-8").splitlines()
 
 
-@cache
-def _english() -> inflect.engine:
-    import inflect  # here, because it takes seconds to import
-
-    return inflect.engine()
-
-
 def animals() -> list[dict[str, str]]:
     """Return 45 rows: `prompt` "a(n) [animal]", `animal`."""
-    return [{"prompt": _english().a(animal), "animal": animal} for animal in _lines("animals.txt")]
+    return [{"prompt": english().a(animal), "animal": animal} for animal in _lines("animals.txt")]
 
 
 def animal_activities() -> list[dict[str, str]]:
     """Return 45 x 3 rows: `prompt` "a(n) [animal] [activity]", `animal`, `activity`."""
     return [
-        {"prompt": f"{_english().a(animal)} {activity}", "animal": animal, "activity": activity}
+        {"prompt": f"{english().a(animal)} {activity}", "animal": animal, "activity": activity}
         for animal in _lines("animals.txt")
         for activity in ACTIVITIES
     ]
@@ -54,10 +45,20 @@ def imagenet_animals() -> list[dict[str, str]]:
     return [{"prompt": name, "animal": name} for name in _lines("imagenet_animals.txt")]
 
 
-def counting() -> list[dict[str, str | int]]:
-    """Return 45 x 7 rows: `prompt` "[two..eight] [plural animal]", `count` (`int`), `animal` (singular)."""
+def counting() -> list[dict[str, Any]]:
+    """
+    Return 45 x 7 rows: `prompt` "[two..eight] [plural animal]", `count` (`int`), `animal` (singular), `questions`, `answers`.
+
+    The two questions of each and their answers, the number and the animal, are those of the authors' code (ddpo-pytorch).
+    """
     return [
-        {"prompt": f"{word} {_english().plural_noun(animal)}", "count": count, "animal": animal}
-        for animal in _lines("animals.txt")
+        {
+            "prompt": f"{word} {plural}",
+            "count": count,
+            "animal": animal,
+            "questions": [f"How many {plural} are there in this image?", "What animal is in this image?"],
+            "answers": [word, animal],
+        }
+        for animal, plural in ((animal, english().plural_noun(animal)) for animal in _lines("animals.txt"))
         for word, count in COUNTS.items()
     ]

@@ -1,0 +1,57 @@
+"""What can go wrong between here and a server, what is worth another attempt, and what to do about the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import openai
+
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  #: seconds between attempts, doubled each time
+_JITTER = random.Random()  # not the module's own generator: a run that is repeated must not notice a retry
+
+
+class BadReplyError(ValueError):
+    """The server answered, but with nothing that is an answer."""
+
+
+# ValueError: JSON that is broken. Everything else, such as a wrong key or a refused request, fails at once.
+RETRIED = (
+    openai.APIConnectionError,
+    openai.RateLimitError,
+    openai.InternalServerError,
+    asyncio.TimeoutError,
+    ValueError,
+)
+
+_BUSY = "It is overloaded or broken: see its log, lower `batch_size`, or raise `max_retries`."
+_SLOW = "If it is busy, raise `timeout` or lower `batch_size`; if it hangs, start it again."
+ADVICE = (  # the first that fits
+    (openai.APITimeoutError, _SLOW),
+    (asyncio.TimeoutError, _SLOW),
+    (openai.APIConnectionError, "Start it, or correct `base_url`."),
+    ((openai.RateLimitError, openai.InternalServerError), _BUSY),
+    ((openai.AuthenticationError, openai.PermissionDeniedError), "Set its key in the environment: OPENAI_API_KEY."),
+    (openai.NotFoundError, "Correct `base_url`, which usually ends in /v1, or `model`."),
+    (ValueError, "See whether it is an OpenAI-compatible server and what its log says of this request."),
+    (Exception, "See its log; the model must take images and chats."),
+)
+
+
+def advice(fault: Exception) -> str:
+    """Say what to do, one sentence."""
+    return next(text for kind, text in ADVICE if isinstance(fault, kind))
+
+
+def said(fault: Exception) -> str:
+    """Say what happened. A time-out has no text of its own."""
+    if isinstance(fault, asyncio.TimeoutError):
+        return "timed out"
+    return f"{type(fault).__name__}: {str(fault)[:500].rstrip('.')}"
+
+
+def delay(fault: Exception, attempt: int) -> float:
+    """Return the seconds to wait after attempt 1, 2, ...: what the server asks for, or twice the last."""
+    doubled = min(FIRST_DELAY * 2 ** (attempt - 1), LONGEST_DELAY) * (1 - 0.25 * _JITTER.random())
+    asked = fault.response.headers.get("retry-after", "") if isinstance(fault, openai.APIStatusError) else ""
+    return max(doubled, min(float(asked), LONGEST_DELAY)) if asked.isdecimal() else doubled
