@@ -1,14 +1,14 @@
 """
-The rewards and prompt sets that ship with this project, offered like those of any other plugin.
+The rewards, detectors and prompt sets that ship with this project, offered like those of any other plugin.
 
 Nobody imports this package: it is found through its entry point.
 """
 
 from __future__ import annotations
 
-from ddpo_plugins import PromptSetSpec, RewardSpec, hookimpl
+from ddpo_plugins import DetectorSpec, PromptSetSpec, RewardSpec, hookimpl
 
-from . import aesthetic, alignment, classifier, clip_scores, jpeg, questions
+from . import aesthetic, alignment, classifier, clip_scores, detectors, jpeg, questions
 from .prompts import animal_activities, animals, counting, imagenet_animals
 
 
@@ -23,6 +23,12 @@ def ddpo_register_rewards() -> list[RewardSpec]:
         *alignment.REWARDS,
         *questions.REWARDS,
     ]
+
+
+@hookimpl
+def ddpo_register_detectors() -> list[DetectorSpec]:
+    """Offer all detectors. What they need is loaded when one is built."""
+    return [*detectors.DETECTORS]
 
 
 @hookimpl
