@@ -9,7 +9,8 @@ from PIL import Image
 
 from ddpo_plugins.errors import DDPOError, RewardError
 from trainer_ext.errors import ConfigError
-from trainer_ext.rewards import RewardFunction, RewardSuite, Scores
+from trainer_ext.functions import RewardFunction
+from trainer_ext.rewards import RewardSuite, Scores
 
 ROWS = [
     {"prompt": "a cat", "animal": "cat"},
@@ -220,7 +221,9 @@ def test_an_async_reward_is_held_to_the_contract(images):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        pytest.param([0.0, math.nan, 0.0], "returned nan for prompt 'a dog'. Return None for no reward", id="NaN"),
+        pytest.param(
+            [0.0, math.nan, 0.0], "returned nan for prompt 'a dog'. Return None where there is none", id="NaN"
+        ),
         pytest.param([0.0, math.inf, 0.0], "returned inf for prompt 'a dog'", id="Inf"),
         pytest.param([0.0, -math.inf, 0.0], "returned -inf for prompt 'a dog'", id="minus Inf"),
         pytest.param(torch.tensor([0.0, math.nan, 0.0]), "returned nan for prompt 'a dog'", id="NaN in a tensor"),
