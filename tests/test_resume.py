@@ -177,6 +177,15 @@ def test_killed_at_every_change_of_a_file_in_a_save(runs, whole, tmp_path):
     assert differences(folder, expected) == []
 
 
+# ---- rewards beside the sampler ----
+
+
+def test_rewards_that_run_while_the_next_batch_is_sampled_change_nothing(whole):
+    """Also those that draw from every global generator, in rollouts, evaluations and pictures."""
+    options = KINDS["average, evaluation, global generators"]
+    assert differences(whole(**options), whole(**options, overlap_rewards=False)) == []
+
+
 # ---- Ctrl-C ----
 
 INTERRUPTED = {**KINDS["average, evaluation, global generators"], "save_strategy": "no"}

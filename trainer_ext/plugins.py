@@ -101,11 +101,12 @@ def functions_from_plugins(
     offers = {name: catalogue.rewards[name] for name in rewards}
     watching = {name: catalogue.detectors[name] for name in detectors}
     _check_names(kwargs, [*offers, *watching])
-    for offer in (*offers.values(), *watching.values()):
+    each: list[Offer[RewardSpec] | Offer[DetectorSpec]] = [*offers.values(), *watching.values()]
+    for offer in each:
         check_options(offer, kwargs.get(offer.spec.name, {}))
     return (
-        {name: _build(offer, RewardFunction, device, kwargs.get(name, {})) for name, offer in offers.items()},
-        {name: _build(offer, DetectorFunction, device, kwargs.get(name, {})) for name, offer in watching.items()},
+        {name: _build(used, RewardFunction, device, kwargs.get(name, {})) for name, used in offers.items()},
+        {name: _build(used, DetectorFunction, device, kwargs.get(name, {})) for name, used in watching.items()},
     )
 
 

@@ -167,8 +167,8 @@ class RewardSuite:
         values = np.array([check_rewards(f.name, r, prompts) for f, r in zip(self.functions, rewards, strict=True)]).T
         seen = [np.array(check_detections(d.name, r, prompts)) for d, r in zip(self.detectors, detected, strict=True)]
         total = weighted_total(values, self.weights)
-        for weight, detections in zip(self.detector_weights, seen, strict=True):
-            total = total + weight * np.nan_to_num(detections)  # one that cannot say adds nothing
+        for weight, column in zip(self.detector_weights, seen, strict=True):
+            total = total + weight * np.nan_to_num(column)  # one that cannot say adds nothing
         detections = dict(zip(self.detector_names, seen, strict=True))
         return Scores(self.names, values, total, log.extras, log.metrics, detections)
 

@@ -22,7 +22,22 @@ from .rewards import RewardSuite
 
 FILE = "run.json"
 PACKAGES = ("ddpo-plugins", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
-NOT_RECORDED = ("output_dir", "disable_tqdm", "report_to", "detector_weights", "reward_weights")
+# What changes no result, and weights, which are with what they weigh.
+NOT_RECORDED = (
+    "detector_weights",
+    "disable_tqdm",
+    "logging_strategy",
+    "num_sample_images",
+    "output_dir",
+    "overlap_rewards",
+    "report_to",
+    "reward_timeout",
+    "reward_weights",
+    "sample_every",
+    "save_steps",
+    "save_total_limit",
+    "stop_when",
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 from ddpo_plugins.errors import RewardError
 
@@ -41,7 +41,7 @@ class Scorer:
         self._worker: Worker | None = None
 
     @contextlib.contextmanager
-    def overlapping(self, on_wait: OnWait | None = None) -> Iterator[Overlap[Result]]:
+    def overlapping(self, on_wait: OnWait | None = None) -> Iterator[Overlap]:
         """
         Score batches while the block goes on. At its end all are scored, however it ends: what rewards do, such as drawing
         random numbers, is over then. Only a second Ctrl-C does not wait.
@@ -49,7 +49,7 @@ class Scorer:
         Raises:
             [`RewardError`]: as the rewards do; or one hangs.
         """
-        overlap: Overlap[Result] = Overlap(self, on_wait)
+        overlap = Overlap(self, on_wait)
         try:
             yield overlap
             overlap.collect()
@@ -91,7 +91,7 @@ class Scorer:
         return future.result()
 
 
-class Overlap(Generic[Result]):
+class Overlap:
     """
     The batches of one rollout: at most one is being scored, so that memory is bounded.
 
@@ -109,17 +109,17 @@ class Overlap(Generic[Result]):
     """
 
     def __init__(self, scorer: Scorer, on_wait: OnWait | None):
-        self.results: list[Result] = []
+        self.results: list[Any] = []
         self.seconds = {"reward": 0.0, "reward_wait": 0.0}
         self._scorer = scorer
         self._on_wait = on_wait
-        self._pending: Future[Result] | None = None
+        self._pending: Future[Any] | None = None
 
-    def put(self, work: Callable[[], Result]) -> None:
+    def put(self, work: Callable[[], Any]) -> None:
         """Score a batch, once the one before is scored."""
         self.collect()
 
-        def timed() -> Result:
+        def timed() -> Any:
             start = time.perf_counter()
             try:
                 return work()
