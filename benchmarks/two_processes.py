@@ -49,7 +49,7 @@ def images_per_second(folder: Path) -> float:
     """Sampled, scored and trained on, without the first rollout, which warms up."""
     (state,) = folder.glob("checkpoint-*/trainer_state.json")
     logs = [log for log in json.loads(state.read_text())["log_history"] if "seconds/rollout" in log][1:]
-    seconds = sum(log[f"seconds/{part}"] for log in logs for part in ("rollout", "reward", "training"))
+    seconds = sum(log[f"seconds/{part}"] for log in logs for part in ("rollout", "reward_wait", "training"))
     return IMAGES * len(logs) / seconds
 
 

@@ -45,7 +45,7 @@ SCORE = "trainer_ext.rewards.RewardSuite.score"
 COLLECT = "trainer_ext.collector.Collector.collect"
 ACCUMULATE = "trainer_ext.trainer.DDPOTrainer._accumulate"
 REWARD = "__main__.inside_reward"
-RECORDS = "trainer_ext.trainer.write_records"
+RECORDS = "trainer_ext.rollout_maker.write_records"
 FLOW = "trainer_ext.flow.RolloutFlow.on_step_end"
 AVERAGE = "trainer_ext.ema.MovingAverage.on_step_end"
 EVALUATE = "trainer_ext.trainer.score_dataset"
@@ -175,6 +175,15 @@ def test_killed_at_every_change_of_a_file_in_a_save(runs, whole, tmp_path):
         assert checkpoint_differences(folder, expected) == [], change
     assert change > 20
     assert differences(folder, expected) == []
+
+
+# ---- rewards beside the sampler ----
+
+
+def test_rewards_that_run_while_the_next_batch_is_sampled_change_nothing(whole):
+    """Also those that draw from every global generator, in rollouts, evaluations and pictures."""
+    options = KINDS["average, evaluation, global generators"]
+    assert differences(whole(**options), whole(**options, overlap_rewards=False)) == []
 
 
 # ---- Ctrl-C ----

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -433,6 +434,8 @@ def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(make_trainer):
     def reward(images, prompts, trainer_state, **columns):
         if trainer_state.global_step == 2:
             signal.raise_signal(signal.SIGINT)
+            while not trainer._stop.requested:  # two at once would be one
+                time.sleep(0.01)
             signal.raise_signal(signal.SIGINT)
         return brightness(images, prompts)
 

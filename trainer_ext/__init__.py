@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import DDPOConfig
+    from .functions import DetectorFunction, RewardFunction
     from .loading import embedded_model
-    from .plugins import prompts_from_plugin, reward_from_plugin
+    from .plugins import detector_from_plugin, prompts_from_plugin, reward_from_plugin
     from .policy import LogProbPipeline
-    from .rewards import RewardFunction
     from .trainer import DDPOTrainer
 
 _MODULES = {
     "DDPOConfig": ".config",
     "DDPOTrainer": ".trainer",
+    "DetectorFunction": ".functions",
     "LogProbPipeline": ".policy",
-    "RewardFunction": ".rewards",
+    "RewardFunction": ".functions",
+    "detector_from_plugin": ".plugins",
     "embedded_model": ".loading",
     "prompts_from_plugin": ".plugins",
     "reward_from_plugin": ".plugins",
@@ -30,8 +32,10 @@ _MODULES = {
 __all__ = [
     "DDPOConfig",
     "DDPOTrainer",
+    "DetectorFunction",
     "LogProbPipeline",
     "RewardFunction",
+    "detector_from_plugin",
     "embedded_model",
     "prompts_from_plugin",
     "reward_from_plugin",

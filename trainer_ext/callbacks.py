@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from .policy import LogProbPipeline
 from .records import draw_reward_curve
 from .rewards import RewardSuite
 from .samples import SampleSet, draw_sheet, load_images, spread, stock_images
+from .scoring import Scorer
 
 
 class SampleCallback(TrainerCallback):
@@ -26,6 +28,8 @@ class SampleCallback(TrainerCallback):
             What is trained.
         reward_suite ([`RewardSuite`]):
             Scores the pictures.
+        scorer ([`Scorer`]):
+            Where it does.
         rows (`Sequence[Mapping]`):
             Dataset rows to take prompts from.
         args ([`DDPOConfig`]):
@@ -38,6 +42,7 @@ class SampleCallback(TrainerCallback):
         self,
         policy: LogProbPipeline,
         reward_suite: RewardSuite,
+        scorer: Scorer,
         rows: Sequence[Mapping[str, Any]],
         args: DDPOConfig,
         weights: Callable[[], AbstractContextManager[None]],
@@ -45,6 +50,7 @@ class SampleCallback(TrainerCallback):
         self.policy = policy
         self.weights = weights
         self.reward_suite = reward_suite
+        self.scorer = scorer
         by_prompt = {row["prompt"]: row for row in rows}
         self.rows = [by_prompt[prompt] for prompt in spread(list(by_prompt), args.num_sample_images)]
         self.folder = args.folder / "samples"
@@ -89,7 +95,7 @@ class SampleCallback(TrainerCallback):
     def _sample_set(self, images: Any, state: TrainerState) -> SampleSet:
         prompts = [row["prompt"] for row in self.rows]
         with untouched_generators():  # a run that is killed and begins anew finds the first pictures drawn
-            scores = self.reward_suite.score(images, self.rows, state)
+            scores = self.scorer.run(partial(self.reward_suite.score, images, self.rows, state))
         return SampleSet(prompts, list(range(len(prompts))), images, scores.total.tolist())
 
     def _folder_of(self, rollouts: int) -> Path:

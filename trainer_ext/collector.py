@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import defaultdict
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +16,11 @@ from .config import DDPOConfig
 from .denoiser import TrainedDenoiser
 from .lockstep import Lockstep
 from .policy import LogProbPipeline, Sampled, Trajectory
-from .progress import rollout_bar
+from .progress import RolloutBar
 from .replay_check import check_compiled, check_replay
 from .rewards import RewardSuite, Scores
 from .rollout import Assignment, image_generators
+from .scoring import Scorer
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Collected:
         scores ([`Scores`]):
             Rewards of the images.
         seconds (`dict[str, float]`):
-            Where the time went: `rollout` and `reward`.
+            Where the time went: `rollout`, without rewards; `reward`, and of that `reward_wait`, when nothing was sampled.
     """
 
     memory: Any
@@ -48,6 +49,8 @@ class Collector:
             What samples.
         reward_suite ([`RewardSuite`]):
             What scores.
+        scorer ([`Scorer`]):
+            Where it scores: a batch is scored while the next is sampled.
         algorithm ([`Algorithm`]):
             Says what to keep.
         denoiser ([`TrainedDenoiser`]):
@@ -62,6 +65,7 @@ class Collector:
         self,
         policy: LogProbPipeline,
         reward_suite: RewardSuite,
+        scorer: Scorer,
         algorithm: Algorithm[Any, Any],
         denoiser: TrainedDenoiser,
         args: DDPOConfig,
@@ -69,6 +73,7 @@ class Collector:
     ):
         self.policy = policy
         self.reward_suite = reward_suite
+        self.scorer = scorer
         self.algorithm = algorithm
         self.denoiser = denoiser
         self.args = args
@@ -85,12 +90,15 @@ class Collector:
             `KeyboardInterrupt`: Ctrl-C was pressed.
         """
         batches = assignment.batches(self.args.rollout_batch_size)
-        kept, scores = [], []
-        seconds: dict[str, float] = defaultdict(float)
-        with rollout_bar(len(batches) * self.policy.table.num_steps, index, self._shows_progress) as bar:
+        kept = []
+        seconds: dict[str, float] = {}
+        with (
+            RolloutBar(len(batches) * self.policy.table.num_steps, index, self._shows_progress) as bar,
+            self.scorer.overlapping(bar.on_wait) as scoring,
+        ):
 
             def on_step(step: int) -> None:
-                bar.update()
+                bar.on_step()
                 self.lockstep.check()
 
             for batch in batches:
@@ -99,10 +107,12 @@ class Collector:
                     kept.append(self.algorithm.keep(sampled.trajectory.cpu()))
                 if not self._replay_checked:
                     self._check_replay(model, sampled.trajectory)
-                with timed(seconds, "reward"):
-                    scores.append(self.reward_suite.score(sampled.images, batch.image_rows, trainer_state))
-                bar.set_postfix({"reward": f"{scores[-1].mean:.4g}"})
-        return Collected(type(kept[0]).concatenate(kept), Scores.concatenate(scores), dict(seconds))
+                scoring.put(partial(self.reward_suite.score, sampled.images, batch.image_rows, trainer_state))
+                if scoring.results:
+                    bar.on_reward(scoring.results[-1].mean)
+        return Collected(
+            type(kept[0]).concatenate(kept), Scores.concatenate(scoring.results), {**seconds, **scoring.seconds}
+        )
 
     def _sample(self, model: torch.nn.Module, batch: Assignment, on_step: Any) -> Sampled:
         return self.policy.sample(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from .algorithms import ALGORITHMS, ONE_UPDATE, POLICY_GRADIENTS
@@ -14,6 +15,7 @@ from .errors import ConfigError
 from .options import DDPOOptions, TrainerDefaults
 from .policy.guidance import resolve_rules
 from .policy.samplers import SamplerOptions
+from .stopping import StopRule
 from .weighting import AGGREGATIONS, BASELINES
 
 POSITIVE = (
@@ -28,6 +30,8 @@ POSITIVE = (
     "stat_min_count",
     "rwr_beta",
 )
+
+PIPELINE_KWARGS = '{"height": 512}'
 
 CHOICES = {
     "algorithm": tuple(ALGORITHMS),
@@ -50,7 +54,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
 
     def __post_init__(self) -> None:
         if isinstance(self.pipeline_kwargs, str):
-            self.pipeline_kwargs = _parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
+            self.pipeline_kwargs = parse_mapping("pipeline_kwargs", self.pipeline_kwargs, PIPELINE_KWARGS)
         self._check_values()
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
@@ -84,6 +88,13 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         return {**{name: getattr(self, name) for name in names}, "pipeline_kwargs": self.call_kwargs}
 
     @property
+    def weights_dtype(self) -> torch.dtype:
+        """Half precision for frozen weights under mixed precision; trained weights stay in float32."""
+        if self.full_finetuning or not (self.bf16 or self.fp16):
+            return torch.float32
+        return torch.bfloat16 if self.bf16 else torch.float16
+
+    @property
     def images_per_process(self) -> int:
         """Images that each process samples in a rollout."""
         return self.num_images_per_rollout // self.world_size
@@ -108,6 +119,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         if min(self.num_sample_images, self.sample_every) < 0:
             raise ConfigError("num_sample_images and sample_every must not be negative; 0 turns them off.")
         self._check_algorithm()
+        self._check_judging()
 
     def _check_algorithm(self) -> None:
         if self.beta < 0 or (self.beta and self.algorithm not in POLICY_GRADIENTS):
@@ -127,6 +139,15 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             raise ConfigError(
                 f"advantages='group' compares the images of a prompt with each other, and num_images_per_prompt is "
                 f"{self.num_images_per_prompt}; it must be at least 2."
+            )
+
+    def _check_judging(self) -> None:
+        for rule in self.stop_when or ():
+            StopRule.parse(rule)
+        if self.reward_timeout is not None and not (self.reward_timeout > 0 and self.overlap_rewards):
+            raise ConfigError(
+                f"reward_timeout is {self.reward_timeout} and overlap_rewards {self.overlap_rewards}; a time-out must be greater "
+                "than 0 seconds, and needs overlap_rewards=True: what hangs in the trainer's own thread cannot be left there."
             )
 
     def _check_batches(self) -> None:
@@ -158,15 +179,17 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             )
 
 
-def _parse_mapping(name: str, text: str) -> dict[str, Any]:
+def parse_mapping(name: str, text: str, example: str) -> dict[str, Any]:
+    """
+    Read an option that is an object, as JSON.
+
+    Raises:
+        [`ConfigError`]: it is something else.
+    """
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{name} is not JSON ({error}): {text!r}. Give an object such as '{{\"height\": 512}}'."
-        ) from error
+        raise ConfigError(f"{name} is not JSON ({error}): {text!r}. Give an object such as '{example}'.") from error
     if not isinstance(value, dict):
-        raise ConfigError(
-            f"{name} is a JSON {type(value).__name__}; it must be an object such as '{{\"height\": 512}}'."
-        )
+        raise ConfigError(f"{name} is a JSON {type(value).__name__}; it must be an object such as '{example}'.")
     return value

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
+from .functions import RewardFunction
 from .policy import LogProbPipeline
-from .rewards import RewardFunction, RewardSuite, Scores
+from .rewards import RewardSuite, Scores
 from .rollout import Assignment, image_generators
+from .scoring import Scorer
 
 
 def evaluation_suites(trained: RewardSuite, others: Sequence[RewardFunction]) -> list[RewardSuite]:
@@ -21,7 +24,7 @@ def evaluation_suites(trained: RewardSuite, others: Sequence[RewardFunction]) ->
         [`ConfigError`]: a reward in both, or twice.
     """
     RewardSuite([*trained.functions, *others])  # for its check of names
-    return [trained, RewardSuite(others)] if others else [trained]
+    return [trained, RewardSuite(others, calls=trained.calls)] if others else [trained]
 
 
 def named_datasets(eval_dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:
@@ -40,8 +43,8 @@ def evaluation_share(dataset: Dataset, process: int, num_processes: int) -> Assi
 def score_dataset(
     policy: LogProbPipeline,
     suites: Sequence[RewardSuite],
-    share: Assignment,
-    batch_size: int,
+    scorer: Scorer,
+    batches: Sequence[Assignment],
     denoiser: Callable[..., Any],
     trainer_state: Any,
 ) -> list[dict[str, float]]:
@@ -52,47 +55,57 @@ def score_dataset(
         policy ([`LogProbPipeline`]):
             What is evaluated, with `denoiser`.
         suites (`Sequence[RewardSuite]`):
-            The rewards that are trained on, then any others.
-        share ([`Assignment`]):
-            Prompts and seeds.
-        batch_size (`int`):
-            Images sampled at once.
+            The rewards that are trained on, with detectors, then any others.
+        scorer ([`Scorer`]):
+            Where they run.
+        batches (`Sequence[Assignment]`):
+            Prompts and seeds of images that are sampled at once.
         denoiser (`Callable`):
             As it is trained.
         trainer_state (`TrainerState`):
             Handed to the rewards.
 
     Returns:
-        `list[dict[str, float]]`, one for each image: `reward`, the weighted sum of what is trained on, and `rewards/{name}`;
-        NaN for none.
+        `list[dict[str, float]]`, one for each image: `reward`, the weighted sum of what is trained on, `rewards/{name}` and
+        `detectors/{name}`; NaN for none.
     """
-    records: list[dict[str, float]] = []
-    for batch in share.batches(batch_size):
-        images = policy.sample(batch.prompts, image_generators(batch.seeds), denoiser=denoiser).images
-        scores = [suite.score(images, batch.image_rows, trainer_state) for suite in suites]
-        records += [_record(scores, image) for image in range(len(images))]
-    return records
+    with scorer.overlapping() as scoring:
+        for batch in batches:
+            images = policy.sample(batch.prompts, image_generators(batch.seeds), denoiser=denoiser).images
+            scoring.put(partial(_scores, suites, images, batch.image_rows, trainer_state))
+    return [_record(scores, image) for scores in scoring.results for image in range(len(scores[0].total))]
+
+
+def _scores(suites: Sequence[RewardSuite], *batch: Any) -> list[Scores]:
+    return [suite.score(*batch) for suite in suites]
 
 
 def _record(scores: Sequence[Scores], image: int) -> dict[str, float]:
-    rewards = {
-        f"rewards/{name}": float(value)
-        for part in scores
-        for name, value in zip(part.names, part.values[image], strict=True)
-    }
-    return {"reward": float(scores[0].total[image]), **rewards}
+    values = {name: float(column[image]) for part in scores for name, column in part.by_record_name.items()}
+    return {"reward": float(scores[0].total[image]), **values}
 
 
 def evaluation_metrics(records: Sequence[dict[str, float]], prefix: str) -> dict[str, float]:
-    """Return `{prefix}_reward`, `{prefix}_reward_std` and `{prefix}_rewards/{name}/mean`, of the images with a reward."""
+    """
+    Return `{prefix}_reward`, `{prefix}_reward_std`, `{prefix}_rewards/{name}/mean`, of the images with a reward, and
+    `{prefix}_detectors/{name}/mean` and `/max`.
+    """
     columns = {name: np.array([record[name] for record in records]) for name in records[0]}
     total = columns.pop("reward")
     metrics = {f"{prefix}_reward": _mean(total), f"{prefix}_reward_std": _std(total)}
-    return metrics | {f"{prefix}_{name}/mean": _mean(values) for name, values in columns.items()}
+    for name, values in columns.items():
+        metrics[f"{prefix}_{name}/mean"] = _mean(values)
+        if name.startswith("detectors/"):
+            metrics[f"{prefix}_{name}/max"] = _max(values)
+    return metrics
 
 
 def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def _max(values: np.ndarray) -> float:
+    return float(np.nanmax(values)) if not np.isnan(values).all() else float("nan")
 
 
 def _std(values: np.ndarray) -> float:

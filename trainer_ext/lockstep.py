@@ -61,7 +61,7 @@ class Lockstep:
         except _OtherFailedError:
             pass
         except Exception as error:
-            if self.accelerator.distributed_type not in WHOLE_MODELS:
+            if not self.fails_together:
                 raise  # the launcher ends the others
             self._count(stopping=False, failed=True)
             failure = error
@@ -70,6 +70,11 @@ class Lockstep:
             raise failure
         process, description = next((i, text) for i, text in enumerate(failures) if text is not None)
         raise DDPOError(f"Process {process} failed, so all stop. Its error: {description}")
+
+    @property
+    def fails_together(self) -> bool:
+        """Whether all processes leave [`guarded`] with an error if one does."""
+        return self.accelerator.distributed_type in WHOLE_MODELS
 
     def _count(self, *, stopping: bool, failed: bool) -> tuple[int, int]:
         """How many processes were asked to stop, and how many failed."""

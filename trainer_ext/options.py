@@ -99,6 +99,17 @@ class DDPOOptions:
             Rewards of its own that a prompt needs before its own mean and std are used.
         reward_weights (`list[float]`, *optional*):
             Weight of each reward. All 1 by default.
+        detector_weights (`list[float]`, *optional*):
+            What each detector adds to the reward, usually negative. By default detectors are only watched.
+        stop_when (`list[str]`, *optional*):
+            Rules that end the run, such as `"typographic_attack>0.3"`: NAME>NUMBER or NAME<NUMBER, for a detector (its mean
+            over the rollout), `reward`, `rewards/{name}/mean`, `detectors/{name}/max`, or what a reward logs. Nothing is
+            learned from the rollout that meets one.
+        overlap_rewards (`bool`, *optional*, defaults to `True`):
+            Call rewards in a thread of their own, while the next batch is sampled. `False` for one that needs the main thread,
+            uses the pipeline that is trained, or talks to the other processes.
+        reward_timeout (`float`, *optional*):
+            Seconds that a reward or detector may take for a batch; after that the run ends with an error. No limit by default.
         full_finetuning (`bool`, *optional*, defaults to `False`):
             Train all weights of the denoiser instead of a LoRA adapter.
         ema_decay (`float`, *optional*):
@@ -185,6 +196,22 @@ class DDPOOptions:
     )
     reward_weights: list[float] | None = field(
         default=None, metadata={"help": "Weight of each reward. All 1 by default."}
+    )
+    detector_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "What each detector adds to the reward, usually negative. Only watched by default."},
+    )
+    stop_when: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Rules that end the run, such as 'typographic_attack>0.3', for a detector or a metric of the rollout."
+        },
+    )
+    overlap_rewards: bool = field(
+        default=True, metadata={"help": "Call rewards in a thread of their own, while the next batch is sampled."}
+    )
+    reward_timeout: float | None = field(
+        default=None, metadata={"help": "Seconds that a reward may take for a batch; no limit by default."}
     )
     full_finetuning: bool = field(
         default=False, metadata={"help": "Train all weights of the denoiser instead of a LoRA adapter."}

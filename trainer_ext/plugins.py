@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 
-from ddpo_plugins import Catalogue, load_catalogue
+from ddpo_plugins import Catalogue, DetectorSpec, RewardSpec, load_catalogue
+from ddpo_plugins.catalogue import Offer
 from ddpo_plugins.errors import PluginError
 
-from .rewards import RewardFunction
+from .errors import ConfigError
+from .functions import DetectorFunction, Function, RewardFunction
+from .provenance import Provenance, options_of
+
+Kwargs = Mapping[str, Mapping[str, Any]]
 
 
 def reward_from_plugin(
@@ -31,17 +38,94 @@ def reward_from_plugin(
 
     Raises:
         [`UnknownNameError`]: no plugin offers it; the message names similar ones.
+        [`ConfigError`]: it has no such option; the message names those it has.
         [`PluginError`]: the plugin could not build it.
     """
     offer = (load_catalogue() if catalogue is None else catalogue).rewards[name]
-    try:
-        function = offer.spec.factory(device=device, **options)
-    except (Exception, SystemExit) as error:
-        raise PluginError(
-            f"Plugin {offer.plugin!r} ({offer.distribution} {offer.version}) could not build reward {name!r}: "
-            f"{type(error).__name__}: {error}. Check the reward's options and what it needs installed."
-        ) from error
-    return RewardFunction(name, function, offer.spec.images)
+    check_options(offer, options)
+    return _build(offer, RewardFunction, device, options)
+
+
+def detector_from_plugin(
+    name: str, *, device: torch.device | str = "cpu", catalogue: Catalogue | None = None, **options: Any
+) -> DetectorFunction:
+    """
+    Build the detector that an installed plugin offers as `name`. See [`reward_from_plugin`].
+
+    Args:
+        name (`str`):
+            As `ddpo rewards` lists it.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
+            Where the detector loads its weights.
+        catalogue ([`Catalogue`], *optional*):
+            Plugins to look in; those that are installed by default.
+        options:
+            The detector's own options.
+
+    Raises:
+        [`UnknownNameError`]: no plugin offers it; the message names similar ones.
+        [`ConfigError`]: it has no such option; the message names those it has.
+        [`PluginError`]: the plugin could not build it.
+    """
+    offer = (load_catalogue() if catalogue is None else catalogue).detectors[name]
+    check_options(offer, options)
+    return _build(offer, DetectorFunction, device, options)
+
+
+def functions_from_plugins(
+    rewards: Iterable[str],
+    detectors: Iterable[str],
+    kwargs: Kwargs,
+    device: torch.device | str,
+    catalogue: Catalogue,
+) -> tuple[dict[str, RewardFunction], dict[str, DetectorFunction]]:
+    """
+    Build several rewards and detectors. All names and options are checked before the first is built, which may take long.
+
+    Args:
+        rewards, detectors (`Iterable[str]`):
+            Names.
+        kwargs (`Mapping[str, Mapping[str, Any]]`):
+            Options by name of a reward or detector.
+        device (`torch.device` or `str`):
+            Where they load their weights.
+        catalogue ([`Catalogue`]):
+            Plugins to look in.
+
+    Returns:
+        `tuple`: rewards and detectors, each by name.
+
+    Raises:
+        [`UnknownNameError`], [`ConfigError`], [`PluginError`]: as for one; or there are options for one that is not used.
+    """
+    offers = {name: catalogue.rewards[name] for name in rewards}
+    watching = {name: catalogue.detectors[name] for name in detectors}
+    _check_names(kwargs, [*offers, *watching])
+    each: list[Offer[RewardSpec] | Offer[DetectorSpec]] = [*offers.values(), *watching.values()]
+    for offer in each:
+        check_options(offer, kwargs.get(offer.spec.name, {}))
+    return (
+        {name: _build(used, RewardFunction, device, kwargs.get(name, {})) for name, used in offers.items()},
+        {name: _build(used, DetectorFunction, device, kwargs.get(name, {})) for name, used in watching.items()},
+    )
+
+
+def check_options(offer: Offer[RewardSpec] | Offer[DetectorSpec], options: Mapping[str, Any]) -> None:
+    """
+    Refuse options that a factory does not take, without calling it.
+
+    Raises:
+        [`ConfigError`]: says what it takes.
+    """
+    known = options_of(offer.spec.factory)
+    if known is None:
+        return
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"{offer.kind.capitalize()} {offer.spec.name!r} has no option {name!r}{_near(name, known)} It has: "
+                f"{', '.join(known) or 'none'}."
+            )
 
 
 def prompts_from_plugin(name: str, catalogue: Catalogue | None = None) -> Dataset:
@@ -53,3 +137,35 @@ def prompts_from_plugin(name: str, catalogue: Catalogue | None = None) -> Datase
     """
     offer = (load_catalogue() if catalogue is None else catalogue).prompt_sets[name]
     return Dataset.from_list([dict(row) for row in offer.spec.rows()])
+
+
+def _build(
+    offer: Offer[RewardSpec] | Offer[DetectorSpec],
+    kind: type[Function],
+    device: torch.device | str,
+    options: Mapping[str, Any],
+) -> Function:
+    try:
+        function = offer.spec.factory(device=device, **options)
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"Plugin {offer.plugin!r} ({offer.distribution} {offer.version}) could not build {offer.kind} "
+            f"{offer.spec.name!r}: {type(error).__name__}: {error}. Check the {offer.kind}'s options and what it needs "
+            "installed."
+        ) from error
+    provenance = Provenance.of_plugin(offer.origin, offer.spec.factory, options)
+    return kind(offer.spec.name, function, offer.spec.images, provenance)
+
+
+def _check_names(kwargs: Kwargs, used: Sequence[str]) -> None:
+    for name in kwargs:
+        if name not in used:
+            raise ConfigError(
+                f"reward_kwargs has options for {name!r}, which is not used{_near(name, used)} This run uses: "
+                f"{', '.join(used)}."
+            )
+
+
+def _near(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=2)
+    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else "."

@@ -28,17 +28,18 @@ def image_records(index: int, assignment: Assignment, scores: Scores) -> list[di
     Describe each image of one process's share of a rollout.
 
     Returns:
-        `list[dict]`, length B: rollout, seed, prompt, reward (weighted sum), `rewards/{name}`, what the rewards logged with
-        `log_extra`. A missing reward is `None`.
+        `list[dict]`, length B: rollout, seed, prompt, reward (weighted sum), `rewards/{name}`, `detectors/{name}`, what those
+        logged with `log_extra`. A missing reward is `None`.
     """
+    columns = scores.by_record_name
     return [
         {
             **dict(zip(RECORD_FIELDS, (index, seed, prompt, _or_none(total)), strict=True)),
-            **{f"rewards/{name}": _or_none(value) for name, value in zip(scores.names, values, strict=True)},
+            **{name: _or_none(values[image]) for name, values in columns.items()},
             **{name: extra[image] for name, extra in scores.extras.items()},
         }
-        for image, (seed, prompt, total, values) in enumerate(
-            zip(assignment.seeds, assignment.prompts, scores.total, scores.values, strict=True)
+        for image, (seed, prompt, total) in enumerate(
+            zip(assignment.seeds, assignment.prompts, scores.total, strict=True)
         )
     ]
 
@@ -79,6 +80,17 @@ def reward_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         if not np.isnan(values).all():
             metrics |= {f"rewards/{name}/mean": np.nanmean(values), f"rewards/{name}/std": np.nanstd(values)}
     return {name: float(value) for name, value in metrics.items()}
+
+
+def detection_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """Return `detectors/{name}/mean` and `/max` of the images that a detector could say something about."""
+    metrics = {}
+    for name in names:
+        values = column(records, f"detectors/{name}")
+        if not np.isnan(values).all():
+            metrics[f"detectors/{name}/mean"] = float(np.nanmean(values))
+            metrics[f"detectors/{name}/max"] = float(np.nanmax(values))
+    return metrics
 
 
 def column(records: Sequence[Mapping[str, Any]], name: str) -> FloatArray:

@@ -1,54 +1,21 @@
-"""Calls reward functions and holds them to their contract: finite floats, one for each image, or a named error."""
+"""Rewards and detectors of a batch of images, held to their contract: finite floats, one for each image, or a named error."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from ddpo_plugins.contract import RewardLog, check_rewards
-from ddpo_plugins.errors import RewardError
+from ddpo_plugins.contract import RewardLog, check_detections, check_rewards
 
 from .advantages import FloatArray
+from .calling import Calls
 from .errors import ConfigError
-
-
-@dataclass(frozen=True)
-class RewardFunction:
-    """
-    A reward with its name.
-
-    Parameters:
-        name (`str`):
-            As it is logged.
-        function (`Callable`):
-            Called with `images`, `prompts` and the other dataset columns as keywords; returns B floats or `None`s.
-        images (`"pil"` or `"pt"`):
-            What it takes: RGB PIL images, or a float32 tensor `(B, 3, H, W)` in [0, 1].
-    """
-
-    name: str
-    function: Callable[..., Any]
-    images: Literal["pil", "pt"] = "pil"
-
-    def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise ConfigError(f"Reward {self.name!r} is a {type(self.function).__name__}; it must be a function.")
-        parameters = inspect.signature(self.function).parameters.values()
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            raise ConfigError(
-                f"Reward {self.name!r} takes only ({', '.join(p.name for p in parameters)}). Rewards are called by keyword "
-                "with `images`, `prompts`, every column of the dataset and more: define it as "
-                "`def reward(images, prompts, **columns)`."
-            )
+from .functions import DetectorFunction, ImageFunction, RewardFunction
 
 
 @dataclass(frozen=True)
@@ -62,11 +29,13 @@ class Scores:
         values (`np.ndarray` of shape `(B, K)`, float64):
             NaN where a function gave no reward.
         total (`np.ndarray` of shape `(B,)`, float64):
-            Weighted sum; NaN where no function gave a reward.
+            Weighted sum, with detectors that have a weight; NaN where no function gave a reward.
         extras (`Mapping[str, list]`):
-            What rewards logged for each image, by name.
+            What rewards and detectors logged for each image, by name.
         metrics (`Mapping[str, float]`):
-            What rewards logged about the batch, by name.
+            What they logged about the batch, by name.
+        detections (`Mapping[str, np.ndarray]` of shape `(B,)`, float64):
+            Of each detector, by name; NaN where it could not say.
     """
 
     names: tuple[str, ...]
@@ -74,12 +43,19 @@ class Scores:
     total: FloatArray
     extras: Mapping[str, list[Any]] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    detections: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
         """Mean of the totals; NaN if no image has a reward."""
         rewarded = self.total[~np.isnan(self.total)]
         return float(rewarded.mean()) if len(rewarded) else math.nan
+
+    @property
+    def by_record_name(self) -> dict[str, FloatArray]:
+        """Rewards and detections `(B,)`, by their column in the records."""
+        rewards = {f"rewards/{name}": values for name, values in zip(self.names, self.values.T, strict=True)}
+        return rewards | {f"detectors/{name}": values for name, values in self.detections.items()}
 
     @staticmethod
     def concatenate(parts: Sequence[Scores]) -> Scores:
@@ -92,47 +68,79 @@ class Scores:
             name: float(np.mean([part.metrics[name] for part in parts if name in part.metrics]))
             for name in dict.fromkeys(name for part in parts for name in part.metrics)
         }
+        detections = {name: np.concatenate([p.detections[name] for p in parts]) for name in parts[0].detections}
         values, total = np.concatenate([p.values for p in parts]), np.concatenate([p.total for p in parts])
-        return Scores(parts[0].names, values, total, extras, metrics)
+        return Scores(parts[0].names, values, total, extras, metrics, detections)
 
 
 class RewardSuite:
     """
-    Several rewards as one weighted sum.
+    Several rewards as one weighted sum, and detectors beside them.
 
     Args:
         functions (`Sequence[RewardFunction]`):
-            At least one, with different names.
+            At least one.
         weights (`Sequence[float]`, *optional*):
             One for each function; all 1 by default.
+        detectors (`Sequence[DetectorFunction]`, *optional*):
+            Watch the same images.
+        detector_weights (`Sequence[float]`, *optional*):
+            What each detector adds to the sum; without weights, and with 0, it is only watched.
+        calls ([`Calls`], *optional*):
+            Makes the calls; several suites that share it share its event loop.
 
     Raises:
         [`ConfigError`]: no function, a name twice, or a wrong number of weights.
     """
 
-    def __init__(self, functions: Sequence[RewardFunction], weights: Sequence[float] | None = None):
-        names = [function.name for function in functions]
+    def __init__(
+        self,
+        functions: Sequence[RewardFunction],
+        weights: Sequence[float] | None = None,
+        detectors: Sequence[DetectorFunction] = (),
+        detector_weights: Sequence[float] | None = None,
+        calls: Calls | None = None,
+    ):
         if not functions:
             raise ConfigError("No reward function was given; pass at least one in `reward_funcs`.")
-        if len(set(names)) < len(names):
-            raise ConfigError(
-                f"Two rewards have the same name ({', '.join(names)}); rename one, so that logs tell them apart."
-            )
-        if weights is not None and len(weights) != len(functions):
-            raise ConfigError(
-                f"reward_weights has {len(weights)} value(s) for {len(functions)} reward(s) ({', '.join(names)}); give one each."
-            )
+        for kind in (functions, detectors):
+            _check_names(kind)
         self.functions = tuple(functions)
-        self.weights = np.array(weights if weights is not None else [1.0] * len(functions), np.float64)
+        self.detectors = tuple(detectors)
+        self.weights = _one_each("reward_weights", weights, self.functions, 1.0)
+        self.detector_weights = _one_each("detector_weights", detector_weights, self.detectors, 0.0)
+        self.calls = Calls() if calls is None else calls
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the functions, in order."""
         return tuple(function.name for function in self.functions)
 
+    @property
+    def detector_names(self) -> tuple[str, ...]:
+        """Of the detectors, in order."""
+        return tuple(detector.name for detector in self.detectors)
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """What is trained on: weights by column in the records, of the rewards and of the detectors whose weight is not 0."""
+        rewards = {f"rewards/{name}": weight for name, weight in zip(self.names, self.weights, strict=True)}
+        watching = zip(self.detector_names, self.detector_weights, strict=True)
+        return rewards | {f"detectors/{name}": weight for name, weight in watching if weight}
+
+    @property
+    def objective_weights(self) -> FloatArray:
+        """Weights of the objectives, in order."""
+        return np.array(list(self.objectives.values()), np.float64)
+
+    @property
+    def without_detectors(self) -> RewardSuite:
+        """The rewards alone."""
+        return RewardSuite(self.functions, self.weights.tolist(), calls=self.calls)
+
     def score(self, images: torch.Tensor, rows: Sequence[Mapping[str, Any]], trainer_state: Any = None) -> Scores:
         """
-        Call every reward on a batch.
+        Call every reward and detector on a batch.
 
         Args:
             images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
@@ -140,28 +148,29 @@ class RewardSuite:
             rows (`Sequence[Mapping[str, Any]]` of length B):
                 The dataset row of each image.
             trainer_state (`TrainerState`, *optional*):
-                Handed to the rewards.
+                Handed to the functions.
 
         Raises:
-            [`RewardError`]: a reward raised, or returned something else than B finite numbers or `None`s.
+            [`RewardError`]: a function raised, or returned something else than B finite numbers or `None`s; or a detector a
+                number outside [0, 1].
         """
-        log = RewardLog(len(images))
-        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
-        common = {
-            **columns,
-            "prompts": [row["prompt"] for row in rows],
+        log, prompts = RewardLog(len(images)), [row["prompt"] for row in rows]
+        arguments = {
+            **{name: [row[name] for row in rows] for name in rows[0] if name != "prompt"},
+            "prompts": prompts,
             "trainer_state": trainer_state,
             "log_metric": log.metric,
             "log_extra": log.extra,
         }
-        forms = _image_forms(images, {function.images for function in self.functions})
-        returned = [_call(function, {**common, "images": forms[function.images]}) for function in self.functions]
-        if any(map(inspect.isawaitable, returned)):
-            returned = _wait(_settle(self.functions, returned))
-        values = np.array(
-            [check_rewards(f.name, r, common["prompts"]) for f, r in zip(self.functions, returned, strict=True)]
-        ).T
-        return Scores(self.names, values, weighted_total(values, self.weights), log.extras, log.metrics)
+        returned = self.calls.make([*self.functions, *self.detectors], images, arguments)
+        rewards, detected = returned[: len(self.functions)], returned[len(self.functions) :]
+        values = np.array([check_rewards(f.name, r, prompts) for f, r in zip(self.functions, rewards, strict=True)]).T
+        seen = [np.array(check_detections(d.name, r, prompts)) for d, r in zip(self.detectors, detected, strict=True)]
+        total = weighted_total(values, self.weights)
+        for weight, column in zip(self.detector_weights, seen, strict=True):
+            total = total + weight * np.nan_to_num(column)  # one that cannot say adds nothing
+        detections = dict(zip(self.detector_names, seen, strict=True))
+        return Scores(self.names, values, total, log.extras, log.metrics, detections)
 
 
 def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:
@@ -171,72 +180,21 @@ def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:
     return total
 
 
-def _image_forms(images: torch.Tensor, wanted: set[str]) -> dict[str, Any]:
-    forms: dict[str, Any] = {}
-    if "pil" in wanted:
-        forms["pil"] = to_pil(images)
-    if "pt" in wanted:
-        forms["pt"] = images.permute(0, 3, 1, 2).float() / 255
-    return forms
-
-
-def to_pil(images: torch.Tensor) -> list[Image.Image]:
-    """Turn uint8 images `(B, H, W, 3)` into PIL images."""
-    return [Image.fromarray(image) for image in images.numpy()]
-
-
-def _call(function: RewardFunction, arguments: Mapping[str, Any]) -> Any:
-    try:
-        return function.function(**arguments)
-    except (Exception, SystemExit) as error:
-        raise _raised(function, error) from error
-
-
-def _wait(settled: Coroutine[Any, Any, list[Any]]) -> list[Any]:
-    """Run a coroutine to its end, also where a notebook's event loop is running."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(settled)
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(asyncio.run, settled).result()
-
-
-async def _settle(functions: Sequence[RewardFunction], values: Sequence[Any]) -> list[Any]:
-    """Await the rewards that are `async def`, all at once."""
-    return list(await asyncio.gather(*(_await(f, value) for f, value in zip(functions, values, strict=True))))
-
-
-async def _await(function: RewardFunction, value: Awaitable[Any] | Any) -> Any:
-    if not inspect.isawaitable(value):
-        return value
-    try:
-        return await value
-    except (Exception, SystemExit) as error:
-        raise _raised(function, error) from error
-
-
-def _raised(function: RewardFunction, error: BaseException) -> RewardError:
-    return RewardError(
-        f"Reward {function.name!r} raised {type(error).__name__}: {error}. Training stops, because a failed reward must not "
-        "become a number; mend the reward and resume from the last checkpoint."
-    )
-
-
-def named_rewards(
-    reward_funcs: Callable[..., Any] | RewardFunction | Sequence[Callable[..., Any] | RewardFunction],
-) -> list[RewardFunction]:
-    """Give plain functions the name they were defined with."""
-    functions = (
-        reward_funcs if isinstance(reward_funcs, Sequence) and not isinstance(reward_funcs, str) else [reward_funcs]
-    )
-    return [f if isinstance(f, RewardFunction) else RewardFunction(_name_of(f), f) for f in functions]
-
-
-def _name_of(function: Any) -> str:
-    if isinstance(function, str):
+def _check_names(functions: Sequence[ImageFunction]) -> None:
+    names = [function.name for function in functions]
+    if len(set(names)) < len(names):
         raise ConfigError(
-            f"reward_funcs holds the text {function!r}; the trainer takes functions. Turn a plugin's name into one with "
-            f"trainer_ext.reward_from_plugin({function!r}), or use the command line, which does."
+            f"Two {functions[0].kind}s have the same name ({', '.join(names)}); rename one, so that logs tell them apart."
         )
-    return function.__name__ if inspect.isroutine(function) else type(function).__name__
+
+
+def _one_each(
+    option: str, weights: Sequence[float] | None, functions: Sequence[ImageFunction], default: float
+) -> FloatArray:
+    if weights is not None and len(weights) != len(functions):
+        kind = option.removesuffix("_weights")
+        names = ", ".join(function.name for function in functions)
+        raise ConfigError(
+            f"{option} has {len(weights)} value(s) for {len(functions)} {kind}(s) ({names or 'none'}); give one each."
+        )
+    return np.array([default] * len(functions) if weights is None else weights, np.float64)

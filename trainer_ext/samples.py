@@ -14,10 +14,10 @@ from diffusers import DiffusionPipeline
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .calling import to_pil
 from .files import replacing
 from .policy.pipeline import spread_texts, swapped, to_uint8
 from .policy.samplers import stock_scheduler
-from .rewards import to_pil
 from .rollout import image_generators
 
 

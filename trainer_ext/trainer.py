@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
+from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from .algorithms import ALGORITHMS
 from .callbacks import CurveCallback, SampleCallback
+from .calling import Calls
 from .checkpoint import DDPOState, check_output_dir, check_state
 from .collector import Collector, timed
 from .config import DDPOConfig
@@ -30,6 +30,7 @@ from .ema import MovingAverage, check_average
 from .errors import ConfigError
 from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, named_datasets, score_dataset
 from .flow import RolloutFlow
+from .functions import Detector, DetectorFunction, Reward, RewardFunction, named_functions
 from .interrupts import StoppedError, StopRequest
 from .learner import Learner
 from .loading import load_pipeline
@@ -38,15 +39,16 @@ from .metrics import RunMetrics, mean_of
 from .moment import Moment
 from .policy import LogProbPipeline
 from .progress import RolloutProgress
-from .records import column, image_records, reward_metrics, write_records
-from .rewards import RewardFunction, RewardSuite, named_rewards
+from .rewards import RewardSuite
 from .rollout import PromptSchedule, Rollout, seeded_generator, shuffled_steps
+from .rollout_maker import RolloutMaker
+from .run_record import RunRecordCallback, RunSetup, name_of
+from .scoring import Scorer
 from .sealing import remove_old, seal, unseal, whole_checkpoint
 from .sharding import check_sharding, check_shares
+from .stopping import RuleMetError
 
 logger = logging.getLogger(__name__)
-
-Reward = Callable[..., Any] | RewardFunction
 
 
 class DDPOTrainer(Trainer):
@@ -76,6 +78,9 @@ class DDPOTrainer(Trainer):
         peft_config (`LoraConfig`, *optional*):
             The adapter; by default the authors': rank 4 on the attention projections. For training all weights set
             `args.full_finetuning`.
+        detectors (`Callable` or `list`, *optional*):
+            Functions like rewards that say in [0, 1] how sure they are that an image games the reward, or
+            [`DetectorFunction`]s. They are logged, and recorded for each image; see `args.detector_weights`.
 
     Raises:
         [`ConfigError`], [`PipelineError`], [`GuidanceError`]: before any long work, saying what to change.
@@ -95,20 +100,24 @@ class DDPOTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: LoraConfig | None = None,
         eval_reward_funcs: Reward | Sequence[Reward] = (),
+        detectors: Detector | Sequence[Detector] = (),
     ):
         args = DDPOConfig() if args is None else args
         if args.full_finetuning and peft_config is not None:
             raise ConfigError(
                 "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
             )
-        self.reward_suite = RewardSuite(named_rewards(reward_funcs), args.reward_weights)
-        self.eval_suites = evaluation_suites(self.reward_suite, named_rewards(eval_reward_funcs))
+        rewards, watching = named_functions(reward_funcs, RewardFunction), named_functions(detectors, DetectorFunction)
+        calls = Calls()
+        self.reward_suite = RewardSuite(rewards, args.reward_weights, watching, args.detector_weights, calls)
+        self.eval_suites = evaluation_suites(self.reward_suite, named_functions(eval_reward_funcs, RewardFunction))
+        self._scorer = Scorer(calls, args.overlap_rewards, args.reward_timeout)
         train_dataset = check_prompts(train_dataset, "train_dataset")
         for name, dataset in named_datasets(eval_dataset).items():
             check_prompts(dataset, name)
 
         set_seed(args.seed)  # the adapter's initialisation
-        pipeline = load_pipeline(model, _weights_dtype(args)).to(args.device)
+        pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
         self.policy = LogProbPipeline(pipeline, **args.policy_kwargs)
         adapter = None if args.full_finetuning else peft_config or default_lora_config()
         for component in pipeline.components.values():
@@ -116,7 +125,7 @@ class DDPOTrainer(Trainer):
                 component.requires_grad_(False)
         denoiser = TrainedDenoiser(self.policy.denoiser, self.policy.denoiser_name, adapter, args.beta > 0)
 
-        self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.weights, self.policy.noising)
+        self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.objective_weights, self.policy.noising)
         self._trained_steps = self.algorithm.steps(self.policy.table, args.skip_last_steps)
         self.prompt_schedule = PromptSchedule(
             train_dataset, args.num_images_per_rollout, args.num_images_per_prompt, args.seed
@@ -140,15 +149,19 @@ class DDPOTrainer(Trainer):
         check_sharding(self.accelerator, args)
         self._lockstep = Lockstep(self.accelerator, self._stop)
         self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
-        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, denoiser, args, self._lockstep)
-        self._set_up_callbacks(args)
+        collector = Collector(
+            self.policy, self.reward_suite, self._scorer, self.algorithm, denoiser, args, self._lockstep
+        )
+        self._maker = RolloutMaker(collector, self.reward_suite, self.algorithm, self.prompt_schedule, args)
+        self._set_up_callbacks(args, name_of(model))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """
         Train. See `Trainer.train`.
 
         `resume_from_checkpoint=True` goes on from the newest checkpoint that is whole, and begins anew where there is none.
-        Ctrl-C stops after the step in progress and leaves a checkpoint.
+        Ctrl-C stops after the step in progress and leaves a checkpoint. So does a rule of `args.stop_when`, before anything
+        is learned from the rollout that meets it, but then this returns. So does a reward that fails, once an update is made.
 
         Raises:
             [`OutputDirError`]: the output folder holds another run.
@@ -168,6 +181,8 @@ class DDPOTrainer(Trainer):
             except StoppedError:
                 self._save_interrupted()
                 raise
+            except RuleMetError as met:
+                return self._end_by_rule(met)
 
     # ---- data: the Trainer's batches are positions in the order of training ----
 
@@ -194,30 +209,24 @@ class DDPOTrainer(Trainer):
         """Of the rollout that the next update is on."""
         return self.state.global_step // self.args.updates_per_rollout
 
-    def _make_rollout(self, model: torch.nn.Module, index: int) -> Rollout[Any]:
-        """Sample, score and compare with the prompt's other images."""
-        assignment = self.prompt_schedule.assignment(index, self.args.process_index, self.args.world_size)
-        with self._lockstep.guarded():
-            collected = self._collector.collect(model, index, assignment, self.state)
-        records = gather_object(image_records(index, assignment, collected.scores))
-        weights = self._weigh(records)
-        if self.is_world_process_zero():
-            write_records(self.args.folder, index, records)
-        self._metrics.note(collected.scores.metrics)
-        self._metrics.note({f"seconds/{name}": value for name, value in collected.seconds.items()})
-        self._metrics.note({"images_per_second": len(records) / collected.seconds["rollout"]})
-        first = self.args.process_index * len(assignment.seeds)
-        return Rollout(index, collected.memory, weights[first : first + len(assignment.seeds)])
+    def _save_after_failure(self) -> None:
+        """Save what was learned before a rollout that failed."""
+        if self.state.global_step and self._lockstep.fails_together:
+            self._save_interrupted()
 
-    def _weigh(self, records: Sequence[dict[str, Any]]) -> torch.Tensor:
-        """Say what the images of all processes count, `(B,)`, and log their rewards."""
-        names = self.reward_suite.names
-        self._metrics.note(reward_metrics(records, names))
-        rewards = np.stack([column(records, f"rewards/{name}") for name in names], axis=1)
-        prompts = [record["prompt"] for record in records]
-        weights = self.algorithm.weighting.update(prompts, rewards, column(records, "reward"))
-        self._metrics.note({"frac_reward_zero_std": weights.frac_reward_zero_std})
-        return torch.from_numpy(weights.values).float()
+    def _end_by_rule(self, met: RuleMetError) -> TrainOutput:
+        """Do what `Trainer` does at the end of a run."""
+        self._save_interrupted()
+        if self.is_world_process_zero():
+            logger.warning("%s", met.advice(self.state.global_step))
+        self.log(met.metrics)
+        losses = [log["loss"] for log in self.state.log_history if "loss" in log]
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        self.is_in_train = False
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        self._finish_current_push()
+        return TrainOutput(self.state.global_step, sum(losses) / max(len(losses), 1), met.metrics)
 
     # ---- training ----
 
@@ -229,7 +238,9 @@ class DDPOTrainer(Trainer):
         if self._moment is None or self._moment.step != self.state.global_step:
             self._moment = Moment.now(self.state.global_step, self._metrics)
         if self._rollout is None or self._rollout.index != self._rollout_index:
-            self._rollout = self._make_rollout(model, self._rollout_index)
+            self._rollout = self._maker.make(
+                model, self._rollout_index, self.state, self._metrics, self._save_after_failure
+            )
             self._moment = Moment.now(self.state.global_step, self._metrics)
         with timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout
@@ -292,11 +303,10 @@ class DDPOTrainer(Trainer):
         dataset = check_prompts(eval_dataset, "eval_dataset")
         check_shares(self.accelerator.distributed_type, len(dataset), self.args.world_size)
         share = evaluation_share(dataset, self.args.process_index, self.args.world_size)
+        batches = share.batches(self.args.rollout_batch_size)
         self.model_wrapped.eval()
         with self._lockstep.guarded(), self._evaluated_weights():
-            own = score_dataset(
-                self.policy, self.eval_suites, share, self.args.rollout_batch_size, self.model_wrapped, self.state
-            )
+            own = score_dataset(self.policy, self.eval_suites, self._scorer, batches, self.model_wrapped, self.state)
         metrics = evaluation_metrics(gather_object(own), metric_key_prefix)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -370,24 +380,15 @@ class DDPOTrainer(Trainer):
         self._save_checkpoint(self.model)
         logger.warning("Saved checkpoint-%d in %s.", self.state.global_step, self.args.output_dir)
 
-    def _set_up_callbacks(self, args: DDPOConfig) -> None:
+    def _set_up_callbacks(self, args: DDPOConfig, model_name: str) -> None:
         RolloutFlow(args.updates_per_rollout).replace_default(self.callback_handler)
-        if args.disable_tqdm:
-            self.remove_callback(PrinterCallback)
-        else:
-            self.remove_callback(ProgressCallback)
-            self.add_callback(RolloutProgress())
+        RolloutProgress.replace_default(self, not args.disable_tqdm)
         if self._average is not None:
             self.add_callback(self._average)
-        pictures = (self.policy, self.reward_suite, self.prompt_schedule.rows, args, self._evaluated_weights)
+        self.add_callback(RunRecordCallback(RunSetup.of(args, model_name, self.policy.pipeline, self.eval_suites)))
+        rewards = self.reward_suite.without_detectors
+        pictures = (self.policy, rewards, self._scorer, self.prompt_schedule.rows, args, self._evaluated_weights)
         self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())
-
-
-def _weights_dtype(args: DDPOConfig) -> torch.dtype:
-    """Half precision for frozen weights under mixed precision; trained weights stay in float32."""
-    if args.full_finetuning or not (args.bf16 or args.fp16):
-        return torch.float32
-    return torch.bfloat16 if args.bf16 else torch.float16
 
 
 def _positions(batch: list[int]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -17,6 +18,13 @@ class RunOptions:
     )
     reward_funcs: list[str] | None = field(
         default=None, metadata={"help": "Rewards by name; `ddpo rewards` lists them."}
+    )
+    detectors: list[str] | None = field(
+        default=None, metadata={"help": "Detectors by name, which watch for images that game the reward."}
+    )
+    reward_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": 'Options of rewards and detectors by name, as JSON: \'{"aesthetic": {"batch_size": 4}}\'.'},
     )
     prompts: str = field(
         default="animals",

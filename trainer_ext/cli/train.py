@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..options import DDPOOptions, TrainerDefaults
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..trainer import DDPOTrainer
 
 PROG = "ddpo train"
+REWARD_KWARGS = '{"aesthetic": {"batch_size": 4}}'
 
 NOTE = """
 Every argument of transformers.TrainingArguments works too (--bf16, --max_grad_norm, --save_strategy, ...): `ddpo train
@@ -70,7 +71,7 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     from ddpo_plugins import load_catalogue
 
     from ..checkpoint import check_output_dir
-    from ..plugins import reward_from_plugin
+    from ..plugins import functions_from_plugins
     from ..trainer import DDPOTrainer
     from .prompts import load_prompts
 
@@ -80,9 +81,9 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
         raise ConfigError(f"Say what to reward: --reward_funcs NAME. Installed: {', '.join(catalogue.rewards)}.")
     train_dataset = load_prompts(options.prompts, catalogue)
     evaluated = {source: load_prompts(source, catalogue) for source in options.eval_prompts or []}
-    rewards, eval_rewards = (
-        [reward_from_plugin(name, device=config.device, catalogue=catalogue) for name in names or []]
-        for names in (options.reward_funcs, options.eval_reward_funcs)
+    names, eval_names = options.reward_funcs, options.eval_reward_funcs or []
+    rewards, detectors = functions_from_plugins(
+        dict.fromkeys([*names, *eval_names]), options.detectors or [], _kwargs(options), config.device, catalogue
     )
     adapter = LoraConfig(
         r=lora.lora_r,
@@ -92,13 +93,28 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     )
     return DDPOTrainer(
         options.model_name_or_path,
-        rewards,
+        [rewards[name] for name in names],
         config,
         train_dataset,
         evaluated if len(evaluated) > 1 else next(iter(evaluated.values()), None),
-        eval_reward_funcs=eval_rewards,
+        eval_reward_funcs=[rewards[name] for name in eval_names],
+        detectors=list(detectors.values()),
         peft_config=None if config.full_finetuning else adapter,
     )
+
+
+def _kwargs(options: RunOptions) -> dict[str, Any]:
+    """Read `--reward_kwargs`: options by name of a reward or detector."""
+    from ..config import parse_mapping
+
+    given = options.reward_kwargs or {}
+    kwargs = parse_mapping("reward_kwargs", given, REWARD_KWARGS) if isinstance(given, str) else given
+    for name, value in kwargs.items():
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"reward_kwargs has {value!r} for {name!r}; it must be an object of options, such as '{REWARD_KWARGS}'."
+            )
+    return kwargs
 
 
 def _resume(value: str | None) -> str | bool | None:

@@ -1,0 +1,99 @@
+"""Where a reward or detector came from, for the record of a run. Never a secret."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddpo_plugins.catalogue import Origin
+
+SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)  # `api_key`, not `max_new_tokens`
+USER_OF_URL = re.compile(r"(?<=://)[^/@\s]+@")  # `user:password@`
+HIDDEN = "***"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """
+    Where a reward or detector came from: a plugin, or a function of the user's.
+
+    Parameters:
+        function (`str`, *optional*):
+            Module and qualified name of a function that was handed over as it is.
+        plugin, distribution, version (`str`, *optional*):
+            Of a plugin, as [`Origin`] has them.
+        options (`Mapping[str, Any]`):
+            What the plugin's factory was called with: the options that were given, and its defaults for the others, so that
+            model ids and pinned revisions are among them. Values of secrets (`api_key`) are not.
+    """
+
+    function: str | None = None
+    plugin: str | None = None
+    distribution: str | None = None
+    version: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_function(cls, function: Callable[..., Any]) -> Provenance:
+        """Describe a function, or an object that can be called, by its class."""
+        named = function if inspect.isroutine(function) else type(function)
+        return cls(function=f"{named.__module__}.{named.__qualname__}")
+
+    @classmethod
+    def of_plugin(cls, origin: Origin, factory: Callable[..., Any], options: Mapping[str, Any]) -> Provenance:
+        """Describe what `factory` of a plugin builds with `options`."""
+        return cls(None, *origin, _public({**defaults_of(factory), **options}))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what there is, for a file."""
+        return {name: value for name, value in vars(self).items() if value is not None and value != {}}
+
+
+def options_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
+    """Return the options that a factory takes by name, without `device`; `None` if it takes any, or does not say."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some built-ins have no signature
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {name: parameter for name, parameter in parameters.items() if parameter.kind in by_name and name != "device"}
+
+
+def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the options of a factory that have a default."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not parameter.empty and name != "device"
+    }
+
+
+def _public(value: Any) -> Any:
+    """Return a value for a file that others may read: plain, and without secrets."""
+    if isinstance(value, Mapping):
+        return {str(name): HIDDEN if _is_secret(name, item) else _public(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_public(item) for item in value]
+    if isinstance(value, str):
+        return USER_OF_URL.sub(f"{HIDDEN}@", value)
+    return value if isinstance(value, bool | int | float | None) else _short(value)
+
+
+def _is_secret(name: object, value: Any) -> bool:
+    return value is not None and SECRET.search(str(name)) is not None
+
+
+def _short(value: Any) -> str:
+    """Name a function or class; `repr` has an address, which changes from run to run."""
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return f"<{type(value).__module__}.{type(value).__qualname__}>"
