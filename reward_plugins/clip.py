@@ -57,7 +57,7 @@ class Clip:
         """
         import torch
 
-        limit = self.model.config.text_config.max_position_embeddings
+        limit = self.model.text_model.embeddings.position_embedding.num_embeddings
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
         with torch.inference_mode():
             return _unit(self.model.get_text_features(**tokens.to(self.model.device)))
@@ -89,7 +89,8 @@ def load_clip(model: str, revision: str, device: torch.device | str, processor: 
         loaded = CLIPModel.from_pretrained(model, revision=revision, dtype=torch.float32)
     with naming(processor, processor_revision):
         tokenizer = AutoTokenizer.from_pretrained(processor, revision=processor_revision)
-    return Clip(loaded.to(device).eval(), load_image_processor(processor, processor_revision), tokenizer)
+    loaded.to(device)  # type: ignore[arg-type] # as transformers decorates it
+    return Clip(loaded.eval(), load_image_processor(processor, processor_revision), tokenizer)
 
 
 def _unit(features: Any) -> torch.Tensor:

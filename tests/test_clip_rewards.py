@@ -202,7 +202,7 @@ def test_the_revision_is_asked_for(build, monkeypatch, tmp_path):
         asked.append((str(path), filename, kwargs.get("revision")))
         raise OSError("offline")
 
-    monkeypatch.setattr("transformers.utils.cached_file", record)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", record)
     with pytest.raises(PluginError, match="offline"):
         build("aesthetic", head="someone/head", head_revision="abc")
     assert asked == [("someone/head", "aesthetic-model.pth", "abc")]
