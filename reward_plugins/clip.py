@@ -36,11 +36,6 @@ class Clip:
     image_processor: BaseImageProcessor
     tokenizer: PreTrainedTokenizerBase
 
-    @property
-    def scale(self) -> float:
-        """What the model multiplies cosine similarities with: 100 in those that are published."""
-        return self.model.logit_scale.exp().item()
-
     def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return the embeddings of B images, float32 `(B, D)` of length 1, without gradients."""
         import torch
@@ -61,6 +56,14 @@ class Clip:
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
         with torch.inference_mode():
             return _unit(self.model.get_text_features(**tokens.to(self.model.device)))
+
+    def similarity(self, images: Sequence[Image.Image], texts: Sequence[str]) -> torch.Tensor:
+        """Return the cosine `(B,)` of B images and their texts, times the model's scale: 100 in published models."""
+        import torch
+
+        with torch.inference_mode():
+            cosine = (self.embed_images(images) * self.embed_texts(texts)).sum(dim=1)
+            return self.model.logit_scale.exp() * cosine
 
 
 def load_clip(model: str, revision: str, device: torch.device | str, processor: str, processor_revision: str) -> Clip:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpo_plugins import Reward, RewardSpec
 
-from .clip import CLIP_L, CLIP_L_REVISION, Clip, load_clip
+from .clip import CLIP_L, CLIP_L_REVISION, load_clip
 from .vision import batches
 
 if TYPE_CHECKING:
@@ -39,17 +39,12 @@ def similarity(
         `OSError`: a model is not there.
     """
     clip = load_clip(model, revision, device, processor, processor_revision)
-    scale = clip.scale
 
     def score(images: list[Image.Image], prompts: list[str], **columns: Any) -> list[float]:
         pairs = zip(batches(images, batch_size), batches(prompts, batch_size), strict=True)
-        return [scale * cosine for batch in pairs for cosine in _cosines(clip, *batch)]
+        return [value for batch in pairs for value in clip.similarity(*batch).tolist()]
 
     return score
-
-
-def _cosines(clip: Clip, images: list[Image.Image], prompts: list[str]) -> list[float]:
-    return (clip.embed_images(images) * clip.embed_texts(prompts)).sum(dim=1).tolist()
 
 
 #: Hessel et al., arXiv:2104.08718, whose CLIPScore is 2.5 times the cosine and is cut at 0.
