@@ -82,12 +82,12 @@ def load_head(head: str, revision: str) -> torch.nn.Sequential:
         `pickle.UnpicklingError`: it holds something else than tensors.
     """
     import torch
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     linear = [torch.nn.Linear(width, next_width) for width, next_width in pairwise(WIDTHS)]
     layers = torch.nn.Sequential(OrderedDict(zip(LAYERS, linear, strict=True)))
     with naming(head, revision):
-        file = cached_file(head, HEAD_FILE, revision=revision)
+        file = str(cached_file(head, HEAD_FILE, revision=revision))
     state = torch.load(file, map_location="cpu", weights_only=True)
     torch.nn.ModuleDict({"layers": layers}).load_state_dict(state)
     return layers.requires_grad_(False).eval()

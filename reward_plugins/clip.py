@@ -36,11 +36,6 @@ class Clip:
     image_processor: BaseImageProcessor
     tokenizer: PreTrainedTokenizerBase
 
-    @property
-    def scale(self) -> float:
-        """What the model multiplies cosine similarities with: 100 in those that are published."""
-        return self.model.logit_scale.exp().item()
-
     def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return the embeddings of B images, float32 `(B, D)` of length 1, without gradients."""
         import torch
@@ -57,10 +52,18 @@ class Clip:
         """
         import torch
 
-        limit = self.model.config.text_config.max_position_embeddings
+        limit = self.model.text_model.embeddings.position_embedding.num_embeddings
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
         with torch.inference_mode():
             return _unit(self.model.get_text_features(**tokens.to(self.model.device)))
+
+    def similarity(self, images: Sequence[Image.Image], texts: Sequence[str]) -> torch.Tensor:
+        """Return the cosine `(B,)` of B images and their texts, times the model's scale: 100 in published models."""
+        import torch
+
+        with torch.inference_mode():
+            cosine = (self.embed_images(images) * self.embed_texts(texts)).sum(dim=1)
+            return self.model.logit_scale.exp() * cosine
 
 
 def load_clip(model: str, revision: str, device: torch.device | str, processor: str, processor_revision: str) -> Clip:
@@ -89,7 +92,8 @@ def load_clip(model: str, revision: str, device: torch.device | str, processor: 
         loaded = CLIPModel.from_pretrained(model, revision=revision, dtype=torch.float32)
     with naming(processor, processor_revision):
         tokenizer = AutoTokenizer.from_pretrained(processor, revision=processor_revision)
-    return Clip(loaded.to(device).eval(), load_image_processor(processor, processor_revision), tokenizer)
+    loaded.to(device)  # type: ignore[arg-type] # as transformers decorates it
+    return Clip(loaded.eval(), load_image_processor(processor, processor_revision), tokenizer)
 
 
 def _unit(features: Any) -> torch.Tensor:

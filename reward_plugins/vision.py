@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Split a sequence into parts of `size`, the last of which may be shorter."""
+def batches(values: list[T], size: int) -> Iterator[list[T]]:
+    """Split a list into parts of `size`, the last of which may be shorter."""
     for start in range(0, len(values), size):
         yield values[start : start + size]
 

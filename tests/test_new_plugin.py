@@ -76,14 +76,19 @@ def test_ddpo_rewards_lists_it(environment, tmp_path):
     ]
 
 
-def test_it_can_be_trained_with(environment, tmp_path):
-    """As its README says, with fewer images."""
-    small = "--num_train_epochs 1 --num_images_per_rollout 2 --rollout_batch_size 2 --per_device_train_batch_size 2 "
-    small += "--num_images_per_prompt 1 --num_inference_steps 2 --skip_last_steps 0 --num_sample_images 0 --gradient_accumulation_steps 1"
-    options = "--reward_funcs colour_contrast --prompts colour_contrast_prompts --output_dir colour_contrast"
-    done = run("-m", "trainer_ext.cli", "train", *options.split(), *small.split(), env=environment, cwd=tmp_path)
+def test_its_reward_gets_the_column_of_its_prompts(environment, tmp_path):
+    """In the trainer, by name. That a stranger's plugin trains is in `test_third_party.py`."""
+    code = """
+import torch
+from trainer_ext import prompts_from_plugin, reward_from_plugin
+from trainer_ext.rewards import RewardSuite
+rows = list(prompts_from_plugin("colour_contrast_prompts"))
+black = torch.zeros(len(rows), 8, 8, 3, dtype=torch.uint8)
+print(RewardSuite([reward_from_plugin("colour_contrast", target=9)]).score(black, rows).total.round(6).tolist())
+"""
+    done = run("-c", code, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "colour_contrast" / "pytorch_lora_weights.safetensors").is_file()
+    assert done.stdout.strip() == str([0.3, 0.8] * 4)
 
 
 def test_it_says_what_to_do_next(tmp_path, monkeypatch, capsys):

@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
         prog="ddpo new-plugin",
         description="Write a plugin project: a reward, a detector, prompts, and tests that check their contracts.",
     )
-    parser.add_argument("name", help="Name of the reward, such as 'sharpness'; the project is then 'ddpo-sharpness'.")
+    parser.add_argument("name", help="Name of the reward, such as 'daylight'; the project is then 'ddpo-daylight'.")
     parser.add_argument("--folder", default=".", help="Where the project's folder is made; here by default.")
     options = parser.parse_args(arguments)
     name = check_name(options.name, load_catalogue())
@@ -56,7 +56,7 @@ def check_name(given: str, catalogue: Catalogue) -> str:
     if re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name) is None:
         raise ConfigError(
             f"{given!r} cannot be the name of a plugin. Use lower-case letters and digits, starting with a letter, in words "
-            "joined by hyphens: 'sharpness', 'colour-contrast'."
+            "joined by hyphens: 'daylight', 'colour-contrast'."
         )
     offers = (
         (catalogue.rewards, name),
