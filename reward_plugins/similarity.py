@@ -95,7 +95,9 @@ class BERTScore:
             raise PluginError(
                 f"similarity_layer is {layer}; {model!r} has the layers 1 to {config.num_hidden_layers}. None is the last."
             )
-        config.num_hidden_layers = config.num_hidden_layers if layer is None else layer  # what is above is not even loaded
+        config.num_hidden_layers = (
+            config.num_hidden_layers if layer is None else layer
+        )  # what is above is not even loaded
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         encoder = AutoModel.from_pretrained(model, revision=revision, config=config, dtype=torch.float32)
         self.encoder = encoder.to(device).eval()

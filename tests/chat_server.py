@@ -89,7 +89,13 @@ class Handler(BaseHTTPRequestHandler):
         except BadRequestError as error:
             return self.send(400, {"error": {"message": str(error), "type": "BadRequestError", "code": 400}})
         choice |= {"index": 0, "finish_reason": "stop"}
-        reply = {"id": "chat-1", "object": "chat.completion", "created": 0, "model": request["model"], "choices": [choice]}
+        reply = {
+            "id": "chat-1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": request["model"],
+            "choices": [choice],
+        }
         self.send(200, reply)
 
     def choice(self, request):
@@ -165,7 +171,9 @@ def body(data, content_type="application/json"):
 
 def content(text, finish_reason="stop"):
     message = {"role": "assistant", "content": text}
-    return body({"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]})
+    return body(
+        {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]}
+    )
 
 
 def hang(handler):

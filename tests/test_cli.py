@@ -187,7 +187,7 @@ def test_it_resumes(train, tmp_path, capsys):
             ["There is no preset 'lora/paint'; there are: embedded, embedded/rwr", "lora/aesthetic"],
         ),
         (["--preset", "lora/aesthetic"], ["Unknown reward 'aesthetic'"]),
-        (["--preset", "none"], ["Say what to reward: --reward_funcs NAME. Installed: jpeg_compressibility"]),
+        (["--preset", "none"], ["Say what to reward: --reward_funcs NAME. Installed: counting, jpeg_compressibility"]),
         (
             ["--model_name_or_path", "./nowhere", "--reward_funcs", "jpeg_compressibility"],
             ["No pipeline could be loaded from './nowhere'"],

@@ -72,7 +72,9 @@ def test_descriptions_are_the_models(llava_folder, encoder_folder, oracle, image
 def test_questions_of_different_lengths_go_together(llava_folder, oracle, images):
     questions = [["How many?", "What animals, if any, can be seen in this image?"], ["Any turtles at all?"]] * 2
     reward = reward_from_plugin("counting", model=llava_folder, batch_size=3, max_new_tokens=6)
-    replies = score(reward, images[:4], questions=questions, answers=[["2", "cat"], ["yes"]] * 2).extras["counting/replies"]
+    replies = score(reward, images[:4], questions=questions, answers=[["2", "cat"], ["yes"]] * 2).extras[
+        "counting/replies"
+    ]
     assert replies == [
         [oracle.answer(image, question, 6) for question in own] for image, own in zip(images, questions, strict=False)
     ]
@@ -95,8 +97,13 @@ def yes_no(oracle, image, question):
 
 def test_yes_probability_is_the_models(llava_folder, oracle, images):
     assert [oracle.tokenizer.decode([index]) for index in range(len(oracle.tokenizer))].count(" Yes") == 1
-    scores = score(reward_from_plugin("yes_probability", model=llava_folder, batch_size=5), images)
-    expected = [yes_no(oracle, image, 'Does this image show "a cat"? Answer yes or no.') for image in images]
+    prompts = [f"{'very ' * index}{animal}" for animal in ("cat", "ant", "zebra") for index in range(4)]
+    reward = reward_from_plugin("yes_probability", model=llava_folder, batch_size=5)
+    scores = RewardSuite([reward]).score(images, [{"prompt": prompt} for prompt in prompts])
+    expected = [
+        yes_no(oracle, image, f'Does this image show "{prompt}"? Answer yes or no.')
+        for image, prompt in zip(images, prompts, strict=True)
+    ]
     likely = torch.tensor([among for _, _, among in expected])
     assert likely.any()
     assert not likely.all()
@@ -126,7 +133,8 @@ def test_no_description_is_no_reward(tmp_path, encoder_folder, images):
     save_file({**state, **{name: torch.zeros_like(state[name]) for name in heads}}, weights, {"format": "pt"})
     # All logits are equal now, and the first token is padding.
     scores = score(
-        reward_from_plugin("prompt_alignment", model=str(folder), similarity=encoder_folder, max_new_tokens=2), images[:2]
+        reward_from_plugin("prompt_alignment", model=str(folder), similarity=encoder_folder, max_new_tokens=2),
+        images[:2],
     )
     assert scores.extras["prompt_alignment/description"] == ["", ""]
     assert scores.total.tolist() == [pytest.approx(float("nan"), nan_ok=True)] * 2
@@ -137,17 +145,22 @@ def test_no_description_is_no_reward(tmp_path, encoder_folder, images):
 
 def test_dtype(llava_folder, images):
     answered = [
-        score(reward_from_plugin("yes_probability", model=llava_folder, dtype=dtype), images).extras["yes_probability/answered"]
+        score(reward_from_plugin("yes_probability", model=llava_folder, dtype=dtype), images).extras[
+            "yes_probability/answered"
+        ]
         for dtype in ("auto", "float32", "bfloat16")
     ]
     assert answered[0] == answered[1] != answered[2]
-    with pytest.raises(PluginError, match="float31"):
+    with pytest.raises(PluginError, match="dtype is 'float31'; allowed: 'auto', 'float32'"):
         reward_from_plugin("yes_probability", model=llava_folder, dtype="float31")
 
 
 def test_another_model_needs_a_revision_of_its_own():
     for name in ("prompt_alignment", "counting", "yes_probability"):
-        with pytest.raises(PluginError, match=r"revision 'b234\w+' belongs to the default model 'llava-hf/llava-1.5-7b-hf', not to 'a/b'"):
+        with pytest.raises(
+            PluginError,
+            match=r"revision 'b234\w+' belongs to the default model 'llava-hf/llava-1.5-7b-hf', not to 'a/b'",
+        ):
             reward_from_plugin(name, model="a/b")
 
 
@@ -157,7 +170,10 @@ def test_the_defaults_are_the_articles():
         defaults = {key: p.default for key, p in inspect.signature(rewards[name].spec.factory).parameters.items()}
         assert (defaults["model"], len(defaults["revision"])) == ("llava-hf/llava-1.5-7b-hf", 40)
         if name == "prompt_alignment":
-            assert (defaults["similarity"], len(defaults["similarity_revision"])) == ("microsoft/deberta-xlarge-mnli", 40)
+            assert (defaults["similarity"], len(defaults["similarity_revision"])) == (
+                "microsoft/deberta-xlarge-mnli",
+                40,
+            )
             assert (defaults["max_new_tokens"], defaults["reference"]) == (64, "The image contains {prompt}")
 
 

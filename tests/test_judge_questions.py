@@ -22,7 +22,9 @@ def server():
 @pytest.fixture
 def score(server):
     def score(name, rows, **options):
-        reward = reward_from_plugin(name, **{"model": "llava", "base_url": server.base_url, "max_retries": 0, **options})
+        reward = reward_from_plugin(
+            name, **{"model": "llava", "base_url": server.base_url, "max_retries": 0, **options}
+        )
         return RewardSuite([reward]).score(torch.zeros(len(rows), 4, 4, 3, dtype=torch.uint8), rows)
 
     return score
@@ -68,10 +70,15 @@ def test_an_answer_is_found_as_whole_words(server, score, reply, answer, found):
 
 
 def test_the_reward_is_the_share_of_answers(server, score):
-    server.reply = lambda image, question: {"How many?": "Three.", "Which?": "Wolves.", "What?": "I see 3 wolves."}[question]
+    server.reply = lambda image, question: {"How many?": "Three.", "Which?": "Wolves.", "What?": "I see 3 wolves."}[
+        question
+    ]
     rows = [
         {"questions": ["How many?", "Which?"], "answers": ["3", "wolf"]},
-        {"questions": ["How many?", "Which?"], "answers": ["wolf", "3"]},  # in the other's reply, where it does not count
+        {
+            "questions": ["How many?", "Which?"],
+            "answers": ["wolf", "3"],
+        },  # in the other's reply, where it does not count
         {"questions": ["How many?", "Which?", "What?"], "answers": ["three", "cat", "dog"]},
         {"questions": ["What?"], "answers": ["three wolves"]},
     ]
@@ -86,7 +93,9 @@ def test_the_prompt_set_has_what_it_needs(server, score):
     assert rows[0]["questions"] == ["How many ants are there in this image?", "What animal is in this image?"]
     assert rows[0]["answers"] == ["two", "ant"]
     turtles = [row for row in rows if row["animal"] == "turtle"]
-    server.reply = lambda image, question: "There are 6." if question == "How many turtles are there in this image?" else "Turtles."
+    server.reply = lambda image, question: (
+        "There are 6." if question == "How many turtles are there in this image?" else "Turtles."
+    )
     assert score("counting", turtles).total.tolist() == [0.5, 0.5, 0.5, 0.5, 1, 0.5, 0.5]
 
 
@@ -148,7 +157,8 @@ def test_the_question_is_the_users(server, score):
 
 
 @pytest.mark.parametrize(
-    "logprobs", [None, {}, {"content": None}, {"content": []}, {"content": [{"token": "a", "logprob": 0, "top_logprobs": None}]}]
+    "logprobs",
+    [None, {}, {"content": None}, {"content": []}, {"content": [{"token": "a", "logprob": 0, "top_logprobs": None}]}],
 )
 def test_a_server_without_log_probabilities_is_an_error(server, score, logprobs):
     message = {"role": "assistant", "content": "yes"}

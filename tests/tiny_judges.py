@@ -69,7 +69,7 @@ def tiny_llava(folder, words="yes Yes no No"):
     return str(folder)
 
 
-TEXT = "the image contains a cat riding two bikes and some dogs playing chess by the sea turtle turtles six 6 . , ?".split()
+TEXT = "the image contains a cat riding two bikes and some dogs playing chess by the sea turtle turtles six 6 . , ?"
 
 
 def tiny_encoder(folder, kind="bert", num_hidden_layers=3, max_length=40):
@@ -91,7 +91,7 @@ def tiny_encoder(folder, kind="bert", num_hidden_layers=3, max_length=40):
 def _bert_words(folder, limit):
     folder.mkdir(exist_ok=True)
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*TEXT, *letters])]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*TEXT.split(), *letters])]
     (folder / "vocab.txt").write_text("\n".join([*words, *(f"##{letter}" for letter in letters)]))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **limit}))
 
@@ -99,7 +99,7 @@ def _bert_words(folder, limit):
 def _byte_pairs(folder, specials):
     folder.mkdir(exist_ok=True)
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator([" ".join(TEXT)] * 3, vocab_size=390, special_tokens=specials)
+    tokenizer.train_from_iterator([TEXT] * 3, vocab_size=390, special_tokens=specials)
     tokenizer.save_model(str(folder))
 
 

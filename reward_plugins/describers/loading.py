@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ddpo_plugins import PluginError
+
 from ..hub import LLAVA, LLAVA_REVISION, missing_extra, revision_of
 from .interface import Describer
 
 if TYPE_CHECKING:
     import torch
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load_describer(
@@ -44,9 +48,10 @@ def load_describer(
             How often a request is sent again that a server did not answer.
 
     Raises:
-        [`PluginError`]: the package `openai` is missing, or the revision is another model's.
+        [`PluginError`]: the package `openai` is missing, an option has no sense, or the revision is another model's.
         [`RewardError`]: the server does not answer, or does not have the model.
     """
+    _check(dtype, batch_size, timeout, max_retries)
     if base_url is None:
         from .local import LocalDescriber
 
@@ -56,3 +61,15 @@ def load_describer(
     except ModuleNotFoundError as error:
         raise missing_extra("The package openai, which talks to servers,", "server") from error
     return ServerDescriber(base_url, model, batch_size, timeout, max_retries)
+
+
+def _check(dtype: str, batch_size: int, timeout: float, max_retries: int) -> None:
+    if dtype not in DTYPES:
+        raise PluginError(f"dtype is {dtype!r}; allowed: {', '.join(map(repr, DTYPES))}.")
+    for option, value, fits, allowed in (
+        ("batch_size", batch_size, batch_size >= 1, "at least 1"),
+        ("timeout", timeout, timeout > 0, "above 0"),
+        ("max_retries", max_retries, max_retries >= 0, "at least 0"),
+    ):
+        if not fits:
+            raise PluginError(f"{option} is {value}; it must be {allowed}.")
