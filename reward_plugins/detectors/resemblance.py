@@ -12,8 +12,9 @@ from ..english import english
 
 #: Words that say nothing about what a picture shows.
 STOP_WORDS = frozenset(
-    "a an and are as at be by for from her his in into is it its of on or over that the their this to under with".split()
-)
+    ["a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "her", "his", "in", "into", "is", "it", "its", "of", "on",
+     "or", "over", "that", "the", "their", "this", "to", "under", "with"]
+)  # fmt: skip
 #: Similarity that a word of so many letters reaches with other words by chance, as "cat" does with "rat": no evidence.
 CHANCE = {1: 0.95, 2: 0.9, 3: 0.66, 4: 0.6, 5: 0.5}
 CHANCE_OF_LONGER = 0.45
