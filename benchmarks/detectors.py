@@ -148,7 +148,7 @@ def draw_sheet(file: Path, images: list[Labelled], judge: Judge, sizes: list[int
             place.axis("off")
         for place, row in zip(axes, shown, strict=False):
             place.imshow(images[int(str(row["index"]))].at(int(str(row["size"]))), interpolation="nearest")
-            place.set_title(f"{row['label']}: {row['prompt']}\nscore {row['score']:.2f}", fontsize=8)
+            place.set_title(f"{row['label']}, {row['score']:.2f}\n{row['prompt']}", fontsize=8)
         axes[0].set_title(f"{title}\n{axes[0].get_title()}", fontsize=8)
     figure.savefig(file)
 
