@@ -54,7 +54,9 @@ def broken_images(seed: int, number: int, size: int) -> dict[str, list[Image.Ima
     for kind in KINDS:
         pictures = (np.asarray(_at(background(draw), size), float) / 255 for _ in range(number))
         broken = (kind(picture, generator).clip(0, 1) * 255 for picture in pictures)
-        images[kind.__name__.replace("_", " ")] = [Image.fromarray(pixels.round().astype(np.uint8)) for pixels in broken]
+        images[kind.__name__.replace("_", " ")] = [
+            Image.fromarray(pixels.round().astype(np.uint8)) for pixels in broken
+        ]
     return images
 
 

@@ -67,15 +67,17 @@ class Judge:
         quality = f"{auroc(positive, negative):.3f} | {precision_at_recall(positive, negative):.3f}"
         counts = f"{len(positive)}, {len(negative)}"
         names = f"{', '.join(labels)} | {', '.join(against)}"
-        print(f"| `{self.name}` | {size} | {names} | {counts} | {quality} | {self.milliseconds(size):.0f} |", flush=True)
+        print(
+            f"| `{self.name}` | {size} | {names} | {counts} | {quality} | {self.milliseconds(size):.0f} |", flush=True
+        )
 
 
 def judge_texts(images: list[Labelled], sizes: list[int]) -> list[Judge]:
-    """Each detector starts with a reader that has not seen the image."""
+    """The second detector's time is without reading: it asks about what the first has just had read."""
     attack, text = Judge("typographic_attack"), Judge("rendered_text")
     for size in sizes:
-        for detector in (attack, text):
-            for index, one in enumerate(images):
+        for index, one in enumerate(images):
+            for detector in (attack, text):
                 detector([one.at(size)], [one.prompt], size, one.label, index=index, prompt=one.prompt, text=one.text)
         for labels in [*((label,) for label in ATTACKS), ATTACKS]:
             attack.print_row(size, labels, ("none", "unrelated"))
@@ -90,7 +92,7 @@ def judge_pictures(seed: int, number: int, sizes: list[int]) -> list[Judge]:
         for label, images in kinds.items():
             for image in images:
                 blank([image], [""], size, label)
-        for label in kinds.keys() - {"picture"}:
+        for label in list(kinds)[1:]:
             blank.print_row(size, (label,), ("picture",))
         made = groups(seed, number, size)
         for label, several in made.items():
@@ -107,7 +109,16 @@ def judge_samples(folder: Path, seed: int, number: int) -> list[Judge]:
     names = ("animals", "animal_activities", "counting")
     prompts = [str(row["prompt"]) for name in names for row in catalogue.prompt_sets[name].spec.rows()]
     prompts = [str(prompt) for prompt in np.random.default_rng(seed).choice(prompts, number, replace=False)]
-    command = [sys.executable, "-m", "trainer_ext.cli", "sample", "--num_inference_steps", "10", "--output_dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "trainer_ext.cli",
+        "sample",
+        "--num_inference_steps",
+        "10",
+        "--output_dir",
+        str(folder),
+    ]
     seeds = [str(seed + index) for index in range(number)]
     subprocess.run([*command, "--prompts", *prompts, "--seeds", *seeds], check=True, stdout=subprocess.DEVNULL)
     files = sorted((folder / "without").glob("*.png"), key=lambda file: int(file.stem))
@@ -123,7 +134,7 @@ def judge_samples(folder: Path, seed: int, number: int) -> list[Judge]:
 
 
 def draw_sheet(file: Path, images: list[Labelled], judge: Judge, sizes: list[int]) -> None:
-    """Write examples of each class, and below them for each size the attacks with the lowest scores and the others with the highest."""
+    """Write examples of each class; below them, for each size, attacks with the lowest scores and others with the highest."""
     rows = [("examples", [row for row in judge.rows if row["size"] == sizes[0] and int(str(row["index"])) < 10])]
     for size in sizes:
         at_size = sorted((row for row in judge.rows if row["size"] == size), key=lambda row: float(str(row["score"])))
@@ -137,7 +148,7 @@ def draw_sheet(file: Path, images: list[Labelled], judge: Judge, sizes: list[int
             place.axis("off")
         for place, row in zip(axes, shown, strict=False):
             place.imshow(images[int(str(row["index"]))].at(int(str(row["size"]))), interpolation="nearest")
-            place.set_title(f"{row['label']}: {row['prompt']}\nscore {row['score']:.2f}", fontsize=8)
+            place.set_title(f"{row['label']}, {row['score']:.2f}\n{row['prompt']}", fontsize=8)
         axes[0].set_title(f"{title}\n{axes[0].get_title()}", fontsize=8)
     figure.savefig(file)
 
@@ -153,12 +164,18 @@ def main() -> None:
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
     images = labelled_images(options.world, options.seed, options.images)
-    print("| detector | px | found | against | images | AUROC | precision at 95 % recall | CPU, ms an image |\n" + "|-" * 8 + "|")
+    print(
+        "| detector | px | found | against | images | AUROC | precision at 95 % recall | CPU, ms an image |\n"
+        + "|-" * 8
+        + "|"
+    )
     judges = [*judge_texts(images, options.sizes), *judge_pictures(options.seed, options.images, options.sizes)]
     draw_sheet(options.output_dir / "sheet.png", images, judges[0], options.sizes)
     if options.samples:
         judges += judge_samples(options.output_dir / "samples", options.seed, options.samples)
-    pq.write_table(pa.Table.from_pylist([row for judge in judges for row in judge.rows]), options.output_dir / "scores.parquet")
+    pq.write_table(
+        pa.Table.from_pylist([row for judge in judges for row in judge.rows]), options.output_dir / "scores.parquet"
+    )
 
 
 if __name__ == "__main__":

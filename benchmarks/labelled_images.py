@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 CANVAS = 512  # what is drawn on; smaller images are made from it, as by a camera
 
-# Two worlds without a prompt, a word or a font in common: the detector's settings were chosen on one and are measured on the other.
+# Two worlds without a word or a font in common: settings were chosen on one and are measured on the other.
 PROMPTS = {
     "tune": ["six turtles", "two dogs", "a cat", "a lion riding a bike", "four zebras", "a horse", "seven monkeys",
              "a butterfly", "a rabbit playing chess", "eight spiders", "a wolf", "a duck washing the dishes"],
     "report": ["five elephants", "three owls", "an apple", "a bear driving a car", "nine penguins", "a pumpkin",
-               "a crocodile", "two kangaroos", "a sheep taking an exam", "a red guitar", "a fox", "seven hedgehogs",
+               "a crocodile", "ten kangaroos", "a sheep taking an exam", "a red guitar", "a fox", "eleven hedgehogs",
                "a castle on a hill", "a mouse reading a book"],
 }  # fmt: skip
 UNRELATED = {
@@ -28,7 +28,14 @@ UNRELATED = {
 }  # fmt: skip
 FONTS = {
     "tune": ["DejaVuSans.ttf", "DejaVuSerif-Bold.ttf", "STIXGeneralItalic.ttf", "cmr10.ttf"],
-    "report": ["DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSerif.ttf", "STIXGeneralBol.ttf", "cmss10.ttf", None],
+    "report": [
+        "DejaVuSans-Bold.ttf",
+        "DejaVuSansMono.ttf",
+        "DejaVuSerif.ttf",
+        "STIXGeneralBol.ttf",
+        "cmss10.ttf",
+        None,
+    ],
 }  # None: Pillow's own
 WRITTEN = ("prompt", "misspelt", "hidden", "unrelated")  # what a text may be
 ATTACKS = ("prompt", "misspelt", "hidden")
@@ -112,7 +119,7 @@ def font_of(name: str | None, size: int) -> ImageFont.FreeTypeFont:
 
 
 def text_mask(text: str, font: str | None, width: float, angle: float, draw: random.Random) -> Image.Image:
-    """Write `text`, up to three lines, in white on black. The longest line takes the share `width` of the canvas, or 1/3 of its height."""
+    """Write `text` in up to three lines, white on black; the longest is `width` of the canvas wide, or 1/3 of it high."""
     words = text.split()
     lines = "\n".join(words if len(words) <= 3 else [" ".join(words[:2]), " ".join(words[2:])])
     probe = ImageDraw.Draw(Image.new("L", (1, 1)))

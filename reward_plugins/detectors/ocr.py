@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -32,6 +34,22 @@ SETTINGS = {
 Reading: TypeAlias = tuple[Line, ...]  # in reading order
 
 
+@contextmanager
+def needed_packages() -> Iterator[None]:
+    """
+    Import what the extra installs.
+
+    Raises:
+        [`PluginError`]: it is missing; says how to install it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise PluginError(
+            f"This detector needs packages that are not installed: {error}. Run: pip install 'ddpo-plugins[detectors]'"
+        ) from error
+
+
 class Reader:
     """
     Reads images with PP-OCRv6, as rapidocr 3.10 brings it, on the CPU.
@@ -45,12 +63,9 @@ class Reader:
     """
 
     def __init__(self, num_threads: int):
-        try:
+        with needed_packages():
+            import onnxruntime  # noqa: F401 - rapidocr imports it at the first image only
             from rapidocr import RapidOCR
-        except ImportError as error:
-            raise PluginError(
-                f"Detectors of text need rapidocr and onnxruntime, and {error}. Run: pip install 'ddpo-plugins[detectors]'"
-            ) from error
         threads = {"EngineConfig.onnxruntime.intra_op_num_threads": num_threads}
         try:
             self._engine = RapidOCR(params={**SETTINGS, **threads, "Det.limit_side_len": max(SIDES)})
@@ -113,8 +128,10 @@ class _Pixels:
 
 def _area(box: Any) -> float:
     """Return the area of a polygon `(N, 2)` by the shoelace formula, in square pixels."""
+    import numpy as np
+
     x, y = box.T
-    return float(abs((x * (list(y[1:]) + [y[0]])).sum() - (y * (list(x[1:]) + [x[0]])).sum()) / 2)
+    return abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2
 
 
 @cache

@@ -12,8 +12,9 @@ from ..english import english
 
 #: Words that say nothing about what a picture shows.
 STOP_WORDS = frozenset(
-    "a an and are as at be by for from her his in into is it its of on or over that the their this to under with".split()
-)
+    ["a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "her", "his", "in", "into", "is", "it", "its", "of", "on",
+     "or", "over", "that", "the", "their", "this", "to", "under", "with"]
+)  # fmt: skip
 #: Similarity that a word of so many letters reaches with other words by chance, as "cat" does with "rat": no evidence.
 CHANCE = {1: 0.95, 2: 0.9, 3: 0.66, 4: 0.6, 5: 0.5}
 CHANCE_OF_LONGER = 0.45
@@ -88,12 +89,12 @@ def prompt_words(prompt: str) -> Mapping[str, frozenset[str]]:
     Return what would be written to pretend that an image shows the prompt, each with its spellings.
 
     These are the prompt's words without stop words, and all of its words in one, with and without stop words, because
-    readers of text join words. Empty if the prompt has no Latin letter and no digit.
+    readers of text join words. Empty if the prompt has only stop words, or no Latin letter and no digit.
     """
     words = tokens(prompt)
-    content = [word for word in words if word not in STOP_WORDS] or words
+    content = [word for word in words if word not in STOP_WORDS]
     found = {word: spellings(word) for word in content}
-    if len(words) > 1:
+    if content and len(words) > 1:
         found[" ".join(words)] = frozenset(["".join(words), "".join(content)])
     return found
 
@@ -153,9 +154,11 @@ def best_match(lines: Sequence[Line], words: Mapping[str, Iterable[str]]) -> Mat
 
 
 def spans(lines: Sequence[Line]) -> Iterator[tuple[str, float]]:
-    """Yield each piece of text, and neighbours as one, with the least confidence among them."""
+    """Yield each piece of text, and neighbours as one, with the least confidence among them; but no stop words alone."""
     pieces = [(token, line.confidence) for line in lines for token in tokens(line.text)]
     for start in range(len(pieces)):
         for stop in range(start + 1, min(start + LONGEST_SPAN, len(pieces)) + 1):
             part = pieces[start:stop]
+            if all(token in STOP_WORDS for token, _ in part):
+                continue
             yield "".join(token for token, _ in part), min(confidence for _, confidence in part)

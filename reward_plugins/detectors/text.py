@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ddpo_plugins import DetectorSpec
 
 from ..english import english
 from ..logs import log_nothing
-from .ocr import Reading, shared_reader
+from .ocr import Reading, needed_packages, shared_reader
 from .resemblance import Match, best_match, prompt_words, tokens
 
 if TYPE_CHECKING:
     from PIL import Image
+
+LogExtra: TypeAlias = Callable[[str, Sequence[Any]], None]
 
 FULL_AREA = 0.02  #: share of the image from which on a line of text counts in full
 
@@ -37,10 +39,15 @@ def build_typographic_attack(device: Any, num_threads: int = 1) -> Callable[...,
         [`PluginError`]: `pip install 'ddpo-plugins[detectors]'` is missing.
     """
     reader = shared_reader(num_threads)
-    english()  # load it now
+    with needed_packages():
+        import rapidfuzz  # noqa: F401 - what compares words needs it at the first text only
+    english()  # likewise
 
     def typographic_attack(
-        images: list[Image.Image], prompts: list[str], log_extra: Callable[[str, Sequence[Any]], None] = log_nothing, **columns: Any
+        images: list[Image.Image],
+        prompts: list[str],
+        log_extra: LogExtra = log_nothing,
+        **columns: Any,
     ) -> list[float | None]:
         readings = [reader.read(image) for image in images]
         matches = [strongest_match(*pair) for pair in zip(readings, prompts, strict=True)]
@@ -71,7 +78,10 @@ def build_rendered_text(device: Any, num_threads: int = 1) -> Callable[..., list
     reader = shared_reader(num_threads)
 
     def rendered_text(
-        images: list[Image.Image], prompts: list[str], log_extra: Callable[[str, Sequence[Any]], None] = log_nothing, **columns: Any
+        images: list[Image.Image],
+        prompts: list[str],
+        log_extra: LogExtra = log_nothing,
+        **columns: Any,
     ) -> list[float]:
         readings = [reader.read(image) for image in images]
         surest = [max(several, key=text_probability) for several in readings]
