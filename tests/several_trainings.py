@@ -76,6 +76,11 @@ def slow_in_one(images, prompts, log_metric, log_extra, **columns):
     return brightness(images, prompts)
 
 
+def sure_in_one(images, prompts, trainer_state, **columns):
+    """A detector that is sure in process 1, after the first rollout: its mean over both is 0.5 then."""
+    return [float(PROCESS == 1 and trainer_state.global_step > 0)] * len(images)
+
+
 class InBatch:
     """Does something else with its rewards in one batch on one process."""
 
@@ -137,10 +142,12 @@ class Interrupt(TrainerCallback):
 # ---- trainings ----
 
 
-def make_trainer(folder, name, reward=brightness, callbacks=(), **options):
+def make_trainer(folder, name, reward=brightness, callbacks=(), detectors=(), **options):
     torch.manual_seed(0)
     config = DDPOConfig(output_dir=str(folder / name), **{**OPTIONS, **SEVERAL, **options})
-    return DDPOTrainer(str(folder / "model"), reward, config, PROMPTS, FIVE_PROMPTS, list(callbacks))
+    return DDPOTrainer(
+        str(folder / "model"), reward, config, PROMPTS, FIVE_PROMPTS, list(callbacks), detectors=detectors
+    )
 
 
 def trained_weights(model):
@@ -190,6 +197,7 @@ TRAININGS = {
     # the best image of a rollout: one process has it, the other has none
     "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
     "one update": {**ONE_UPDATE, "evaluate": PROMPTS},
+    "stopped by a rule": {"detectors": sure_in_one, "stop_when": ["sure_in_one>0.4"]},
 }
 
 INTERRUPTED = {
@@ -201,6 +209,7 @@ INTERRUPTED = {
 FAILING = {
     "reward of process 1 fails": InBatch(fail, 1, batch=2),
     "reward of process 0 is not a number": InBatch(not_a_number, 0, batch=2),
+    "reward of process 1 fails in the second rollout": InBatch(fail, 1, batch=3),
     "reward of both fails": lambda images, prompts, **columns: fail(None),
 }
 

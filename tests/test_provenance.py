@@ -180,7 +180,7 @@ class Judge:
 @pytest.mark.parametrize(
     ("function", "name"),
     [(brightness, f"{__name__}.brightness"), (Judge(), f"{__name__}.Judge"), (Judge().__call__, f"{__name__}.Judge.__call__"),
-     (functools.partial(brightness), "functools.partial")],
+     (functools.partial(brightness), f"{__name__}.brightness")],
 )  # fmt: skip
 def test_a_users_own_function_is_named(function, name):
     assert Provenance.of_function(function) == Provenance(name)

@@ -127,6 +127,17 @@ def test_files_are_written_by_one_process(folder, two):
     assert {path.name for path in folder.glob("saved by *")} == {"saved by 0"}
 
 
+def test_a_rule_stops_both_where_only_one_sees_why(folder, two):
+    for seen in two:
+        stopped = seen["stopped by a rule"]
+        assert not stopped["interrupted"]
+        assert len(stopped["after"]) == 2
+        assert torch.equal(stopped["after"][-1], seen["ddpo_is"]["after"][1])
+        assert stopped["checkpoints"] == {"checkpoint-2": None}
+        assert stopped["logs"][-1]["detectors/sure_in_one/mean"] == 0.5
+    assert [row["detectors/sure_in_one"] for row in rollout(folder, "stopped by a rule", 1)] == [0.0] * 4 + [1.0] * 4
+
+
 # ---- FSDP2 ----
 
 
@@ -249,6 +260,15 @@ def test_a_failure_of_one_process_is_an_error_of_both(two, name, failing, text):
     assert other == "DDPOError"
     assert told == f"Process {failing} failed, so all stop. Its error: RewardError: {message}"
     assert seconds < 30
+
+
+def test_a_failure_after_an_update_leaves_one_whole_checkpoint(folder, two):
+    name = "reward of process 1 fails in the second rollout"
+    assert [seen[name][0] for seen in two] == ["DDPOError", "RewardError"]
+    (checkpoint,) = (folder / name).glob("checkpoint-*")
+    assert checkpoint.name == "checkpoint-2"
+    assert damage(checkpoint) is None
+    assert len(list(checkpoint.glob("ddpo_state_*.pt"))) == 2
 
 
 def test_failures_of_both_processes_are_their_own(two):

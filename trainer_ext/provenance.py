@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -39,8 +40,9 @@ class Provenance:
     @classmethod
     def of_function(cls, function: Callable[..., Any]) -> Provenance:
         """Describe a function, or an object that can be called, by its class."""
-        named = function if inspect.isroutine(function) else type(function)
-        return cls(function=f"{named.__module__}.{named.__qualname__}")
+        while isinstance(function, functools.partial):
+            function = function.func
+        return cls(function=_name_of(function if inspect.isroutine(function) else type(function)))
 
     @classmethod
     def of_plugin(cls, origin: Origin, factory: Callable[..., Any], options: Mapping[str, Any]) -> Provenance:
@@ -94,6 +96,9 @@ def _is_secret(name: object, value: Any) -> bool:
 
 def _short(value: Any) -> str:
     """Name a function or class; `repr` has an address, which changes from run to run."""
-    if inspect.isroutine(value) or inspect.isclass(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    return f"<{type(value).__module__}.{type(value).__qualname__}>"
+    return _name_of(value) if inspect.isroutine(value) or inspect.isclass(value) else f"<{_name_of(type(value))}>"
+
+
+def _name_of(value: Any) -> str:
+    """Return module and qualified name of a function or class."""
+    return f"{value.__module__}.{value.__qualname__}" if value.__module__ else str(value.__qualname__)

@@ -95,7 +95,7 @@ def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 
 def _start_thread(name: str, target: Callable[..., None], *arguments: Any) -> threading.Thread:
     """Start a daemon with the CUDA device of this thread: a new thread's would be the first of the machine."""
-    device = torch.cuda.current_device() if torch.cuda.is_available() else None
+    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
     def run() -> None:
         if device is not None:

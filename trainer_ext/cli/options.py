@@ -24,7 +24,9 @@ class RunOptions:
     )
     reward_kwargs: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": 'Options of rewards and detectors by name, as JSON: \'{"aesthetic": {"batch_size": 4}}\'.'},
+        metadata={
+            "help": 'Options of rewards and detectors by name, as JSON: \'{"my_reward": {"scale": 2}}\'. In a file: a mapping.'
+        },
     )
     prompts: str = field(
         default="animals",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..trainer import DDPOTrainer
 
 PROG = "ddpo train"
-REWARD_KWARGS = '{"aesthetic": {"batch_size": 4}}'
+REWARD_KWARGS = '{"my_reward": {"scale": 2}}'
 
 NOTE = """
 Every argument of transformers.TrainingArguments works too (--bf16, --max_grad_norm, --save_strategy, ...): `ddpo train
