@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _numbers() -> dict[str, str]:
     return {str(english().number_to_words(str(number))): str(number) for number in range(101)}
 
 
-@cache
+@lru_cache(maxsize=100_000)
 def _alike(word: str, other: str) -> bool:
     if word == other:
         return True
