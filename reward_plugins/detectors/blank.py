@@ -112,7 +112,8 @@ def _power(luminance: FloatArray) -> FloatArray:
     import numpy as np
 
     window = np.hanning(luminance.shape[0])[:, None] * np.hanning(luminance.shape[1])
-    return abs(np.fft.fft2((luminance - np.average(luminance, weights=window)) * window)) ** 2
+    spectrum = np.fft.fft2((luminance - np.average(luminance, weights=window)) * window)
+    return np.square(np.abs(spectrum), dtype=np.float64)
 
 
 KINDS: dict[str, Callable[[FloatArray], float]] = {

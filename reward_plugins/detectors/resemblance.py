@@ -71,7 +71,7 @@ def tokens(text: str) -> list[str]:
 
 @cache
 def _digits() -> dict[str, str]:
-    return {english().number_to_words(number): str(number) for number in range(21)}
+    return {str(english().number_to_words(str(number))): str(number) for number in range(21)}
 
 
 def spellings(word: str) -> frozenset[str]:
