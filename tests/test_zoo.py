@@ -9,13 +9,14 @@ import pytest
 import torch
 import zoo
 from datasets import Dataset
+from diffusers.loaders.lora_base import LoraBaseMixin
+from peft import PeftModel
 from safetensors.torch import load_file
 
 from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.denoiser import LORA_FILE, TrainedDenoiser, default_lora_config
 from trainer_ext.loading import load_pipeline
 from trainer_ext.policy import LogProbPipeline
-from trainer_ext.policy.trajectory import CallRecord
 from trainer_ext.rollout import image_generators
 from trainer_ext.samples import stock_images
 
@@ -45,7 +46,7 @@ def make_policy(family, pipeline, **options):
 
 def add_adapter(policy):
     """The adapter that is trained. It changes nothing at first, so that some gradients are 0: give it some weight."""
-    denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, default_lora_config())
+    denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, default_lora_config(policy.denoiser))
     with torch.no_grad():
         for name, parameter in denoiser.named_parameters():
             if "lora_B" in name:
@@ -85,7 +86,7 @@ def test_ratios_are_one_before_any_update(family, pipeline, dtype):
     denoiser = add_adapter(policy)
     trajectory = two_each(policy, denoiser).trajectory
     num_steps = len(trajectory.table.stochastic_steps)
-    assert policy.guidance.name == family.guidance
+    assert policy.findings.guidance.name == family.guidance
     assert as_sampled(policy, trajectory, denoiser) == [[0.0] * 4] * num_steps
     if dtype == torch.float32:
         pairs = torch.cartesian_prod(torch.arange(4), trajectory.table.stochastic_steps)
@@ -100,38 +101,42 @@ def test_gradients_are_finite_differences(family, pipeline):
     denoiser = add_adapter(policy)
     trajectory = two_each(policy, denoiser).trajectory
     denoiser.double()
-    policy.layouts = tuple(replace(layout, dtype=torch.float64) for layout in policy.layouts)
-    calls = tuple(in_float64(call) for call in trajectory.calls)
+    layouts = tuple(replace(layout, dtype=torch.float64) for layout in policy.findings.layouts)
+    policy.findings = replace(policy.findings, layouts=layouts)
+    (calls,) = trajectory.conditioning.groups
+    conditioning = replace(trajectory.conditioning, groups=(tuple(in_float64(call) for call in calls),))
     rows, steps = torch.tensor([0, 2, 3]), torch.tensor([1, 0, 2])
     weights = torch.randn(trajectory.latents[rows, steps].shape, dtype=torch.float64)
 
     def weighted():
-        prediction = policy.predict(calls, trajectory.latents[rows, steps].double(), rows, steps, denoiser)
+        prediction = policy.predict(conditioning, trajectory.latents[rows, steps].double(), rows, steps, denoiser)
         return (weights * prediction).sum()
 
     weighted().backward()
     parameters = trainable(denoiser)
     assert len(parameters) > 4
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in parameters.values())
-    for name in list(parameters)[:: max(1, len(parameters) // 3)]:
+    # Some denoisers compute norms in float32 whatever they are given: take the largest gradients, and steps above rounding
+    for name in sorted(parameters, key=lambda name: parameters[name].grad.abs().max(), reverse=True)[:3]:
         parameter = parameters[name]
         index = np.unravel_index(int(parameter.grad.abs().argmax()), parameter.shape)
         value = parameter[index].item()
         with torch.no_grad():
-            parameter[index] = value + 1e-4
+            parameter[index] = value + 1e-3
             above = weighted().item()
-            parameter[index] = value - 1e-4
-            difference = (above - weighted().item()) / 2e-4
+            parameter[index] = value - 1e-3
+            difference = (above - weighted().item()) / 2e-3
             parameter[index] = value
-        assert parameter.grad[index].item() == pytest.approx(difference, rel=1e-2), name
+        assert parameter.grad[index].item() == pytest.approx(difference, rel=2e-2), name
 
 
 def in_float64(call):
     """Its arguments; timesteps too."""
-    return CallRecord(
-        {name: doubled(value) for name, value in call.per_image.items()},
-        {name: doubled(value) for name, value in call.shared.items()},
-        doubled(call.timesteps),
+    return replace(
+        call,
+        per_image={name: doubled(value) for name, value in call.per_image.items()},
+        shared={name: doubled(value) for name, value in call.shared.items()},
+        timesteps=doubled(call.timesteps),
     )
 
 
@@ -148,12 +153,20 @@ def test_the_adapter_loads_in_the_stock_pipeline(family, pipeline, tmp_path):
     policy = make_policy(family, pipeline)
     denoiser = add_adapter(policy)
     denoiser.save(tmp_path, pipeline)
-    assert all(name.startswith(f"{policy.denoiser_name}.") for name in load_file(tmp_path / LORA_FILE))
     expected = stock_images(pipeline, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs)
     without = stock_images(stock, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs)
-    stock.load_lora_weights(tmp_path, weight_name=LORA_FILE)
+    if isinstance(stock, LoraBaseMixin):
+        assert all(name.startswith(f"{policy.denoiser_name}.") for name in load_file(tmp_path / LORA_FILE))
+        stock.load_lora_weights(tmp_path, weight_name=LORA_FILE)
+    else:
+        PeftModel.from_pretrained(stock.components[policy.denoiser_name], tmp_path)  # injected in place
     assert torch.equal(stock_images(stock, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs), expected)
     assert not torch.equal(without, expected)
+    with torch.no_grad():
+        for parameter in trainable(denoiser).values():
+            parameter.zero_()
+    denoiser.load(tmp_path)
+    assert torch.equal(stock_images(pipeline, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs), expected)
 
 
 def test_three_updates_raise_the_reward(family, pipeline, tmp_path):

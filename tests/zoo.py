@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+import diffusers
 import torch
-from diffusers import (
-    AutoencoderTiny,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-)
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+import transformers
+from diffusers import AutoencoderTiny, DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerFast
 
 from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model
+
+SIZE = {"height": 32, "width": 32}
+WIDTH = 16  #: of what text encoders return
+
+
+# Parts
 
 
 def vae():
@@ -21,19 +26,50 @@ def vae():
     return AutoencoderTiny.from_pretrained(embedded_model() / "vae", **{DTYPE_ARGUMENT: torch.float32})
 
 
+def vae_of_eight():
+    """8 x 8 latents are 64 x 64 images: some pipelines know no other factor."""
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=2,
+    )
+
+
+def ddim(**options):
+    options = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, **options}
+    return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **options)
+
+
 def clip_tokenizer():
     return CLIPTokenizer.from_pretrained(embedded_model() / "tokenizer")
 
 
-def clip_text(kind, width=16):
-    config = CLIPTextConfig(
+def byte_tokenizer():
+    """A token for each byte, with a chat template that is the content."""
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    vocabulary = {token: index for index, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    named = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), special, strict=True))
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=512, padding_side="right", chat_template=template, **named
+    )
+
+
+def clip_text(kind, max_length=16):
+    config = transformers.CLIPTextConfig(
         vocab_size=922,
-        hidden_size=width,
-        intermediate_size=2 * width,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=16,
-        projection_dim=width,
+        max_position_embeddings=max_length,
+        projection_dim=WIDTH,
         bos_token_id=920,
         eos_token_id=921,
         pad_token_id=921,
@@ -41,9 +77,118 @@ def clip_text(kind, width=16):
     return kind(config)
 
 
+def t5(config=transformers.T5Config, model=transformers.T5EncoderModel):
+    return model(config(vocab_size=300, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=0.0))
+
+
+def decoder_options(**options):
+    """Of the language models that encode text."""
+    return {
+        "vocab_size": 300,
+        "hidden_size": WIDTH,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 1024,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **options,
+    }
+
+
+def gemma2():
+    return transformers.Gemma2Model(transformers.Gemma2Config(**decoder_options()))
+
+
+def qwen2_5_vl():
+    options = decoder_options(rope_scaling={"type": "mrope", "mrope_section": [2, 1, 1]})
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
+    config = transformers.Qwen2_5_VLConfig(text_config=options, vision_config=vision)
+    return transformers.Qwen2_5_VLForConditionalGeneration(config)
+
+
+def qwen3(model, **options):
+    return model(transformers.Qwen3Config(**decoder_options(**options)))
+
+
+def unet(**options):
+    return diffusers.UNet2DConditionModel(
+        **{
+            "sample_size": 8,
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "attention_head_dim": 4,
+            "norm_num_groups": 4,
+            "cross_attention_dim": WIDTH,
+            **options,
+        }
+    )
+
+
+def awake(module):
+    """Give weights to what training starts at 0, such as modulations: with those, nothing depends on the prompt."""
+    for parameter in module.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return module
+
+
+# Pipelines
+
+
+def stable_diffusion(kind="StableDiffusionPipeline", prediction_type="epsilon", **parts):
+    return getattr(diffusers, kind)(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip_text(CLIPTextModel),
+        vae=vae(),
+        unet=unet(),
+        scheduler=ddim(prediction_type=prediction_type),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        **parts,
+    )
+
+
+def stable_diffusion_controlnet():
+    controlnet = diffusers.ControlNetModel(
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=4,
+        cross_attention_dim=WIDTH,
+        conditioning_embedding_out_channels=(4, 4, 8),
+    )
+    return stable_diffusion("StableDiffusionControlNetPipeline", controlnet=awake(controlnet))
+
+
+def stable_diffusion_xl(kind="StableDiffusionXLPipeline"):
+    return getattr(diffusers, kind)(
+        vae=vae(),
+        text_encoder=clip_text(CLIPTextModel),
+        text_encoder_2=clip_text(CLIPTextModelWithProjection),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer(),
+        unet=unet(
+            cross_attention_dim=2 * WIDTH,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+        ),
+        scheduler=ddim(),
+        add_watermarker=False,
+    )
+
+
 def stable_diffusion_3():
-    return StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=diffusers.SD3Transformer2DModel(
             sample_size=8,
             patch_size=2,
             in_channels=4,
@@ -51,9 +196,9 @@ def stable_diffusion_3():
             num_layers=2,
             attention_head_dim=8,
             num_attention_heads=2,
-            joint_attention_dim=32,
+            joint_attention_dim=2 * WIDTH,
             caption_projection_dim=16,
-            pooled_projection_dim=32,
+            pooled_projection_dim=2 * WIDTH,
             pos_embed_max_size=8,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -67,12 +212,294 @@ def stable_diffusion_3():
     )
 
 
+def flux():
+    return diffusers.FluxPipeline(
+        transformer=diffusers.FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=WIDTH,
+            pooled_projection_dim=WIDTH,
+            guidance_embeds=True,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae(),
+        text_encoder=clip_text(CLIPTextModel),
+        text_encoder_2=t5(),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=byte_tokenizer(),
+    )
+
+
+def flux2_klein():
+    return diffusers.Flux2KleinPipeline(
+        transformer=diffusers.Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=3 * WIDTH,
+            timestep_guidance_channels=16,
+            guidance_embeds=False,
+            axes_dims_rope=(4, 4, 4, 4),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=diffusers.AutoencoderKLFlux2(
+            block_out_channels=(8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=2,
+        ),
+        text_encoder=qwen3(transformers.Qwen3ForCausalLM, num_hidden_layers=27),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def pixart(kind):
+    return getattr(diffusers, kind)(
+        transformer=diffusers.PixArtTransformer2DModel(
+            sample_size=8,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            cross_attention_dim=16,
+            caption_channels=WIDTH,
+        ),
+        scheduler=ddim(),
+        vae=vae(),
+        text_encoder=t5(),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def sana():
+    return diffusers.SanaPipeline(
+        transformer=diffusers.SanaTransformer2DModel(
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=8,
+            cross_attention_dim=16,
+            caption_channels=WIDTH,
+            sample_size=8,
+        ),
+        scheduler=diffusers.DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        vae=vae(),
+        text_encoder=gemma2(),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def qwen_image():
+    return diffusers.QwenImagePipeline(
+        transformer=diffusers.QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=WIDTH,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=diffusers.AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 2, 2],
+            num_res_blocks=1,
+            temperal_downsample=[False, True],
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+        ),
+        text_encoder=qwen2_5_vl(),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def z_image():
+    return diffusers.ZImagePipeline(
+        transformer=diffusers.ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=WIDTH,
+            axes_dims=[8, 4, 4],
+            axes_lens=[256, 32, 32],
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(),
+        text_encoder=qwen3(transformers.Qwen3Model),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def lumina2():
+    return diffusers.Lumina2Pipeline(
+        transformer=diffusers.Lumina2Transformer2DModel(
+            sample_size=8,
+            in_channels=4,
+            hidden_size=24,
+            num_layers=1,
+            num_refiner_layers=1,
+            num_attention_heads=2,
+            num_kv_heads=1,
+            multiple_of=2,
+            axes_dim_rope=(4, 4, 4),
+            axes_lens=(300, 64, 64),
+            cap_feat_dim=WIDTH,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=vae(),
+        text_encoder=gemma2(),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def cogview4():
+    return diffusers.CogView4Pipeline(
+        transformer=diffusers.CogView4Transformer2DModel(
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            text_embed_dim=WIDTH,
+            time_embed_dim=8,
+            condition_dim=4,
+            rope_axes_dim=(16, 16),
+            sample_size=8,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, time_shift_type="linear"
+        ),
+        vae=vae(),
+        text_encoder=transformers.GlmModel(transformers.GlmConfig(**decoder_options())),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def aura_flow():
+    return diffusers.AuraFlowPipeline(
+        transformer=diffusers.AuraFlowTransformer2DModel(
+            sample_size=8,
+            in_channels=4,
+            num_mmdit_layers=1,
+            num_single_dit_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=WIDTH,
+            caption_projection_dim=16,
+            pos_embed_max_size=16,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+        vae=vae(),
+        text_encoder=t5(transformers.UMT5Config, transformers.UMT5EncoderModel),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def chroma():
+    return diffusers.ChromaPipeline(
+        transformer=diffusers.ChromaTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=WIDTH,
+            axes_dims_rope=(4, 4, 8),
+            approximator_num_channels=8,
+            approximator_hidden_dim=16,
+            approximator_layers=1,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(),
+        text_encoder=t5(),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def hunyuan_dit():
+    bert = transformers.BertConfig(
+        vocab_size=300,
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return diffusers.HunyuanDiTPipeline(
+        transformer=diffusers.HunyuanDiT2DModel(
+            sample_size=8,
+            in_channels=4,
+            patch_size=2,
+            num_layers=4,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            hidden_size=16,
+            cross_attention_dim=WIDTH,
+            cross_attention_dim_t5=WIDTH,
+            pooled_projection_dim=8,
+        ),
+        scheduler=ddim(prediction_type="v_prediction"),
+        vae=vae_of_eight(),
+        text_encoder=transformers.BertModel(bert),
+        tokenizer=byte_tokenizer(),
+        text_encoder_2=t5(),
+        tokenizer_2=byte_tokenizer(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def kandinsky5():
+    pipeline = diffusers.Kandinsky5T2IPipeline(
+        transformer=awake(
+            diffusers.Kandinsky5Transformer3DModel(
+                in_text_dim=WIDTH,
+                in_text_dim2=WIDTH,
+                time_dim=16,
+                model_dim=32,
+                ff_dim=32,
+                num_text_blocks=1,
+                num_visual_blocks=1,
+                axes_dims=(4, 6, 6),
+            )
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(),
+        text_encoder=qwen2_5_vl(),
+        tokenizer=byte_tokenizer(),
+        text_encoder_2=clip_text(CLIPTextModel, 77),
+        tokenizer_2=clip_tokenizer(),
+    )
+    pipeline.resolutions = [(64, 64)]  # it knows only those of the real model
+    return pipeline
+
+
 @dataclass(frozen=True)
 class Family:
     """
     Parameters:
         name (`str`):
-            Of the pipeline's class, or with what sets it apart.
+            Of the pipeline's class, and what sets it apart.
         build (`Callable`):
             Makes the pipeline.
         guidance (`str`):
@@ -83,11 +510,57 @@ class Family:
 
     name: str
     build: Callable[[], DiffusionPipeline]
-    guidance: str
+    guidance: str = "cfg"
     options: dict = field(default_factory=dict)
 
+    @property
+    def kind(self) -> str:
+        """Name of the pipeline's class."""
+        return self.name.split(",")[0]
 
-FAMILIES = {
-    family.name: family
-    for family in (Family("StableDiffusion3Pipeline", stable_diffusion_3, "cfg", {"guidance_scale": 4.0}),)
-}
+
+def options(guidance_scale=4.0, **pipeline_kwargs):
+    return {"guidance_scale": guidance_scale, "pipeline_kwargs": pipeline_kwargs}
+
+
+PICTURE = Image.linear_gradient("L").convert("RGB").resize((32, 32))
+UNBINNED = {**SIZE, "use_resolution_binning": False}
+
+KNOWN = (
+    Family("StableDiffusionPipeline", stable_diffusion, options=options()),
+    Family("StableDiffusionPipeline, rescaled", stable_diffusion, "cfg_rescaled", options(guidance_rescale=0.7)),
+    Family("StableDiffusionPipeline, v_prediction", partial(stable_diffusion, prediction_type="v_prediction")),
+    Family(
+        "StableDiffusionImg2ImgPipeline",
+        partial(stable_diffusion, "StableDiffusionImg2ImgPipeline"),
+        options=options(image=PICTURE, strength=0.75),
+    ),
+    Family("StableDiffusionXLPipeline", stable_diffusion_xl, options=options()),
+    Family("StableDiffusion3Pipeline", stable_diffusion_3, options=options()),
+    Family("FluxPipeline", flux, "none", options(3.5, **SIZE)),
+    Family("FluxPipeline, true guidance", flux, "cfg", options(3.5, **SIZE, true_cfg_scale=4.0, negative_prompt="")),
+    Family("Flux2KleinPipeline", flux2_klein, options=options(**SIZE)),
+    Family(
+        "PixArtAlphaPipeline", partial(pixart, "PixArtAlphaPipeline"), options=options(**UNBINNED, clean_caption=False)
+    ),
+    Family(
+        "PixArtSigmaPipeline", partial(pixart, "PixArtSigmaPipeline"), options=options(**UNBINNED, clean_caption=False)
+    ),
+    Family("SanaPipeline", sana, options=options(**UNBINNED, complex_human_instruction=None)),
+    Family(
+        "QwenImagePipeline",
+        qwen_image,
+        "cfg_renormed",
+        options(None, **SIZE, true_cfg_scale=4.0, negative_prompt=" "),
+    ),
+    Family("ZImagePipeline", z_image, "cfg_from_cond", options(**SIZE)),
+    Family("Lumina2Pipeline", lumina2, "cfg_renormed", options(**SIZE, max_sequence_length=64)),
+    Family("CogView4Pipeline", cogview4, options=options(**SIZE)),
+    Family("AuraFlowPipeline", aura_flow, options=options(**SIZE)),
+    Family("ChromaPipeline", chroma, options=options(**SIZE)),
+    Family("HunyuanDiTPipeline", hunyuan_dit, options=options(height=64, width=64, use_resolution_binning=False)),
+    Family("Kandinsky5T2IPipeline", kandinsky5, options=options(height=64, width=64)),
+)
+
+#: Those that the installed diffusers has.
+FAMILIES = {family.name: family for family in KNOWN if hasattr(diffusers, family.kind)}

@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
+from diffusers.loaders.lora_base import LoraBaseMixin
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
 from .errors import ConfigError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+PEFT_FILE = "adapter_model.safetensors"  #: PEFT's own, for pipelines of diffusers that have no `load_lora_weights`
 
 LORA_METADATA = (
     "r",
@@ -33,10 +35,27 @@ LORA_METADATA = (
 BASE_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
 
 
-def default_lora_config() -> LoraConfig:
-    """Return the adapter of the paper's authors: rank 4 on the attention projections."""
-    return LoraConfig(
-        r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=["to_q", "to_k", "to_v", "to_out.0"]
+# What denoisers of diffusers call the projections of attention; the first is the rule.
+ATTENTION_PROJECTIONS = (
+    ("to_q", "to_k", "to_v", "to_out.0"),
+    ("to_query", "to_key", "to_value", "out_layer"),
+)
+
+
+def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
+    """
+    Return the adapter of the paper's authors: rank 4 on the attention projections of `denoiser`.
+
+    Raises:
+        [`ConfigError`]: it has none by a name that we know.
+    """
+    modules = [name for name, _ in denoiser.named_modules()]
+    for projections in ATTENTION_PROJECTIONS:
+        if all(any(module.endswith(f".{name}") for module in modules) for name in projections):
+            return LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=list(projections))
+    raise ConfigError(
+        f"{type(denoiser).__name__} has no attention projections by the names {', '.join(ATTENTION_PROJECTIONS[0])}. Pass "
+        "peft_config=LoraConfig(target_modules=...) with names of its own (--lora_target_modules on the command line)."
     )
 
 
@@ -119,9 +138,18 @@ class TrainedDenoiser(torch.nn.Module):
         self.base.enable_gradient_checkpointing()
 
     def save(self, folder: Path, pipeline: DiffusionPipeline) -> None:
-        """Write what stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline."""
+        """
+        Write what stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline.
+
+        For a pipeline that has no `load_lora_weights`, what `PeftModel.from_pretrained` adds to its denoiser.
+        """
         if self.peft_config is None:
             pipeline.save_pretrained(folder)
+            return
+        if not isinstance(pipeline, LoraBaseMixin):
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(self._lora_state("base_model.model."), folder / PEFT_FILE)
+            self.network.peft_config["default"].save_pretrained(str(folder))
             return
         config = self.network.peft_config["default"].to_dict()
         metadata = {key: _plain(config[key]) for key in LORA_METADATA}  # without it lora_alpha is lost, silently
@@ -141,20 +169,22 @@ class TrainedDenoiser(torch.nn.Module):
                 state = type(self.base).from_pretrained(folder / self.name).state_dict()
                 self.base.load_state_dict(state)
             else:
-                self._load_lora(folder / LORA_FILE)
+                own = folder / PEFT_FILE
+                self._load_lora(own if own.is_file() else folder / LORA_FILE)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(f"The weights in {folder} do not load into this model: {error}") from error
 
-    def _lora_state(self) -> dict[str, torch.Tensor]:
+    def _lora_state(self, prefix: str = "") -> dict[str, torch.Tensor]:
         state = get_peft_model_state_dict(self.network)
-        return {key.removeprefix("base_model.model."): value.contiguous() for key, value in state.items()}
+        return {prefix + key.removeprefix("base_model.model."): value.contiguous() for key, value in state.items()}
 
     def _load_lora(self, file: Path) -> None:
+        ours = "base_model.model."
         state = {
-            f"base_model.model.{key.removeprefix(self.name + '.')}": value for key, value in load_file(file).items()
+            ours + key.removeprefix(ours).removeprefix(f"{self.name}."): value for key, value in load_file(file).items()
         }
         result = set_peft_model_state_dict(self.network, state)
-        expected = {f"base_model.model.{key}" for key in self._lora_state()}
+        expected = set(self._lora_state(ours))
         if result.unexpected_keys or set(state) != expected:
             raise ValueError(f"{file} is an adapter of other layers than this run's; were the LoRA options changed?")
 

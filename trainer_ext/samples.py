@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from .files import replacing
-from .policy.pipeline import spread_texts, swapped, to_uint8
+from .policy.runner import spread_texts, swapped, to_uint8
 from .policy.samplers import stock_scheduler
 from .rewards import to_pil
 from .rollout import image_generators

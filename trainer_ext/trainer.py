@@ -125,13 +125,13 @@ class DDPOTrainer(Trainer):
             args.noise_level,
             args.sde_window,
         )
-        adapter = None if args.full_finetuning else peft_config or default_lora_config()
+        adapter = None if args.full_finetuning else peft_config or default_lora_config(self.policy.denoiser)
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
                 component.requires_grad_(False)
         denoiser = TrainedDenoiser(self.policy.denoiser, self.policy.denoiser_name, adapter, args.beta > 0)
 
-        self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.weights, self.policy.noising)
+        self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.weights, self.policy.findings.noising)
         self._trained_steps = self.algorithm.steps(self.policy.table, args.skip_last_steps)
         self.prompt_schedule = PromptSchedule(
             train_dataset, args.num_images_per_rollout, args.num_images_per_prompt, args.seed
