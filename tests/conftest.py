@@ -1,5 +1,7 @@
 import copy
 import os
+import subprocess
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the Hub client is imported: no test needs the network
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, as of their own
@@ -56,3 +58,26 @@ def tiny_pipeline():
 @pytest.fixture
 def embedded_pipeline():
     return load_pipeline("embedded")
+
+
+@pytest.fixture(scope="session")
+def torchrun():
+    """Run a script in two processes, as users do. Returns when both have ended, or fails the test."""
+
+    def run(*arguments, timeout=300, on_start=lambda launcher: None):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        launcher = subprocess.Popen(
+            [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            on_start(launcher)
+            output, _ = launcher.communicate(timeout=timeout)
+        except BaseException as error:
+            launcher.terminate()  # which ends the two
+            output, _ = launcher.communicate(timeout=60)
+            if isinstance(error, subprocess.TimeoutExpired):
+                pytest.fail(f"{arguments} did not end:\n{output}")
+            raise
+        return subprocess.CompletedProcess(command, launcher.returncode, output)
+
+    return run

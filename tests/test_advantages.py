@@ -4,7 +4,7 @@ from collections import defaultdict, deque
 import numpy as np
 import pytest
 
-from trainer_ext.advantages import PerPromptStatTracker, standardise
+from trainer_ext.advantages import BatchBaseline, GroupBaseline, PerPromptStatTracker, images_of, standardise
 
 
 class AuthorsTracker:
@@ -139,3 +139,78 @@ def test_a_state_is_not_a_view():
 )
 def test_standardise(reward, mean, std, expected):
     assert standardise(reward, mean, std) == expected
+
+
+def test_without_scale_only_the_mean_is_taken():
+    assert standardise(3, 1, 2, scale=False) == 2
+    assert standardise(3, 1, 0, scale=False) == 0
+    assert standardise(np.nan, 1, 2, scale=False) == 0
+
+
+# ---- batch and group ----
+
+
+def test_batch_by_hand():
+    """1, 3, 8: mean 4, population std sqrt(26 / 3). The next rollout knows nothing of it."""
+    baseline, rewards = BatchBaseline(), np.array([1.0, 8.0, 3.0])
+    for _ in range(2):
+        advantages = baseline.update(["cat", "dog", "cat"], rewards)
+        assert advantages.values.tolist() == pytest.approx(
+            ((rewards - 4) / (np.sqrt(26 / 3) + 1e-6)).tolist(), rel=1e-14
+        )
+        assert advantages.frac_reward_zero_std == 0
+    assert baseline.state_dict() == {}
+    assert BatchBaseline(scale=False).update(["cat", "dog", "cat"], rewards).values.tolist() == [-3, 4, -1]
+
+
+def test_batch_leaves_out_images_without_a_reward():
+    advantages = BatchBaseline().update(["a", "b", "a"], np.array([1.0, np.nan, 3.0]))
+    assert advantages.values.tolist() == pytest.approx([-1, 0, 1], rel=2e-6)
+
+
+@pytest.mark.parametrize("rewards", [[0.1 + 0.2] * 7, [np.nan] * 7, [np.nan] * 6 + [3.0]])
+@pytest.mark.parametrize("baseline", [BatchBaseline, GroupBaseline])
+def test_where_no_rewards_differ(baseline, rewards):
+    advantages = baseline().update(["a"] * 7, np.array(rewards))
+    assert advantages.values.tolist() == [0] * 7
+    assert advantages.frac_reward_zero_std == 1
+
+
+def test_group_by_hand():
+    """ "cat": 1, 3 with mean 2 and std 1. "dog": equal rewards, which teach nothing and are counted. "fox": 0, 2, 4."""
+    prompts, rewards = ["cat", "dog", "cat", "fox", "dog", "fox", "fox"], np.array([1.0, 0.3, 3.0, 0.0, 0.3, 2.0, 4.0])
+    advantages = GroupBaseline().update(prompts, rewards)
+    fox = 2 / (np.sqrt(8 / 3) + 1e-6)
+    assert advantages.values.tolist() == pytest.approx([-1 / (1 + 1e-6), 0, 1 / (1 + 1e-6), -fox, 0, 0, fox], rel=1e-14)
+    assert advantages.values[[1, 4]].tolist() == [0, 0]
+    assert advantages.frac_reward_zero_std == pytest.approx(1 / 3)
+    unscaled = GroupBaseline(scale=False).update(prompts, rewards)
+    assert unscaled.values.tolist() == [-1, 0, 1, -2, 0, 0, 2]
+    assert unscaled.frac_reward_zero_std == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_group_is_the_formula_of_grpo(scale):
+    """Oracle: rewards as a matrix (groups, images), as GRPO's code has them; the images come in any order."""
+    random = np.random.default_rng(0)
+    baseline = GroupBaseline(scale)
+    for _ in range(3):
+        matrix = random.normal(3, 2, size=(5, 4))
+        centred = matrix - matrix.mean(axis=1, keepdims=True)
+        expected = (centred / (matrix.std(axis=1, keepdims=True) + 1e-6) if scale else centred).ravel()
+        prompts = np.repeat([f"prompt {group}" for group in range(5)], 4)
+        order = random.permutation(20)
+        advantages = baseline.update(prompts[order].tolist(), matrix.ravel()[order])
+        np.testing.assert_allclose(advantages.values, expected[order], rtol=1e-12)
+        assert advantages.frac_reward_zero_std == 0
+
+
+def test_an_unscaled_tracker_is_a_running_mean():
+    tracker = PerPromptStatTracker(buffer_size=3, min_count=2, scale=False)
+    assert tracker.update(["a", "b", "a"], np.array([1.0, 8.0, 3.0])).values.tolist() == [-1, 4, 1]
+    assert tracker.update(["a"], np.array([8.0])).values.tolist() == [4]  # of 1, 3, 8
+    assert tracker.update(["a"], np.array([1.0])).values.tolist() == [-3]  # of 3, 8, 1
+
+
+def test_images_of():
+    assert images_of(["b", "a", "b", "b"]) == {"b": [0, 2, 3], "a": [1]}

@@ -56,6 +56,29 @@ def make_trainer(tmp_path, tiny_pipeline):
             {"num_images_per_rollout": 12, "num_images_per_prompt": 3},
             "rollout_batch_size=2 and num_images_per_prompt=3 do not divide",
         ),
+        ({"algorithm": "ppo"}, "algorithm is 'ppo'; it must be one of ddpo_is, ddpo_sf, rwr, sparse_rwr"),
+        ({"advantages": "global"}, "advantages is 'global'; it must be one of per_prompt, batch, group"),
+        (
+            {"multi_objective_aggregation": "sum"},
+            "multi_objective_aggregation is 'sum'; it must be one of sum_then_normalize, normalize_then_sum",
+        ),
+        ({"beta": -0.1}, "beta is -0.1 and algorithm 'ddpo_is'; beta must not be negative"),
+        ({"beta": 0.1, "algorithm": "rwr"}, "beta is 0.1 and algorithm 'rwr'.*is 0 for all but ddpo_is and ddpo_sf"),
+        ({"beta": 0.1, "algorithm": "sparse_rwr"}, "beta is 0.1 and algorithm 'sparse_rwr'"),
+        ({"rwr_quantile": 1.0}, r"rwr_quantile is 1.0; it must be in \[0, 1\)"),
+        ({"rwr_quantile": -0.1}, "rwr_quantile is -0.1"),
+        ({"rwr_beta": 0.0}, "rwr_beta is 0.0; it must be greater than 0"),
+        ({"ema_decay": 1.0}, r"ema_decay is 1.0; it must be in \(0, 1\)"),
+        ({"ema_decay": 0.0}, "ema_decay is 0.0; .*or left out"),
+        ({"advantages": "group"}, "advantages='group'.*num_images_per_prompt is 1; it must be at least 2"),
+        (
+            {"algorithm": "ddpo_sf"},
+            "algorithm='ddpo_sf' allows one update on a rollout.*these options make 2. Set gradient_accumulation_steps=2",
+        ),
+        (
+            {"algorithm": "ddpo_sf", "gradient_accumulation_steps": 2, "num_inner_epochs": 3},
+            "these options make 3. Set gradient_accumulation_steps=2 and num_inner_epochs=1, or use 'ddpo_is'",
+        ),
         ({"pipeline_kwargs": "{height: 1"}, "pipeline_kwargs is not JSON"),
         ({"pipeline_kwargs": "[1]"}, "pipeline_kwargs is a JSON list; it must be an object"),
     ],
@@ -136,6 +159,31 @@ def test_adapters_that_would_be_wrong(make_trainer):
 def test_reward_functions(make_trainer, reward, options, message):
     with pytest.raises(ConfigError, match=message):
         make_trainer(reward=reward, **options)
+
+
+def test_a_reward_that_is_both_trained_on_and_only_evaluated(tmp_path, tiny_pipeline):
+    config = DDPOConfig(output_dir=str(tmp_path / "run"), **TINY)
+    with pytest.raises(ConfigError, match="Two rewards have the same name"):
+        DDPOTrainer(tiny_pipeline(), one, config, PROMPTS, eval_reward_funcs=one)
+
+
+def test_every_dataset_of_an_evaluation_is_checked(tmp_path, tiny_pipeline):
+    config = DDPOConfig(output_dir=str(tmp_path / "run"), **TINY)
+    datasets = {"good": PROMPTS, "bad": Dataset.from_dict({"text": ["a cat"]})}
+    with pytest.raises(ConfigError, match=r"eval_dataset\['bad'\].*no column 'prompt'"):
+        DDPOTrainer(tiny_pipeline(), one, config, PROMPTS, eval_dataset=datasets)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"algorithm": "ddpo_sf", "gradient_accumulation_steps": 2, "beta": 0.1},
+        {"advantages": "group", "num_images_per_prompt": 2},
+        {"algorithm": "sparse_rwr", "rwr_quantile": 0.0, "ema_decay": 0.999},
+    ],
+)
+def test_the_way_out_that_a_message_names_is_one(options):
+    DDPOConfig(**{**TINY, **options})
 
 
 def fails(images, prompts, **columns):

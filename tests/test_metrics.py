@@ -1,8 +1,11 @@
 import json
+import random
 
+import numpy as np
 import torch
 
 from trainer_ext.metrics import RunMetrics, mean_of
+from trainer_ext.moment import Moment
 
 
 def test_means_since_the_last_drain():
@@ -15,25 +18,25 @@ def test_means_since_the_last_drain():
     assert metrics.drain() == {}
 
 
-def test_an_update_counts_when_it_is_complete():
-    metrics = RunMetrics()
-    metrics.note({"reward": 1.0})
-    metrics.note_pending({"ratio": 1.0})
-    metrics.note_pending({"ratio": torch.tensor(2.0)})
-    assert metrics.state_dict() == {"reward": [1.0]}
-    metrics.settle()
-    assert metrics.drain() == {"reward": 1.0, "ratio": 1.5}
-
-
-def test_a_resumed_run_has_forgotten_the_update_in_progress():
+def test_a_resumed_run_goes_on():
     metrics, resumed = RunMetrics(), RunMetrics()
     metrics.note({"reward": 1.0})
-    metrics.note_pending({"ratio": 9.0})
     resumed.note({"reward": 5.0})
-    resumed.note_pending({"ratio": 7.0})
     resumed.load_state_dict(json.loads(json.dumps(metrics.state_dict())))
-    resumed.settle()
-    assert resumed.drain() == {"reward": 1.0}
+    resumed.note({"reward": 2.0})
+    assert resumed.drain() == {"reward": 1.5}
+
+
+def test_an_interrupted_run_goes_back_to_a_moment():
+    metrics = RunMetrics()
+    metrics.note({"reward": 1.0})
+    torch.manual_seed(3)
+    moment = Moment.now(2, metrics)
+    drawn = torch.rand(2).tolist(), random.random(), np.random.random()
+    metrics.note({"ratio": 9.0})
+    moment.restore(metrics)
+    assert (torch.rand(2).tolist(), random.random(), np.random.random()) == drawn
+    assert metrics.drain() == {"reward": 1.0}
 
 
 def test_a_state_is_not_a_view():

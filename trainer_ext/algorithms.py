@@ -84,12 +84,9 @@ class Algorithm(ABC, Generic[Memory, Batch]):
     Parameters:
         weighting ([`Weighting`]):
             What each image counts.
-        memory (`type`):
-            Of what is remembered: [`Trajectory`] or [`Finals`].
     """
 
     weighting: Weighting
-    memory: type[Memory]
 
     @abstractmethod
     def keep(self, trajectory: Trajectory) -> Memory:
@@ -120,8 +117,6 @@ class Algorithm(ABC, Generic[Memory, Batch]):
 
 class PolicyGradient(Algorithm[Trajectory, Transitions]):
     """Raises the log-probability of denoising steps that led to a better image; its two estimators differ in the loss."""
-
-    memory = Trajectory
 
     def __init__(self, options: DDPOOptions, reward_weights: FloatArray):
         self.clip_range = options.clip_range
@@ -179,8 +174,6 @@ class Regression(Algorithm[Finals, NoisedFinals]):
         noising ([`NoisingTable`]):
             Of the sampler's steps.
     """
-
-    memory = Finals
 
     def __init__(self, weigh: Callable[[FloatArray], FloatArray], per_prompt: bool, noising: NoisingTable):
         self.weighting = RegressionWeighting(weigh, per_prompt)

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .config import DDPOConfig
+from .generators import untouched_generators
 from .policy import LogProbPipeline
 from .records import draw_reward_curve
 from .rewards import RewardSuite
@@ -87,7 +88,8 @@ class SampleCallback(TrainerCallback):
 
     def _sample_set(self, images: Any, state: TrainerState) -> SampleSet:
         prompts = [row["prompt"] for row in self.rows]
-        scores = self.reward_suite.score(images, self.rows, state)
+        with untouched_generators():  # a run that is killed and begins anew finds the first pictures drawn
+            scores = self.reward_suite.score(images, self.rows, state)
         return SampleSet(prompts, list(range(len(prompts))), images, scores.total.tolist())
 
     def _folder_of(self, rollouts: int) -> Path:

@@ -19,6 +19,8 @@ from .rollout import Rollout
 class DDPOState:
     """
     Parameters:
+        algorithm (`str`):
+            Name of the run's.
         weighting (`Sequence[Mapping[str, Sequence[float]]]`):
             Remembered rewards by prompt, for each reward that has its own memory.
         rollout ([`Rollout`], *optional*):
@@ -27,6 +29,7 @@ class DDPOState:
             What was measured since the last log.
     """
 
+    algorithm: str
     weighting: Sequence[Mapping[str, Sequence[float]]]
     rollout: Rollout[Any] | None
     metrics: Mapping[str, Sequence[float]]
@@ -35,6 +38,7 @@ class DDPOState:
         """Write the share of `process` into a checkpoint."""
         plain = {
             "num_processes": num_processes,
+            "algorithm": self.algorithm,
             "weighting": list(self.weighting),
             "rollout": None if self.rollout is None else _rollout_to_plain(self.rollout),
             "metrics": dict(self.metrics),
@@ -56,7 +60,7 @@ class DDPOState:
                 "with as many: a rollout belongs to the processes that made it."
             )
         rollout = None if plain["rollout"] is None else _rollout_from_plain(plain["rollout"])
-        return cls(plain["weighting"], rollout, plain["metrics"])
+        return cls(plain["algorithm"], plain["weighting"], rollout, plain["metrics"])
 
 
 def _file_name(process: int) -> str:
@@ -97,20 +101,21 @@ def _conditioning_from_plain(plain: Mapping[str, Any]) -> Conditioning:
     return Conditioning(groups, plain["group_of"], plain["row_of"])
 
 
-def check_rollout(
-    checkpoint: Path, rollout: Rollout[Any] | None, memory: type[Trajectory | Finals], num_images: int
-) -> None:
+def check_state(checkpoint: Path, state: DDPOState, algorithm: str, num_images: int) -> None:
     """
-    Refuse a rollout in training that the run's options would not have made.
+    Refuse a state that a run with these options would not have made.
 
     Raises:
-        [`CheckpointError`]: it is of other images, or of an algorithm that keeps something else.
+        [`CheckpointError`]: the algorithm is another, or a rollout in training has another number of images.
     """
-    if rollout is not None and (len(rollout) != num_images or not isinstance(rollout.memory, memory)):
+    if state.algorithm != algorithm:
         raise CheckpointError(
-            f"{checkpoint} was written in the training on a rollout of {len(rollout)} images, by an algorithm that keeps "
-            f"{type(rollout.memory).__name__}; this run's rollouts have {num_images} images, and its algorithm keeps "
-            f"{memory.__name__}. Resume with algorithm and num_images_per_rollout as they were."
+            f"{checkpoint} is of a run with algorithm={state.algorithm!r}, and this one's is {algorithm!r}; resume with the same."
+        )
+    if state.rollout is not None and len(state.rollout) != num_images:
+        raise CheckpointError(
+            f"{checkpoint} was written in the training on a rollout of {len(state.rollout)} images, and this run's rollouts have "
+            f"{num_images} in each process; resume with num_images_per_rollout as it was."
         )
 
 

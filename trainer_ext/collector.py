@@ -13,10 +13,11 @@ import torch
 
 from .algorithms import Algorithm
 from .config import DDPOConfig
-from .errors import PipelineError
+from .denoiser import TrainedDenoiser
 from .lockstep import Lockstep
 from .policy import LogProbPipeline, Sampled, Trajectory
 from .progress import rollout_bar
+from .replay_check import check_compiled, check_replay
 from .rewards import RewardSuite, Scores
 from .rollout import Assignment, image_generators
 
@@ -49,6 +50,8 @@ class Collector:
             What scores.
         algorithm ([`Algorithm`]):
             Says what to keep.
+        denoiser ([`TrainedDenoiser`]):
+            What is trained, to compare with when it is compiled.
         args ([`DDPOConfig`]):
             Of the run.
         lockstep ([`Lockstep`]):
@@ -60,12 +63,14 @@ class Collector:
         policy: LogProbPipeline,
         reward_suite: RewardSuite,
         algorithm: Algorithm[Any, Any],
+        denoiser: TrainedDenoiser,
         args: DDPOConfig,
         lockstep: Lockstep,
     ):
         self.policy = policy
         self.reward_suite = reward_suite
         self.algorithm = algorithm
+        self.denoiser = denoiser
         self.args = args
         self.lockstep = lockstep
         self._replay_checked = False
@@ -113,17 +118,9 @@ class Collector:
         return not self.args.disable_tqdm and self.args.process_index == 0
 
     def _check_replay(self, model: torch.nn.Module, trajectory: Trajectory) -> None:
-        """Replay one step as it was sampled. Ratios that are not 1 before any update mean that training would be wrong."""
-        rows = torch.arange(len(trajectory))
-        steps = trajectory.table.stochastic_steps[:1].expand(len(rows))
-        with torch.no_grad():
-            error = self.policy.ratio_terms(trajectory, rows, steps, model).log_ratio.abs().max().item()
-        if not error <= self.args.clip_range / 10:
-            raise PipelineError(
-                f"Replaying a step of the rollout gives a log-ratio of {error:.1e} before any update; it must be 0 (allowed: a "
-                f"tenth of clip_range={self.args.clip_range:.0e}). Something in the pipeline is not deterministic: dropout, "
-                "compiled or non-deterministic kernels, or an argument that the record does not see."
-            )
+        check_replay(self.policy, model, trajectory, self.args.clip_range)
+        if self.args.torch_compile:
+            check_compiled(self.policy, model, self.denoiser, trajectory)
         self._replay_checked = True
 
 

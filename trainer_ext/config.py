@@ -52,6 +52,8 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         if isinstance(self.pipeline_kwargs, str):
             self.pipeline_kwargs = _parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
         self._check_values()
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
         super().__post_init__()
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.loaders.lora_base import LoraBaseMixin
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
 from .errors import ConfigError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+PEFT_PREFIX = "base_model.model."
 PEFT_FILE = "adapter_model.safetensors"  #: PEFT's own, for pipelines of diffusers that have no `load_lora_weights`
 
 LORA_METADATA = (
@@ -137,54 +140,83 @@ class TrainedDenoiser(torch.nn.Module):
         """Do the same, under the name that transformers 4 uses."""
         self.base.enable_gradient_checkpointing()
 
-    def save(self, folder: Path, pipeline: DiffusionPipeline) -> None:
+    def save(self, folder: Path, pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor] | None = None) -> None:
         """
         Write what stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline.
 
         For a pipeline that has no `load_lora_weights`, what `PeftModel.from_pretrained` adds to its denoiser.
+
+        Args:
+            folder (`Path`):
+                Where to.
+            pipeline (`DiffusionPipeline`):
+                That the denoiser is of.
+            state (`Mapping[str, torch.Tensor]`, *optional*):
+                The adapter's weights, by this module's names, where the module's own are sharded.
         """
         if self.peft_config is None:
             pipeline.save_pretrained(folder)
             return
         if not isinstance(pipeline, LoraBaseMixin):
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(self._lora_state("base_model.model."), folder / PEFT_FILE)
-            self.network.peft_config["default"].save_pretrained(str(folder))
+            self._save_for_peft(folder, state)
             return
-        config = self.network.peft_config["default"].to_dict()
-        metadata = {key: _plain(config[key]) for key in LORA_METADATA}  # without it lora_alpha is lost, silently
-        type(pipeline).save_lora_weights(
-            folder, **{f"{self.name}_lora_layers": self._lora_state(), f"{self.name}_lora_adapter_metadata": metadata}
-        )
+        metadata = {f"{self.name}_lora_adapter_metadata": self._lora_metadata()}  # or lora_alpha is lost, silently
+        type(pipeline).save_lora_weights(folder, **{f"{self.name}_lora_layers": self._lora_state(state), **metadata})
+
+    def _save_for_peft(self, folder: Path, state: Mapping[str, torch.Tensor] | None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{PEFT_PREFIX}{key}": value for key, value in self._lora_state(state).items()}
+        metadata = {f"{self.name}.{key}": value for key, value in self._lora_metadata().items()}
+        save_file(tensors, folder / PEFT_FILE, {"lora_adapter_metadata": json.dumps(metadata)})
+        self.network.peft_config["default"].save_pretrained(str(folder))
 
     def load(self, folder: Path) -> None:
         """
         Take up what [`save`](TrainedDenoiser.save) wrote, into the parameters that the optimizer holds.
 
         Raises:
-            [`ConfigError`]: the folder holds no such weights, or weights of another shape.
+            [`ConfigError`]: the folder holds no such weights, or those of an adapter with other options.
         """
+        file = PEFT_FILE if (folder / PEFT_FILE).is_file() else LORA_FILE
+        kind, place = ("full weights", self.name) if self.peft_config is None else ("adapter", file)
+        if not (folder / place).exists():
+            raise ConfigError(f"{folder} holds no {kind} ({place}): was the run's full_finetuning changed?")
         try:
             if self.peft_config is None:
                 state = type(self.base).from_pretrained(folder / self.name).state_dict()
                 self.base.load_state_dict(state)
             else:
-                own = folder / PEFT_FILE
-                self._load_lora(own if own.is_file() else folder / LORA_FILE)
+                self._load_lora(folder / file)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(f"The weights in {folder} do not load into this model: {error}") from error
 
-    def _lora_state(self, prefix: str = "") -> dict[str, torch.Tensor]:
-        state = get_peft_model_state_dict(self.network)
-        return {prefix + key.removeprefix("base_model.model."): value.contiguous() for key, value in state.items()}
+    def _lora_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        if state is not None:
+            state = {key.removeprefix("network."): value for key, value in state.items()}
+        state = get_peft_model_state_dict(self.network, state_dict=state)
+        return {key.removeprefix(PEFT_PREFIX): value.contiguous() for key, value in state.items()}
+
+    def _lora_metadata(self) -> dict[str, Any]:
+        config = self.network.peft_config["default"].to_dict()
+        return {key: _plain(config[key]) for key in LORA_METADATA}
+
+    def _check_lora_metadata(self, file: Path) -> None:
+        with safe_open(file, "pt") as opened:
+            saved = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        here = self._lora_metadata()
+        there = {key: saved.get(f"{self.name}.{key}", here[key]) for key in here}
+        others = [f"{key}={there[key]!r} instead of {here[key]!r}" for key in here if there[key] != here[key]]
+        if others:
+            raise ValueError(f"{file.name} is of an adapter with {', '.join(others)}. Use the run's own LoRA options.")
 
     def _load_lora(self, file: Path) -> None:
-        ours = "base_model.model."
+        self._check_lora_metadata(file)
         state = {
-            ours + key.removeprefix(ours).removeprefix(f"{self.name}."): value for key, value in load_file(file).items()
+            PEFT_PREFIX + key.removeprefix(PEFT_PREFIX).removeprefix(f"{self.name}."): value
+            for key, value in load_file(file).items()
         }
         result = set_peft_model_state_dict(self.network, state)
-        expected = set(self._lora_state(ours))
+        expected = {f"{PEFT_PREFIX}{key}" for key in self._lora_state()}
         if result.unexpected_keys or set(state) != expected:
             raise ValueError(f"{file} is an adapter of other layers than this run's; were the LoRA options changed?")
 

@@ -33,7 +33,7 @@ def check_average(checkpoint: Path, decay: float | None) -> None:
 
 class MovingAverage(TrainerCallback):
     """
-    Averages after every update. The first updates count more: the decay of update n is at most n / (n + 9).
+    Averages after every update. The first ones count more: update 1 is taken as it is, n > 1 has decay min(decay, n / (n + 9)).
 
     Args:
         module (`torch.nn.Module`):

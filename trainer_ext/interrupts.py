@@ -12,6 +12,10 @@ from types import FrameType
 logger = logging.getLogger(__name__)
 
 
+class StoppedError(KeyboardInterrupt):
+    """Ctrl-C, at a moment at which nothing is half done."""
+
+
 class StopRequest:
     """
     Remembers a first Ctrl-C; a second one interrupts at once.

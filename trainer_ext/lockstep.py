@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType, gather_object
 
 from ddpo_plugins.errors import DDPOError
 
-from .interrupts import StopRequest
+from .interrupts import StoppedError, StopRequest
 
 # Elsewhere a forward pass is a collective call itself, so a failing process cannot meet the others at the next check.
 WHOLE_MODELS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -37,13 +37,13 @@ class Lockstep:
         Stop here if any process was asked to. Call it where parameters, optimizer and files are consistent.
 
         Raises:
-            `KeyboardInterrupt`: Ctrl-C was pressed.
+            [`StoppedError`]: Ctrl-C was pressed.
         """
-        stopping, failed = self._count(self.stop.requested, failed=False)
+        stopping, failed = self._count(stopping=self.stop.requested, failed=False)
         if failed:
             raise _OtherFailedError
         if stopping:
-            raise KeyboardInterrupt
+            raise StoppedError
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
@@ -56,14 +56,14 @@ class Lockstep:
         failure: Exception | None = None
         try:
             yield
-            if not self._count(False, failed=False)[1]:
+            if not self._count(stopping=False, failed=False)[1]:
                 return
         except _OtherFailedError:
             pass
         except Exception as error:
             if self.accelerator.distributed_type not in WHOLE_MODELS:
                 raise  # the launcher ends the others
-            self._count(False, failed=True)
+            self._count(stopping=False, failed=True)
             failure = error
         failures = gather_object([_described(failure)])
         if failure is not None:
@@ -71,7 +71,7 @@ class Lockstep:
         process, description = next((i, text) for i, text in enumerate(failures) if text is not None)
         raise DDPOError(f"Process {process} failed, so all stop. Its error: {description}")
 
-    def _count(self, stopping: bool, failed: bool) -> tuple[int, int]:
+    def _count(self, *, stopping: bool, failed: bool) -> tuple[int, int]:
         """How many processes were asked to stop, and how many failed."""
         if self.accelerator.num_processes == 1:
             return int(stopping), int(failed)

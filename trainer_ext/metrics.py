@@ -12,31 +12,15 @@ Values = Mapping[str, Sequence[float]]
 
 
 class RunMetrics:
-    """
-    Collects measurements until they are logged as means.
-
-    Those of an update in progress are pending until it is complete: a run that stops in its middle makes the update, and
-    measures it, again.
-    """
+    """Collects measurements until they are logged as means."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = defaultdict(list)
-        self._pending: list[tuple[str, float]] = []
 
     def note(self, metrics: Mapping[str, float | torch.Tensor]) -> None:
-        """Take up measurements that are final."""
+        """Take up measurements."""
         for name, value in metrics.items():
             self._values[name].append(float(value))
-
-    def note_pending(self, metrics: Mapping[str, float | torch.Tensor]) -> None:
-        """Take up measurements of the update in progress."""
-        self._pending += [(name, float(value)) for name, value in metrics.items()]
-
-    def settle(self) -> None:
-        """Declare the update complete."""
-        for name, value in self._pending:
-            self._values[name].append(value)
-        self._pending = []
 
     def drain(self) -> dict[str, float]:
         """Return the mean of each, and begin anew."""
@@ -45,13 +29,12 @@ class RunMetrics:
         return means
 
     def state_dict(self) -> dict[str, list[float]]:
-        """Return what is final, for a checkpoint."""
+        """Return what is not logged yet, for a checkpoint."""
         return {name: list(values) for name, values in self._values.items()}
 
     def load_state_dict(self, state: Values) -> None:
         """Take up what [`state_dict`] returned."""
         self._values = defaultdict(list, {name: list(values) for name, values in state.items()})
-        self._pending = []
 
 
 def mean_of(processes: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -45,8 +45,9 @@ def image_records(index: int, assignment: Assignment, scores: Scores) -> list[di
 def write_records(output_dir: Path, index: int, records: Sequence[Mapping[str, Any]]) -> None:
     """Write one rollout's records; `datasets.load_dataset("parquet", data_dir=...)` reads them all."""
     folder = output_dir / FOLDER
+    names = dict.fromkeys(name for record in records for name in record)  # some processes may have logged more
     with replacing(folder / f"rollout-{index:05d}.parquet") as file:
-        pq.write_table(pa.Table.from_pylist(list(records)), file)
+        pq.write_table(pa.table({name: [record.get(name) for record in records] for name in names}), file)
 
 
 def reward_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:

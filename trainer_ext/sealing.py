@@ -12,6 +12,9 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
 
 from .errors import CheckpointError
 from .files import replacing
@@ -38,20 +41,43 @@ def unseal(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """Say what is wrong with the checkpoint in `folder`; `None` if nothing is."""
     try:
-        content = json.loads((folder / SEAL).read_text())["files"]
+        content = _read_seal(folder)["files"]
     except FileNotFoundError:
         return f"it has no {SEAL}: the run was killed while it was written, or another program wrote it"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         return f"its {SEAL} cannot be read ({error})"
     for name, (size, digest) in content.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if _sha256(path) != digest:
-            return f"{name} was changed since it was written"
+        problem = _file_damage(folder / name, size, digest)
+        if problem is not None:
+            return f"{name} {problem}"
     return None
+
+
+def _file_damage(path: Path, size: int, digest: str) -> str | None:
+    try:
+        if path.stat().st_size != size:
+            return f"has {path.stat().st_size} bytes instead of {size}"
+        if _sha256(path) != digest:
+            return "was changed since it was written"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error})"
+    return None
+
+
+def whole_checkpoint(output_dir: Path, resume_from_checkpoint: str | bool | None, is_main: bool) -> str | None:
+    """
+    Find the checkpoint to resume from: the named one, or for `True` the newest. The main process decides for all.
+
+    Raises:
+        [`CheckpointError`]: the named one is damaged, or not there.
+    """
+    if isinstance(resume_from_checkpoint, str | Path):
+        check_checkpoint(Path(resume_from_checkpoint))
+        return str(resume_from_checkpoint)
+    found = [newest_checkpoint(output_dir) if resume_from_checkpoint and is_main else None]
+    return broadcast_object_list(found)[0]
 
 
 def newest_checkpoint(output_dir: Path) -> str | None:
@@ -104,9 +130,16 @@ def remove_old(output_dir: Path, limit: int | None, best: str | None) -> None:
 def _sealed_at(folder: Path) -> int:
     """When it was; a checkpoint without a legible seal counts as the newest, so that it is looked at, and named, first."""
     try:
-        return int(json.loads((folder / SEAL).read_text())["sealed_at"])
-    except (OSError, ValueError, KeyError):
+        return int(_read_seal(folder)["sealed_at"])
+    except (OSError, ValueError):
         return sys.maxsize
+
+
+def _read_seal(folder: Path) -> Any:
+    content = json.loads((folder / SEAL).read_text())
+    if not isinstance(content, dict) or content.keys() != {"sealed_at", "files"}:
+        raise ValueError("not what a seal holds")
+    return content
 
 
 def _sha256(path: Path) -> str:

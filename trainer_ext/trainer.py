@@ -11,24 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from datasets import Dataset
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from torch.utils.data import DataLoader
-from transformers import (
-    DefaultFlowCallback,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    set_seed,
-)
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from .algorithms import ALGORITHMS
 from .callbacks import CurveCallback, SampleCallback
-from .checkpoint import DDPOState, check_output_dir, check_rollout
+from .checkpoint import DDPOState, check_output_dir, check_state
 from .collector import Collector, timed
 from .config import DDPOConfig
 from .data import check_prompts
@@ -37,17 +30,19 @@ from .ema import MovingAverage, check_average
 from .errors import ConfigError
 from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, named_datasets, score_dataset
 from .flow import RolloutFlow
-from .interrupts import StopRequest
+from .interrupts import StoppedError, StopRequest
 from .learner import Learner
 from .loading import load_pipeline
 from .lockstep import Lockstep
 from .metrics import RunMetrics, mean_of
+from .moment import Moment
 from .policy import LogProbPipeline
 from .progress import RolloutProgress
 from .records import column, image_records, reward_metrics, write_records
 from .rewards import RewardFunction, RewardSuite, named_rewards
 from .rollout import PromptSchedule, Rollout, seeded_generator, shuffled_steps
-from .sealing import check_checkpoint, newest_checkpoint, remove_old, seal, unseal
+from .sealing import remove_old, seal, unseal, whole_checkpoint
+from .sharding import check_sharding, check_shares
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +126,7 @@ class DDPOTrainer(Trainer):
                 component.requires_grad_(False)
         denoiser = TrainedDenoiser(self.policy.denoiser, self.policy.denoiser_name, adapter, args.beta > 0)
 
-        self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.weights, self.policy.findings.noising)
+        self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.weights, self.policy.noising)
         self._trained_steps = self.algorithm.steps(self.policy.table, args.skip_last_steps)
         self.prompt_schedule = PromptSchedule(
             train_dataset, args.num_images_per_rollout, args.num_images_per_prompt, args.seed
@@ -141,7 +136,8 @@ class DDPOTrainer(Trainer):
         self._metrics = RunMetrics()
         self._seconds: dict[str, float] = {}
         self._stop = StopRequest()
-        self._saved_step = -1
+        self._moment: Moment | None = None
+        self._newest_checkpoint: Path | None = None
         self._owns_output_dir = False
         super().__init__(
             model=denoiser,
@@ -151,9 +147,10 @@ class DDPOTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        check_sharding(self.accelerator.distributed_type, args)
         self._lockstep = Lockstep(self.accelerator, self._stop)
         self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
-        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, args, self._lockstep)
+        self._collector = Collector(self.policy, self.reward_suite, self.algorithm, denoiser, args, self._lockstep)
         self._set_up_callbacks(args)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -172,11 +169,13 @@ class DDPOTrainer(Trainer):
         resuming = bool(resume_from_checkpoint) or self._owns_output_dir
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
-        checkpoint = self._whole_checkpoint(resume_from_checkpoint)
+        checkpoint = whole_checkpoint(self.args.folder, resume_from_checkpoint, self.is_world_process_zero())
+        self._rollout = self._moment = None
+        self._metrics = RunMetrics()
         with self._stop.listening():
             try:
                 return super().train(checkpoint, *args, **kwargs)
-            except KeyboardInterrupt:
+            except StoppedError:
                 self._save_interrupted()
                 raise
 
@@ -185,7 +184,12 @@ class DDPOTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[int]:
         """Return batches of positions `(b,)` in this process's shuffled images, for all passes over one rollout."""
         positions = range(self.args.images_per_process * self.args.num_inner_epochs)
-        return DataLoader(positions, batch_size=self.args.per_device_train_batch_size, collate_fn=_positions)  # type: ignore[arg-type]
+        return DataLoader(
+            positions,  # type: ignore[arg-type]
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=_positions,
+            generator=torch.Generator(),  # or each pass would draw a seed from the global one, a resumed pass again
+        )
 
     def _training_order(self, rollout: Rollout[Any], inner_epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `(B,)` and their steps `(B, K)` in the order of one pass: a pure function of seed, rollout and pass."""
@@ -232,8 +236,11 @@ class DDPOTrainer(Trainer):
     ) -> torch.Tensor:
         """Make a rollout if the last one is used up, then accumulate the gradient of a batch of its images."""
         model.eval()  # dropout stays off in rollout and training; gradients and checkpointing do not need train()
+        if self._moment is None or self._moment.step != self.state.global_step:
+            self._moment = Moment.now(self.state.global_step, self._metrics)
         if self._rollout is None or self._rollout.index != self._rollout_index:
             self._rollout = self._make_rollout(model, self._rollout_index)
+            self._moment = Moment.now(self.state.global_step, self._metrics)
         with timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout
             inner_epoch = int(positions[0]) // len(self._rollout)
@@ -262,10 +269,8 @@ class DDPOTrainer(Trainer):
                 loss = output.loss / num_chunks
                 self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
             total += loss.detach()
-            self._metrics.note_pending(output.metrics)
-        self._metrics.note_pending({"loss": total})
-        if self.accelerator.sync_gradients:
-            self._metrics.settle()
+            self._metrics.note(output.metrics)
+        self._metrics.note({"loss": total})
         return total / self.current_gradient_accumulation_steps
 
     # ---- logging and evaluation ----
@@ -295,6 +300,7 @@ class DDPOTrainer(Trainer):
             each = [self.evaluate(data, ignore_keys, f"{metric_key_prefix}_{n}") for n, data in eval_dataset.items()]
             return {name: value for metrics in each for name, value in metrics.items()}
         dataset = check_prompts(eval_dataset, "eval_dataset")
+        check_shares(self.accelerator.distributed_type, len(dataset), self.args.world_size)
         share = evaluation_share(dataset, self.args.process_index, self.args.world_size)
         self.model_wrapped.eval()
         with self._lockstep.guarded(), self._evaluated_weights():
@@ -313,11 +319,13 @@ class DDPOTrainer(Trainer):
     # ---- saving ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write diffusers' own files (called by `save_model` and for checkpoints)."""
+        """Write diffusers' own files (called by `save_model` and for checkpoints, by some versions in every process)."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.folder)
         folder.mkdir(parents=True, exist_ok=True)
         with self._evaluated_weights():
-            self.model.save(folder, self.policy.pipeline)
+            self.model.save(folder, self.policy.pipeline, state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         folder = self.args.folder / f"checkpoint-{self.state.global_step}"
@@ -330,7 +338,9 @@ class DDPOTrainer(Trainer):
         # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.
         in_use = self._rollout is not None and self._rollout.index == self._rollout_index
         rollout = self._rollout if in_use else None
-        state = DDPOState(self.algorithm.weighting.state_dict(), rollout, self._metrics.state_dict())
+        state = DDPOState(
+            self.args.algorithm, self.algorithm.weighting.state_dict(), rollout, self._metrics.state_dict()
+        )
         state.save(folder, self.args.process_index, self.args.world_size)
         if self._average is not None and self.args.should_save:
             self._average.save(folder)
@@ -338,29 +348,22 @@ class DDPOTrainer(Trainer):
         if self.args.should_save:
             seal(folder)
             remove_old(self.args.folder, limit, self.state.best_model_checkpoint)
-        self._saved_step = self.state.global_step
-
-    def _whole_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | None:
-        """Find the checkpoint to resume from; the same for all processes."""
-        if isinstance(resume_from_checkpoint, str | Path):
-            check_checkpoint(Path(resume_from_checkpoint))
-            return str(resume_from_checkpoint)
-        found: list[str | None] = [None]
-        if resume_from_checkpoint and self.is_world_process_zero():
-            found = [newest_checkpoint(self.args.folder)]
-        return broadcast_object_list(found)[0]
+        self.accelerator.wait_for_everyone()  # launchers kill the others when one process ends
+        self._newest_checkpoint = folder.resolve()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         check_average(folder, self.args.ema_decay)
         state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
-        check_rollout(folder, state.rollout, self.algorithm.memory, self.args.images_per_process)
+        check_state(folder, state, self.args.algorithm, self.args.images_per_process)
         self.model.load(folder)
         if self._average is not None:
             self._average.load(folder)
         self.algorithm.weighting.load_state_dict(state.weighting)
         self._rollout = state.rollout
         self._metrics.load_state_dict(state.metrics)
+        self._load_rng_state(resume_from_checkpoint)  # `Trainer` does it with the next update, which there may not be
+        self._newest_checkpoint = folder.resolve()
 
     def _load_best_model(self) -> None:
         self.model.load(Path(str(self.state.best_model_checkpoint)))
@@ -368,16 +371,17 @@ class DDPOTrainer(Trainer):
             self._average.restart()
 
     def _save_interrupted(self) -> None:
-        """Save the state after the last whole update; what was accumulated for the next one is made again on resume."""
-        if self.optimizer is None or self._saved_step == self.state.global_step:  # nothing has begun, or it is saved
-            return
+        """Save the state at the last moment; what was made since is made again on resume."""
+        if self._newest_checkpoint == (self.args.folder / f"checkpoint-{self.state.global_step}").resolve():
+            return  # not written again: if that were killed, there might be none left
+        if self._moment is not None:
+            self._moment.restore(self._metrics)
         self.model_wrapped.zero_grad()
         self._save_checkpoint(self.model)
         logger.warning("Saved checkpoint-%d in %s.", self.state.global_step, self.args.output_dir)
 
     def _set_up_callbacks(self, args: DDPOConfig) -> None:
-        self.remove_callback(DefaultFlowCallback)
-        self.callback_handler.callbacks.insert(0, RolloutFlow(args.updates_per_rollout))  # others may overrule it
+        RolloutFlow(args.updates_per_rollout).replace_default(self.callback_handler)
         if args.disable_tqdm:
             self.remove_callback(PrinterCallback)
         else:
@@ -385,11 +389,8 @@ class DDPOTrainer(Trainer):
             self.add_callback(RolloutProgress())
         if self._average is not None:
             self.add_callback(self._average)
-        rows = self.prompt_schedule.rows
-        if args.num_sample_images:
-            self.add_callback(SampleCallback(self.policy, self.reward_suite, rows, args, self._evaluated_weights))
-        else:
-            self.add_callback(CurveCallback())
+        pictures = (self.policy, self.reward_suite, self.prompt_schedule.rows, args, self._evaluated_weights)
+        self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())
 
 
 def _weights_dtype(args: DDPOConfig) -> torch.dtype:

@@ -58,7 +58,8 @@ def _train(arguments: list[str]) -> int:
         )
         raise
     trainer.save_model()
-    _summary(trainer)
+    if trainer.is_world_process_zero():
+        _summary(trainer)
     return 0
 
 

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from .conditioning import CallRecord, Conditioning
 from .dry_run import dry_run
 from .guidance import GuidanceRule, resolve_rules
+from .noising import NoisingTable
 from .recorder import DenoiserCall, unflatten
 from .recording import Recording
 from .runner import Denoiser, Runner, to_uint8
@@ -109,6 +110,11 @@ class LogProbPipeline:
     def denoiser(self) -> torch.nn.Module:
         """The pipeline's own denoiser."""
         return self.runner.denoiser
+
+    @property
+    def noising(self) -> NoisingTable:
+        """The forward process at those steps."""
+        return self.findings.noising
 
     def sample(
         self,

@@ -1,0 +1,131 @@
+"""
+Did two runs do the same, bit for bit? Compares all that they wrote but for measured seconds.
+
+    python benchmarks/compare_runs.py FOLDER OTHER
+"""
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from trainer_ext.sealing import SEAL, checkpoints, damage
+
+# The clock's; and what `Trainer` begins anew at each start: the mean loss of the whole run, which nobody trains on.
+CLOCK = ("seconds/", "images_per_second", "eval_runtime", "train_runtime", "train_loss")
+CLOCK_ENDINGS = ("_per_second", "_runtime")
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """Say what differs between two runs; of their checkpoints, between those that both have whole."""
+    found = []
+    names = [{path for path in _files(folder) if not path.startswith("checkpoint-")} for folder in (first, second)]
+    found += [f"{name}: only in one run" for name in sorted(names[0] ^ names[1])]
+    for name in sorted(names[0] & names[1]):
+        found += _file_differences(first / name, second / name)
+    return found + checkpoint_differences(first, second)
+
+
+def checkpoint_differences(first: Path, second: Path) -> list[str]:
+    """Say what differs between the whole checkpoints that two runs have in common, finished or not."""
+    found = []
+    for checkpoint in whole_checkpoints(first):
+        if checkpoint in whole_checkpoints(second):
+            names = [set(_files(folder / checkpoint)) - {SEAL} for folder in (first, second)]
+            found += [f"{checkpoint}/{name}: only in one run" for name in sorted(names[0] ^ names[1])]
+            for name in sorted(names[0] & names[1]):
+                between = _file_differences(first / checkpoint / name, second / checkpoint / name)
+                found += [f"{checkpoint}/{difference}" for difference in between]
+    return found
+
+
+def whole_checkpoints(folder: Path) -> list[str]:
+    """Return the names of a run's checkpoints that can be resumed from."""
+    return [path.name for path in checkpoints(folder) if damage(path) is None]
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _file_differences(first: Path, second: Path) -> list[str]:
+    """Of the content where the same content can be written differently, else of the bytes."""
+    if first.suffix in (".pt", ".pth"):
+        contents = [torch.load(path, weights_only=False) for path in (first, second)]
+    elif first.suffix == ".safetensors":
+        contents = [_tensors(path) for path in (first, second)]
+    elif first.name == "trainer_state.json":
+        contents = [_state(path) for path in (first, second)]
+    else:
+        contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second)]
+    return list(_value_differences(first.name, *contents))
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        return {"metadata": file.metadata(), **{name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state = json.loads(path.read_text())
+    if state["best_model_checkpoint"] is not None:  # a path that begins with the run's folder
+        state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
+    return state
+
+
+def _value_differences(name: str, first: Any, second: Any) -> Iterator[str]:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        first, second = ({key: value for key, value in side.items() if not _is_clock(key)} for side in (first, second))
+        for key in sorted(first.keys() ^ second.keys(), key=str):
+            yield f"{name}.{key}: only in one run"
+        for key in first:
+            if key in second:
+                yield from _value_differences(f"{name}.{key}", first[key], second[key])
+    elif isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        if len(first) != len(second):
+            yield f"{name}: {len(first)} and {len(second)} values"
+        for index, pair in enumerate(zip(first, second, strict=False)):
+            yield from _value_differences(f"{name}[{index}]", *pair)
+    elif not _is_same(first, second):
+        yield f"{name}: {_short(first)} and {_short(second)}"
+
+
+def _is_clock(key: Any) -> bool:
+    return isinstance(key, str) and (key.startswith(CLOCK) or key.endswith(CLOCK_ENDINGS))
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        # the bytes, so that NaN equals NaN and -0 differs from 0
+        return first.dtype == second.dtype and first.shape == second.shape and _bytes(first) == _bytes(second)
+    if isinstance(first, np.ndarray):
+        return isinstance(second, np.ndarray) and first.dtype == second.dtype and first.tobytes() == second.tobytes()
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
+        return math.isnan(second)
+    return type(first) is type(second) and bool(first == second)
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def main(arguments: Sequence[str]) -> int:
+    found = differences(*map(Path, arguments))
+    print("\n".join(found) if found else "The runs are equal.")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,262 @@
+"""
+Runs of the trainer in processes that can be killed, each in a fraction of a second.
+
+This file is both sides. As a program, it imports everything once, then forks a child for each job that it reads. In a child,
+a signal can be sent at the n-th call of any function, or at the n-th change of a file that is made within it.
+"""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+PROMPTS = {"prompt": ["a cat", "a dog", "a lion", "a bear"]}
+
+OPTIONS = {
+    "use_cpu": True,
+    "num_inference_steps": 2,
+    "guidance_scale": 1.0,
+    "num_images_per_rollout": 4,
+    "num_images_per_prompt": 2,
+    "stat_min_count": 2,  # the prompts' own statistics from the first reward on: one that is remembered twice is seen
+    "rollout_batch_size": 2,
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-2,
+    "clip_range": 1e-2,
+    "num_train_epochs": 2,
+    "num_sample_images": 0,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "save_total_limit": None,
+    "disable_tqdm": True,
+}
+
+
+class ForkedRuns:
+    """The side of the tests."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.num_jobs = 0
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        self.server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+        )
+
+    def run(
+        self, folder, *, options=None, resume=True, at=None, call=1, within=None, after=False, send="SIGKILL", times=1
+    ):
+        """
+        Train in `folder`. Return the exit status (negative: the signal) and what was written to stderr.
+
+        `at` is the dotted name of the function at whose `call`-th call the signal is sent (`after`: when it returns), as
+        often as `times` says; or `"file"`, for a change of a file. `within` counts calls only inside of another function.
+        """
+        self.num_jobs += 1
+        log = self.folder / f"job-{self.num_jobs}.log"
+        stop = {"at": at, "call": call, "within": within, "after": after, "send": send, "times": times}
+        job = {"folder": str(folder), "options": options or {}, "resume": resume, "stop": stop, "log": str(log)}
+        print(json.dumps(job), file=self.server.stdin, flush=True)
+        answer = self.server.stdout.readline()
+        assert answer, "the server of forked runs ended; see its error above"
+        return json.loads(answer), log.read_text()
+
+    def close(self):
+        with self.server:  # closes its pipes, upon which it ends
+            pass
+
+
+# ---- in the child ----
+
+
+def inside_reward():
+    """A place to be stopped at."""
+
+
+def brightness(images, prompts, **columns):
+    import numpy as np
+
+    inside_reward()
+    return [float(np.asarray(image).mean()) for image in images]
+
+
+def noisy(images, prompts, **columns):
+    """A reward that draws from every global generator."""
+    import random
+
+    import numpy as np
+    import torch
+
+    noise = [random.random() + np.random.random() + torch.rand(()).item() for _ in images]
+    return [value + 10 * extra for value, extra in zip(brightness(images, prompts), noise, strict=True)]
+
+
+def stop_at(at, call, within, after, send, times):
+    """Send this process a signal at the `call`-th call of `at`."""
+    calls = 0
+    armed = within is None
+
+    def count():
+        nonlocal calls
+        calls += armed
+        if armed and calls == call:
+            for _ in range(times):
+                signal.raise_signal(signal.Signals[send])
+
+    def counting(function):
+        def counted(*args, **kwargs):
+            if not after:
+                count()
+            result = function(*args, **kwargs)
+            if after:
+                count()
+            return result
+
+        return counted
+
+    def arming(function):
+        def armed_inside(*args, **kwargs):
+            nonlocal armed
+            armed = True
+            try:
+                return function(*args, **kwargs)
+            finally:
+                armed = False
+
+        return armed_inside
+
+    if within is not None:
+        _wrap(within, arming)
+    if at == "file":
+        sys.addaudithook(lambda event, arguments: count() if _changes_a_file(event, arguments) else None)
+        for name in ("torch.save", "safetensors.torch.serialize_file"):  # they write without Python's knowledge
+            _wrap(name, lambda function: _writing_half(function, count))
+    else:
+        _wrap(at, counting)
+
+
+def _changes_a_file(event, arguments):
+    if event == "open":
+        return isinstance(arguments[1], str) and bool(set("wax+") & set(arguments[1]))
+    return event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
+
+
+def _writing_half(function, count):
+    """Count once before the file is there, and once when half of it is."""
+
+    def halved(*args, **kwargs):
+        count()
+        result = function(*args, **kwargs)
+        (file,) = (Path(value) for value in args if isinstance(value, str | os.PathLike))
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])  # opens it, and so counts, when it is empty
+        count()
+        file.write_bytes(content)
+        return result
+
+    return halved
+
+
+def _wrap(dotted, wrapper):
+    parts = dotted.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            owner = importlib.import_module(".".join(parts[:cut]))
+            break
+        except ImportError:
+            continue
+    for name in parts[cut:-1]:
+        owner = getattr(owner, name)
+    setattr(owner, parts[-1], wrapper(getattr(owner, parts[-1])))
+
+
+def train(job, pipeline):
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    from trainer_ext import DDPOConfig, DDPOTrainer
+
+    options = {**OPTIONS, **job["options"]}
+    reward = globals()[options.pop("reward", "brightness")]
+    evaluated = Dataset.from_dict(PROMPTS).select([0, 3]) if options.pop("evaluate", False) else None
+    adapter = LoraConfig(**options.pop("lora")) if "lora" in options else None
+    in_a_notebook = options.pop("in_a_notebook", False)
+    if job["stop"]["at"] is not None:
+        stop_at(**job["stop"])
+    config = DDPOConfig(output_dir=job["folder"], **options)
+    trainer = DDPOTrainer(pipeline, reward, config, Dataset.from_dict(PROMPTS), evaluated, peft_config=adapter)
+    try:
+        trainer.train(resume_from_checkpoint=job["resume"])
+    except KeyboardInterrupt:
+        if not in_a_notebook:
+            raise
+        trainer.train(resume_from_checkpoint=True)
+    trainer.save_model()
+    trainer._save_rng_state(job["folder"])  # `Trainer`'s own, for all generators
+    end = {
+        "adapter": {name: value for name, value in trainer.model.named_parameters() if value.requires_grad},
+        "optimizer": trainer.optimizer.state_dict(),
+        "schedule": trainer.lr_scheduler.state_dict(),
+        "weighting": trainer.algorithm.weighting.state_dict(),
+        "logs": trainer.state.log_history,
+    }
+    torch.save(end, Path(job["folder"]) / "end.pt")
+
+
+def in_child(job, pipeline):
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    status = 1
+    try:
+        train(job, pipeline)
+        status = 0
+    except KeyboardInterrupt:
+        status = 130
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def tiny_pipeline():
+    import conftest
+    import torch
+
+    torch.manual_seed(0)
+    fixture = conftest.tiny_pipeline
+    return fixture._get_wrapped_function()()()
+
+
+def serve():
+    import torch
+
+    torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    import trainer_ext.trainer  # noqa: F401
+
+    pipeline = tiny_pipeline()
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            in_child(json.loads(line), pipeline)
+        _, status = os.waitpid(child, 0)
+        print(json.dumps(os.waitstatus_to_exitcode(status)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

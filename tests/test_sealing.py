@@ -1,0 +1,295 @@
+"""Checkpoints that can be trusted, and files that are there whole or not at all."""
+
+import json
+import logging
+import os
+import shutil
+
+import pytest
+
+from trainer_ext.errors import CheckpointError
+from trainer_ext.files import replacing
+from trainer_ext.sealing import (
+    SEAL,
+    check_checkpoint,
+    checkpoints,
+    damage,
+    newest_checkpoint,
+    remove_old,
+    seal,
+    unseal,
+)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make a sealed checkpoint of two files, one of them in a folder of its own."""
+
+    def make(step=1):
+        folder = tmp_path / f"checkpoint-{step}"
+        (folder / "unet").mkdir(parents=True)
+        (folder / "state.pt").write_bytes(b"state")
+        (folder / "unet" / "weights.bin").write_bytes(b"weights")
+        seal(folder)
+        return folder
+
+    return make
+
+
+# ---- damage ----
+
+
+def test_a_sealed_checkpoint_is_whole(make):
+    assert damage(make()) is None
+
+
+def test_it_stays_whole_where_it_is_moved_to(make, tmp_path):
+    assert damage(make().rename(tmp_path / "elsewhere")) is None
+
+
+def test_a_missing_file(make):
+    folder = make()
+    (folder / "unet" / "weights.bin").unlink()
+    assert damage(folder) == "unet/weights.bin is missing"
+
+
+def test_a_truncated_file(make):
+    folder = make()
+    (folder / "state.pt").write_bytes(b"stat")
+    assert damage(folder) == "state.pt has 4 bytes instead of 5"
+
+
+def test_a_changed_file_of_the_same_size(make):
+    folder = make()
+    (folder / "unet" / "weights.bin").write_bytes(b"weighTs")
+    assert damage(folder) == "unet/weights.bin was changed since it was written"
+
+
+def test_a_change_behind_the_first_chunk(make, monkeypatch):
+    monkeypatch.setattr("trainer_ext.sealing.CHUNK", 4)
+    folder = make()
+    assert damage(folder) is None
+    (folder / "state.pt").write_bytes(b"statE")
+    assert damage(folder) == "state.pt was changed since it was written"
+
+
+def test_a_folder_in_the_place_of_a_file(make):
+    folder = make()
+    (folder / "state.pt").unlink()
+    (folder / "state.pt").mkdir()
+    assert damage(folder).startswith("state.pt ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_cannot_be_read(make):
+    folder = make()
+    (folder / "state.pt").chmod(0)
+    assert damage(folder).startswith("state.pt cannot be read (")
+
+
+def test_a_disk_that_fails(make, monkeypatch):
+    folder = make()
+
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("trainer_ext.sealing._sha256", fail)
+    assert damage(folder) == "state.pt cannot be read ([Errno 5] Input/output error)"
+
+
+def test_no_seal(make):
+    folder = make()
+    unseal(folder)
+    unseal(folder)  # there may be none
+    assert damage(folder).startswith(f"it has no {SEAL}: the run was killed while it was written")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", '{"sealed_at": 1, "fil', "[]", "null", '{"sealed_at": 1}', '{"files": {}}', "\x00\xff"],
+)
+def test_an_illegible_seal(make, tmp_path, content):
+    before, folder = make(1), make(2)
+    (folder / SEAL).write_text(content, encoding="latin-1")
+    assert damage(folder).startswith(f"its {SEAL} cannot be read (")
+    assert newest_checkpoint(tmp_path) == str(before)
+
+
+def test_a_seal_covers_every_file_and_not_itself(make):
+    folder = make()
+    seal(folder)
+    assert json.loads((folder / SEAL).read_text())["files"].keys() == {"state.pt", "unet/weights.bin"}
+    assert damage(folder) is None
+
+
+# ---- which is used ----
+
+
+def test_the_order_of_sealing_decides_and_not_the_number(make, tmp_path):
+    make(9)
+    older_option = make(4)  # by someone who resumed from checkpoint-3 with other options
+    assert newest_checkpoint(tmp_path) == str(older_option)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-9"]
+
+
+def test_numbers_are_compared_as_numbers(make, tmp_path):
+    for step in (10, 9, 100):
+        make(step)
+    (tmp_path / "checkpoint-best").mkdir()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10", "checkpoint-100"]
+
+
+def test_damaged_ones_are_named_and_the_one_before_is_used(make, tmp_path, caplog):
+    good, cut, unsealed = make(1), make(2), make(3)
+    (cut / "state.pt").unlink()
+    unseal(unsealed)
+    assert newest_checkpoint(tmp_path) == str(good)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert messages[0].startswith(f"{unsealed} is not used: it has no {SEAL}")
+    assert messages[1] == f"{cut} is not used: state.pt is missing."
+
+
+def test_no_whole_one(make, tmp_path, caplog):
+    unseal(make(1))
+    assert newest_checkpoint(tmp_path) is None
+    assert "holds no whole checkpoint: training begins anew" in caplog.text
+
+
+def test_no_output_folder(tmp_path, caplog):
+    assert newest_checkpoint(tmp_path / "none") is None
+    assert "begins anew" in caplog.text
+
+
+def test_one_that_is_asked_for(make, tmp_path):
+    folder = make()
+    check_checkpoint(folder)
+    (folder / "state.pt").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint-1 cannot be resumed from: state.pt is missing\. Use resume_"
+    ):
+        check_checkpoint(folder)
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        check_checkpoint(tmp_path / "checkpoint-2")
+
+
+# ---- removal ----
+
+
+def remaining(folder):
+    return {int(path.name.removeprefix("checkpoint-")) for path in checkpoints(folder)}
+
+
+@pytest.mark.parametrize(
+    ("limit", "best", "expected"),
+    [
+        (None, None, {1, 2, 3, 4}),
+        (0, None, {1, 2, 3, 4}),
+        (1, None, {4}),
+        (2, None, {3, 4}),
+        (9, None, {1, 2, 3, 4}),
+        (2, 1, {1, 3, 4}),
+        (2, 4, {3, 4}),
+    ],
+)
+def test_the_newest_and_the_best_are_kept(make, tmp_path, limit, best, expected):
+    for step in range(1, 5):
+        make(step)
+    remove_old(tmp_path, limit, best and str(tmp_path / "." / f"checkpoint-{best}"))
+    assert remaining(tmp_path) == expected
+
+
+def test_the_newest_are_those_sealed_last(make, tmp_path):
+    for step in (3, 4, 1, 2):
+        make(step)
+    remove_old(tmp_path, 2, None)
+    assert remaining(tmp_path) == {1, 2}
+
+
+def test_unfinished_ones_do_not_count_and_are_not_removed(make, tmp_path):
+    for step in (1, 2, 3):
+        make(step)
+    unseal(tmp_path / "checkpoint-3")
+    remove_old(tmp_path, 1, None)
+    assert remaining(tmp_path) == {2, 3}
+
+
+def test_a_removal_that_is_cut_short_leaves_no_seal(make, tmp_path, monkeypatch):
+    make(1), make(2)
+
+    def fail(folder):
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", fail)
+        with pytest.raises(OSError, match="the disk is gone"):
+            remove_old(tmp_path, 1, None)
+    assert damage(tmp_path / "checkpoint-1").startswith("it has no")
+    assert damage(tmp_path / "checkpoint-2") is None
+
+
+# ---- replacing ----
+
+
+def fill_the_disk(path, write):
+    with replacing(path) as place:
+        write(place)
+        raise OSError("the disk is full")
+
+
+def test_a_file_takes_its_place_at_the_end(tmp_path):
+    file = tmp_path / "deep" / "file.txt"
+    with replacing(file) as place:
+        place.write_text("new")
+        assert not file.exists()
+    assert file.read_text() == "new"
+    assert list(tmp_path.rglob("*")) == [tmp_path / "deep", file]  # nothing else is left
+
+
+def test_the_old_file_is_there_until_the_new_one_is(tmp_path):
+    file = tmp_path / "file.txt"
+    file.write_text("old")
+    with replacing(file) as place:
+        place.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+
+
+def test_the_old_file_stays_if_the_block_raises(tmp_path):
+    file = tmp_path / "file.txt"
+    file.write_text("old")
+    with pytest.raises(OSError, match="full"):
+        fill_the_disk(file, lambda place: place.write_text("ne"))
+    assert file.read_text() == "old"
+    with replacing(file) as place:
+        assert not place.exists()  # nothing of the attempt before
+        place.write_text("new")
+    assert file.read_text() == "new"
+
+
+def test_a_folder_replaces_a_folder(tmp_path):
+    folder = tmp_path / "folder"
+    for name in ("old", "new"):
+        with replacing(folder) as place:
+            place.mkdir()
+            (place / name).touch()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    with pytest.raises(OSError, match="full"):
+        fill_the_disk(folder, lambda place: place.mkdir())
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    with replacing(folder) as place:
+        place.mkdir()  # the one of the attempt before is gone
+    assert list(folder.iterdir()) == []
+
+
+def test_what_is_in_the_making_is_no_part_of_a_listing(tmp_path):
+    with replacing(tmp_path / "rollout-00000.parquet") as place:
+        place.touch()
+        assert list(tmp_path.glob("*.parquet")) == []
+
+
+def test_two_in_the_making(tmp_path):
+    with replacing(tmp_path / "first") as first, replacing(tmp_path / "second") as second:
+        first.touch()
+        second.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]

@@ -1,0 +1,46 @@
+"""What cannot be done where each process holds only a share of the weights."""
+
+from __future__ import annotations
+
+from accelerate.utils import DistributedType
+
+from .config import DDPOConfig
+from .errors import ConfigError
+
+
+def check_sharding(kind: DistributedType, args: DDPOConfig) -> None:
+    """
+    Refuse what would train something else, or wait for ever.
+
+    Raises:
+        [`ConfigError`]: with FSDP: full fine-tuning, a moving average or pictures; any use of DeepSpeed.
+    """
+    if kind == DistributedType.DEEPSPEED:
+        raise ConfigError(
+            "DeepSpeed is not supported: its engine makes an update in every backward pass, and here an update has one for each "
+            "denoising step. Use DDP, or FSDP2 for a model that does not fit on one device."
+        )
+    if kind != DistributedType.FSDP:
+        return
+    refused = {
+        "full_finetuning": (args.full_finetuning, "False: the pipeline could not be saved"),
+        "ema_decay": (args.ema_decay, "None: it would average weights that are not trained"),
+        "num_sample_images": (args.num_sample_images, "0: one process draws them, and has only a share of the model"),
+    }
+    for name, (value, allowed) in refused.items():
+        if value:
+            raise ConfigError(f"{name} is {value}, and the model is sharded by FSDP; it must be {allowed}.")
+
+
+def check_shares(kind: DistributedType, num_rows: int, num_processes: int) -> None:
+    """
+    Refuse to evaluate on shares of different sizes where a forward pass needs all processes.
+
+    Raises:
+        [`ConfigError`]: with FSDP, the rows do not divide.
+    """
+    if kind == DistributedType.FSDP and num_rows % num_processes:
+        raise ConfigError(
+            f"eval_dataset has {num_rows} rows for {num_processes} processes, and the model is sharded by FSDP; the number of "
+            "rows must be a multiple of the number of processes."
+        )
