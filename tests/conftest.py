@@ -64,7 +64,7 @@ def embedded_pipeline():
 def torchrun():
     """Run a script in two processes, as users do. Returns when both have ended, or fails the test."""
 
-    def run(*arguments, timeout=300, on_start=lambda launcher: None):
+    def run(*arguments, timeout=600, on_start=lambda launcher: None):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         launcher = subprocess.Popen(
             [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

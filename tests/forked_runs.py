@@ -5,6 +5,7 @@ This file is both sides. As a program, it imports everything once, then forks a 
 a signal can be sent at the n-th call of any function, or at the n-th change of a file that is made within it.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -25,6 +26,7 @@ OPTIONS = {
     "rollout_batch_size": 2,
     "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 2,
+    "lora": {"r": 2, "lora_alpha": 2, "target_modules": ["to_q"]},
     "learning_rate": 1e-2,
     "clip_range": 1e-2,
     "num_train_epochs": 2,
@@ -189,7 +191,8 @@ def train(job, pipeline):
     options = {**OPTIONS, **job["options"]}
     reward = globals()[options.pop("reward", "brightness")]
     evaluated = Dataset.from_dict(PROMPTS).select([0, 3]) if options.pop("evaluate", False) else None
-    adapter = LoraConfig(**options.pop("lora")) if "lora" in options else None
+    adapter = options.pop("lora")
+    adapter = None if options.get("full_finetuning") else LoraConfig(**adapter)
     in_a_notebook = options.pop("in_a_notebook", False)
     if job["stop"]["at"] is not None:
         stop_at(**job["stop"])
@@ -250,6 +253,7 @@ def serve():
     import trainer_ext.trainer  # noqa: F401
 
     pipeline = tiny_pipeline()
+    gc.freeze()  # a collection in a child would copy all memory
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -216,7 +216,7 @@ def error_of(action):
 
 
 @contextlib.contextmanager
-def sharded():
+def sharded(**config):
     """FSDP2 on two CPUs. accelerate has it for accelerators only, so it is told that these are."""
     original = PartialState.__init__
 
@@ -226,7 +226,7 @@ def sharded():
             self.distributed_type = DistributedType.MULTI_GPU
 
     PartialState.__init__ = init
-    SEVERAL.update(fsdp="full_shard", fsdp_config=FSDP_CONFIG)
+    SEVERAL.update(fsdp="full_shard", fsdp_config={**FSDP_CONFIG, **config})
     try:
         yield
     finally:
@@ -262,6 +262,8 @@ def train_sharded(folder):
         seen["uneven"] = error_of(make_trainer(folder, "refused").evaluate)
         for name, options in REFUSED_WITH_FSDP.items():
             seen[name] = error_of(partial(make_trainer, folder, "refused", **options))
+    with sharded(state_dict_type="SHARDED_STATE_DICT"):
+        seen["state_dict_type"] = error_of(partial(make_trainer, folder, "refused"))
     return seen
 
 

@@ -12,14 +12,17 @@ import signal
 import pytest
 import torch
 from compare_runs import checkpoint_differences, differences, whole_checkpoints
-from forked_runs import ForkedRuns
+from datasets import Dataset
+from forked_runs import OPTIONS, PROMPTS, ForkedRuns
 
+from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.sealing import seal, unseal
 
 KINDS = {
     "several passes, pictures": {
         "num_inner_epochs": 2,
-        "num_sample_images": 2,
+        "per_device_train_batch_size": 2,
+        "num_sample_images": 1,
         "sample_every": 1,
         "save_total_limit": 2,
     },
@@ -51,6 +54,7 @@ SEAL = "trainer_ext.trainer.seal"
 REMOVE = "trainer_ext.trainer.remove_old"
 DRAW = "trainer_ext.callbacks.SampleCallback._draw"
 SHEET = "trainer_ext.samples.draw_sheet"
+PICTURES = "trainer_ext.samples.to_pil"  # for the sheet, then for the single ones
 END = "trainer_ext.callbacks.SampleCallback.on_train_end"
 FINAL = "trainer_ext.denoiser.TrainedDenoiser.save"
 
@@ -74,7 +78,11 @@ STOPS = {
 STOPS_OF = {
     "several passes, pictures": {
         "between the sheet and the pictures before training": {"at": SHEET, "after": True},
-        "after the pictures before training": {"at": DRAW, "after": True},
+        "before the first picture is written": {
+            "at": PICTURES,
+            "call": 2,
+            "within": "trainer_ext.samples.SampleSet.save",
+        },
         **STOPS,
         "in the removal of an old checkpoint": {"at": "file", "call": 3, "within": REMOVE},
         "after the pictures of an update, before its checkpoint": {"at": DRAW, "after": True},
@@ -82,13 +90,22 @@ STOPS_OF = {
         "in the last pictures": {"at": SHEET, "after": True},
         "in the last save": {"at": FINAL, "after": True},
     },
-    "sparse RWR": STOPS,
+    "sparse RWR": {place: STOPS[place] for place in ("in the first gradient", "before the seal")}
+    | {
+        "after the first checkpoint": {"at": SAVE, "after": True},
+        "in a gradient of a rollout that was saved": {"at": LOSS, "call": 2},
+        "in the removal of the checkpoint before": {"at": "file", "call": 2, "within": REMOVE},
+        "in the next rollout": {"at": REWARD, "within": COLLECT},
+        "in its first gradient": {"at": LOSS},
+    },
     "average, evaluation, global generators": {
         "after the pictures before training": {"at": DRAW, "after": True},
-        **STOPS,
-        "before the average": {"at": AVERAGE},
+        "in a reward": {"at": REWARD, "call": 2, "within": COLLECT},
+        "between two gradients": {"at": LOSS, "call": 4},
+        "before the average, with a checkpoint": {"at": AVERAGE, "call": 2},
         "in an evaluation": {"at": SCORE, "within": EVALUATE},
         "after an evaluation": {"at": EVALUATE, "after": True},
+        "in a reward of the next rollout": {"at": REWARD, "call": 2, "within": COLLECT},
         "between the last checkpoint and the last pictures": {"at": END},
     },
 }
@@ -205,13 +222,28 @@ def test_a_second_ctrl_c_stops_at_once_and_saves_nothing_half_done(runs, whole, 
     assert differences(folder, whole(**SMALL)) == []
 
 
-@pytest.mark.parametrize("kind", ["several passes, pictures", "average, evaluation, global generators"])
-def test_resumed_by_the_same_trainer(runs, whole, tmp_path, kind):
-    options = {**KINDS[kind], "save_strategy": "no"}
-    stop = {"at": LOSS, "call": 6, "send": "SIGINT"}
-    status, log = runs.run(tmp_path / "run", options={**options, "in_a_notebook": True}, resume=None, **stop)
+@pytest.mark.parametrize("call", [2, 10])
+def test_resumed_by_the_same_trainer(runs, whole, tmp_path, call):
+    """As in a notebook: in the first update of a rollout, and of the next."""
+    stop = {"at": LOSS, "call": call, "send": "SIGINT"}
+    status, log = runs.run(tmp_path / "run", options={**INTERRUPTED, "in_a_notebook": True}, resume=None, **stop)
     assert status == 0, log
-    assert differences(tmp_path / "run", whole(**options)) == []
+    assert differences(tmp_path / "run", whole(**INTERRUPTED)) == []
+
+
+def test_a_second_run_of_a_trainer_makes_its_own_rollouts(tmp_path, tiny_pipeline):
+    calls = []
+
+    def constant(images, prompts, **columns):
+        calls.append(len(images))
+        return [float(len(calls))] * len(images)
+
+    options = {name: value for name, value in OPTIONS.items() if name != "lora"}
+    config = DDPOConfig(output_dir=str(tmp_path), **{**options, "num_train_epochs": 1, "save_strategy": "no"})
+    trainer = DDPOTrainer(tiny_pipeline(), constant, config, Dataset.from_dict(PROMPTS))
+    for runs in (1, 2):
+        trainer.train()
+        assert sum(calls) == runs * 4
 
 
 # ---- which checkpoint ----
@@ -263,15 +295,12 @@ def test_another_number_of_processes_is_an_error(runs, whole, tmp_path):
     assert "was written by 2 process(es), and this run has 1" in log
 
 
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lora": {"r": 2, "lora_alpha": 4, "target_modules": TARGETS}}, "r"),
-        ({"lora": {"r": 4, "lora_alpha": 8, "target_modules": TARGETS}}, "lora_alpha"),
-        ({"lora": {"r": 4, "lora_alpha": 4, "target_modules": ["to_q"]}}, "target_modules"),
+        ({"lora": {"r": 3, "lora_alpha": 2, "target_modules": ["to_q"]}}, "r=2 instead of 3"),
+        ({"lora": {"r": 2, "lora_alpha": 5, "target_modules": ["to_q"]}}, "lora_alpha=2 instead of 5"),
+        ({"lora": {"r": 2, "lora_alpha": 2, "target_modules": ["to_k"]}}, "target_modules=.* instead of"),
         ({"full_finetuning": True}, "full_finetuning"),
         ({"ema_decay": None}, "ema_decay"),
         ({"algorithm": "sparse_rwr"}, "algorithm"),

@@ -106,7 +106,7 @@ def test_no_seal(make):
 
 @pytest.mark.parametrize(
     "content",
-    ["", '{"sealed_at": 1, "fil', "[]", "null", '{"sealed_at": 1}', '{"files": {}}', "\x00\xff"],
+    ["", '{"order": 1, "fil', "[]", "null", '{"order": 1}', '{"files": {}}', "\x00\xff"],
 )
 def test_an_illegible_seal(make, tmp_path, content):
     before, folder = make(1), make(2)
@@ -130,6 +130,18 @@ def test_the_order_of_sealing_decides_and_not_the_number(make, tmp_path):
     older_option = make(4)  # by someone who resumed from checkpoint-3 with other options
     assert newest_checkpoint(tmp_path) == str(older_option)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-9"]
+
+
+def test_no_clock_decides(make, tmp_path, monkeypatch):
+    """The run goes on on a machine whose clock is behind."""
+    make(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time_ns", lambda: 0)
+        patch.setattr("time.time", lambda: 0.0)
+        later = make(2)
+    for path in later.rglob("*"):
+        os.utime(path, (0, 0))
+    assert newest_checkpoint(tmp_path) == str(later)
 
 
 def test_numbers_are_compared_as_numbers(make, tmp_path):

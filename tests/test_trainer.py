@@ -427,6 +427,21 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_exactly(make_trainer, options, 
     assert rewards_of(resumed.args.output_dir) == rewards_of(whole.args.output_dir)
 
 
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(make_trainer):
+    """Anything may be half done then."""
+
+    def reward(images, prompts, trainer_state, **columns):
+        if trainer_state.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return brightness(images, prompts)
+
+    trainer = make_trainer(reward=reward, num_train_epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert not list(Path(trainer.args.output_dir).glob("checkpoint-*"))
+
+
 def test_the_handler_of_ctrl_c_is_given_back(make_trainer):
     before = signal.getsignal(signal.SIGINT)
     make_trainer().train()

@@ -3,6 +3,7 @@
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,8 @@ from trainer_ext.denoiser import LORA_FILE
 from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.sealing import damage
 from trainer_ext.sharding import check_sharding
+
+pytestmark = pytest.mark.xdist_group("two processes")  # launched once, not once a worker
 
 
 @pytest.fixture(scope="module")
@@ -149,18 +152,25 @@ def test_sharded_training_resumes_exactly(two):
         assert difference(resumed - seen["kl"]["before"], seen["kl"]["after"][-1] - seen["kl"]["before"]) < 1e-2
 
 
-@pytest.mark.parametrize("name", [*trainings.REFUSED_WITH_FSDP, "uneven"])
-def test_what_sharding_rules_out_is_refused(two, name):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, f"{name} is ") for name in trainings.REFUSED_WITH_FSDP),
+        ("uneven", "eval_dataset has 5 rows for 2 processes"),
+        ("state_dict_type", "state_dict_type SHARDED_STATE_DICT; it must have version 2 and FULL_STATE_DICT"),
+    ],
+)
+def test_what_sharding_rules_out_is_refused(two, name, text):
     for seen in two:
         kind, message, _ = seen["sharded"][name]
         assert kind == "ConfigError"
-        assert ("eval_dataset has 5 rows" if name == "uneven" else f"{name} is ") in message
+        assert text in message
         assert "FSDP" in message
 
 
 def test_deepspeed_is_refused():
     with pytest.raises(ConfigError, match="DeepSpeed is not supported"):
-        check_sharding(DistributedType.DEEPSPEED, None)
+        check_sharding(SimpleNamespace(distributed_type=DistributedType.DEEPSPEED), None)
 
 
 # ---- interruption ----
@@ -189,7 +199,7 @@ def test_ctrl_c_at_the_launcher(folder, torchrun):
     run = folder / "command line"
 
     def interrupt(launcher):
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while not (run / "rollouts" / "rollout-00001.parquet").is_file():
             assert launcher.poll() is None, launcher.communicate()[0]
             assert time.monotonic() < deadline

@@ -78,6 +78,12 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         return self.pipeline_kwargs if isinstance(self.pipeline_kwargs, dict) else {}
 
     @property
+    def policy_kwargs(self) -> dict[str, Any]:
+        """The arguments of [`LogProbPipeline`] but for the pipeline."""
+        names = ("num_inference_steps", "guidance_scale", "eta", "guidance", "sampler", "noise_level", "sde_window")
+        return {**{name: getattr(self, name) for name in names}, "pipeline_kwargs": self.call_kwargs}
+
+    @property
     def images_per_process(self) -> int:
         """Images that each process samples in a rollout."""
         return self.num_images_per_rollout // self.world_size

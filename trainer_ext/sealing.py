@@ -10,7 +10,6 @@ import json
 import logging
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,17 @@ logger = logging.getLogger(__name__)
 
 SEAL = "ddpo_seal.json"
 CHUNK = 1 << 22
+UNKNOWN = sys.maxsize  # order of a checkpoint without a legible seal
 
 
 def seal(folder: Path) -> None:
     """Declare the checkpoint in `folder` complete."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
     content = {str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)] for path in files}
+    # Counted, not timed: the clock of the machine that resumes may be behind, and its checkpoints would be removed first.
+    others = [order for order in map(_order, checkpoints(folder.parent)) if order < UNKNOWN]
     with replacing(folder / SEAL) as file:
-        file.write_text(json.dumps({"sealed_at": time.time_ns(), "files": content}, indent=1))
+        file.write_text(json.dumps({"order": max(others, default=0) + 1, "files": content}, indent=1))
 
 
 def unseal(folder: Path) -> None:
@@ -86,7 +88,7 @@ def newest_checkpoint(output_dir: Path) -> str | None:
 
     Not the one with most updates: who resumes from an older one, with other options, leaves newer ones behind.
     """
-    for folder in sorted(checkpoints(output_dir), key=_sealed_at, reverse=True):
+    for folder in sorted(checkpoints(output_dir), key=_order, reverse=True):
         problem = damage(folder)
         if problem is None:
             return str(folder)
@@ -120,24 +122,24 @@ def remove_old(output_dir: Path, limit: int | None, best: str | None) -> None:
     """Keep the newest `limit` whole checkpoints (`None`: all), and the best."""
     if not limit:
         return
-    whole = sorted((path for path in checkpoints(output_dir) if (path / SEAL).is_file()), key=_sealed_at)
+    whole = sorted((path for path in checkpoints(output_dir) if (path / SEAL).is_file()), key=_order)
     for folder in whole[:-limit]:
         if best is None or folder.resolve() != Path(best).resolve():
             unseal(folder)
             shutil.rmtree(folder)
 
 
-def _sealed_at(folder: Path) -> int:
-    """When it was; a checkpoint without a legible seal counts as the newest, so that it is looked at, and named, first."""
+def _order(folder: Path) -> int:
+    """Of sealing; a checkpoint without a legible seal counts as the newest, so that it is looked at, and named, first."""
     try:
-        return int(_read_seal(folder)["sealed_at"])
+        return int(_read_seal(folder)["order"])
     except (OSError, ValueError):
-        return sys.maxsize
+        return UNKNOWN
 
 
 def _read_seal(folder: Path) -> Any:
     content = json.loads((folder / SEAL).read_text())
-    if not isinstance(content, dict) or content.keys() != {"sealed_at", "files"}:
+    if not isinstance(content, dict) or content.keys() != {"order", "files"}:
         raise ValueError("not what a seal holds")
     return content
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from torch.distributed.fsdp import StateDictType
 
 from .config import DDPOConfig
 from .errors import ConfigError
 
 
-def check_sharding(kind: DistributedType, args: DDPOConfig) -> None:
+def check_sharding(accelerator: Accelerator, args: DDPOConfig) -> None:
     """
-    Refuse what would train something else, or wait for ever.
+    Refuse what would train something else, save nothing, or wait for ever.
 
     Raises:
-        [`ConfigError`]: with FSDP: full fine-tuning, a moving average or pictures; any use of DeepSpeed.
+        [`ConfigError`]: DeepSpeed; FSDP's first version; with FSDP, full fine-tuning, a moving average or pictures.
     """
-    if kind == DistributedType.DEEPSPEED:
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise ConfigError(
             "DeepSpeed is not supported: its engine makes an update in every backward pass, and here an update has one for each "
             "denoising step. Use DDP, or FSDP2 for a model that does not fit on one device."
         )
-    if kind != DistributedType.FSDP:
+    if accelerator.distributed_type != DistributedType.FSDP:
         return
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2 or plugin.state_dict_type != StateDictType.FULL_STATE_DICT:
+        raise ConfigError(
+            f"FSDP has version {plugin.fsdp_version} and state_dict_type {plugin.state_dict_type.name}; it must have version 2 "
+            "and FULL_STATE_DICT, so that the adapter is saved whole (fsdp_version and fsdp_state_dict_type in accelerate's "
+            "configuration)."
+        )
     refused = {
         "full_finetuning": (args.full_finetuning, "False: the pipeline could not be saved"),
         "ema_decay": (args.ema_decay, "None: it would average weights that are not trained"),

@@ -109,17 +109,7 @@ class DDPOTrainer(Trainer):
 
         set_seed(args.seed)  # the adapter's initialisation
         pipeline = load_pipeline(model, _weights_dtype(args)).to(args.device)
-        self.policy = LogProbPipeline(
-            pipeline,
-            args.num_inference_steps,
-            args.guidance_scale,
-            args.eta,
-            args.guidance,
-            args.call_kwargs,
-            args.sampler,
-            args.noise_level,
-            args.sde_window,
-        )
+        self.policy = LogProbPipeline(pipeline, **args.policy_kwargs)
         adapter = None if args.full_finetuning else peft_config or default_lora_config(self.policy.denoiser)
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
@@ -147,7 +137,7 @@ class DDPOTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        check_sharding(self.accelerator.distributed_type, args)
+        check_sharding(self.accelerator, args)
         self._lockstep = Lockstep(self.accelerator, self._stop)
         self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
         self._collector = Collector(self.policy, self.reward_suite, self.algorithm, denoiser, args, self._lockstep)
@@ -170,7 +160,7 @@ class DDPOTrainer(Trainer):
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
         checkpoint = whole_checkpoint(self.args.folder, resume_from_checkpoint, self.is_world_process_zero())
-        self._rollout = self._moment = None
+        self._rollout = self._moment = self._newest_checkpoint = None
         self._metrics = RunMetrics()
         with self._stop.listening():
             try:

@@ -1,0 +1,48 @@
+"""The pipeline folder: half precision, in the layout that stock diffusers reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from . import generator
+
+PREFIX = "text_model."
+
+
+def export(generator_folder: Path, vae_folder: Path, folder: Path) -> None:
+    """Put the parts together and write them to a folder that `StableDiffusionPipeline.from_pretrained` reads."""
+    tokenizer, text_encoder, unet = generator.load(generator_folder)
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderTiny.from_pretrained(vae_folder),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=generator.make_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(folder)
+    _name_as_all_versions_do(folder / "text_encoder" / "model.safetensors")
+    _drop_unexpected(folder / "vae" / "config.json")
+    # transformers 5 writes tokenizer.json alone; transformers 4 reads these two.
+    for name in ("vocab.json", "merges.txt"):
+        (folder / "tokenizer" / name).write_bytes((generator_folder / "tokenizer" / name).read_bytes())
+
+
+def _drop_unexpected(file: Path) -> None:
+    """Remove a key that `AutoencoderTiny` writes and then warns about."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.pop("block_out_channels", None)
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _name_as_all_versions_do(file: Path) -> None:
+    """Put back the prefix of CLIP's weights, which transformers 4 needs, 5 leaves out, and both read."""
+    tensors = {PREFIX + key.removeprefix(PREFIX): value for key, value in load_file(file).items()}
+    save_file(tensors, file, {"format": "pt"})

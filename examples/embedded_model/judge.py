@@ -1,0 +1,101 @@
+"""The judge: a small classifier that says which animal or object a picture shows, and what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from .data import batch, pixels, read
+from .deadline import Deadline
+from .hardware import autocast, device, generator
+from .loop import Plan, Trainer
+from .words import ACTIVITIES, SUBJECTS
+
+SEED = 5
+LABELS = (*SUBJECTS, "no activity", *ACTIVITIES)  #: two groups of classes in one vector of logits
+
+
+def make_judge() -> ResNetForImageClassification:
+    """Return an untrained ResNet for pictures of 64 x 64 pixels."""
+    config = ResNetConfig(
+        embedding_size=32,
+        hidden_sizes=[32, 64, 96, 160],
+        depths=[1, 2, 2, 2],
+        layer_type="basic",
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: number for number, label in enumerate(LABELS)},
+    )
+    return ResNetForImageClassification(config)
+
+
+def logits(judge: ResNetForImageClassification, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of subjects (B, 135) and activities (B, 9) of images (B, 3, 64, 64) in [-1, 1]."""
+    subjects, activities = judge(images).logits.float().split([len(SUBJECTS), 1 + len(ACTIVITIES)], 1)
+    return subjects, activities
+
+
+def spoil(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Blur, shade and make noisy, each image by its own amount: a generator's pictures are not as clean as scenes."""
+
+    def amount() -> Tensor:
+        return torch.rand(len(images), 1, 1, 1, generator=rng, device=images.device)
+
+    blurred = interpolate(avg_pool2d(images, 2), scale_factor=2, mode="bilinear")
+    images = torch.lerp(images, blurred, amount())
+    noise = torch.randn(images.shape, generator=rng, device=images.device)
+    return images * (0.8 + 0.4 * amount()) + 0.4 * (amount() - 0.5) + 0.25 * amount() * noise
+
+
+def step_loss(
+    judge: ResNetForImageClassification, images: Tensor, subjects: Tensor, activities: Tensor, plan: Plan
+) -> Callable[[int], Tensor]:
+    """Return the loss, cross-entropy of subjects plus that of activities, as a function of the step."""
+
+    def loss(step: int) -> Tensor:
+        rows = batch(len(images), plan.batch_size, SEED, step)
+        spoilt = spoil(pixels(images[rows]), generator(SEED + 1, step))
+        with autocast():
+            subject_logits, activity_logits = logits(judge, spoilt)
+        return cross_entropy(subject_logits, subjects[rows], label_smoothing=0.05) + cross_entropy(
+            activity_logits, activities[rows]
+        )
+
+    return loss
+
+
+def train(shards: Sequence[Path], folder: Path, plan: Plan, deadline: Deadline) -> None:
+    """Train a judge and write it, in half precision, to a folder that `from_pretrained` reads."""
+    torch.manual_seed(SEED)
+    judge = make_judge()
+    trainer = Trainer(judge, plan, folder.with_suffix(".checkpoint.safetensors"))
+    images, subjects, activities = (read(shards, name) for name in ("images", "subjects", "activities"))
+    trained = trainer.train(step_loss(judge, images, subjects, activities, plan), deadline)
+    trained.half().save_pretrained(folder)
+
+
+def load(folder: Path) -> ResNetForImageClassification:
+    """Read what [`train`] wrote."""
+    judge = ResNetForImageClassification.from_pretrained(folder, dtype=torch.float32)
+    return judge.eval().to(device(), memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def classify(judge: ResNetForImageClassification, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the subjects (B,) and activities (B,) that the judge sees in uint8 images (B, 3, 64, 64)."""
+    parts = [logits(judge, pixels(part.to(device()))) for part in images.split(256)]
+    subjects, activities = zip(*parts, strict=True)
+    return torch.cat(subjects).argmax(1).cpu(), torch.cat(activities).argmax(1).cpu()
+
+
+def accuracy(judge: ResNetForImageClassification, shards: Sequence[Path]) -> dict[str, float]:
+    """Return the shares of real scenes whose subject, activity and both the judge gets right."""
+    images, subjects, activities = (read(shards, name) for name in ("images", "subjects", "activities"))
+    seen_subjects, seen_activities = classify(judge, images)
+    right = {"subject": seen_subjects == subjects.cpu(), "activity": seen_activities == activities.cpu()}
+    right["both"] = right["subject"] & right["activity"]
+    return {name: value.float().mean().item() for name, value in right.items()}

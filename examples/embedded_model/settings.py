@@ -1,0 +1,69 @@
+"""How much of everything, for CPU hours and for GPU minutes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Amounts of all stages; each is an option of the command line. The defaults are for two CPU cores.
+
+    Args:
+        shards (`int`): Of scenes that the autoencoder and the generator are trained on.
+        judge_shards (`int`): Of scenes that the judge is trained on; one more tests it.
+        scenes_per_shard (`int`): In each.
+        vae_steps, vae_batch_size, vae_learning_rate: Of the autoencoder's training.
+        generator_steps, generator_batch_size, generator_learning_rate: Of the text encoder's and the UNet's.
+        judge_steps, judge_batch_size, judge_learning_rate: Of the judge's.
+        prompts_per_set (`int`): That evaluation asks, evenly spread over those there are; no set has a thousand.
+        images_per_prompt (`int`): That evaluation samples.
+        num_inference_steps (`int`): That it takes for each.
+        sampling_batch_size (`int`): Images that it samples at a time.
+    """
+
+    shards: int = 16
+    judge_shards: int = 12
+    scenes_per_shard: int = 4096
+    vae_steps: int = 12_000
+    vae_batch_size: int = 8
+    vae_learning_rate: float = 2e-3
+    generator_steps: int = 60_000
+    generator_batch_size: int = 32
+    generator_learning_rate: float = 1e-3
+    judge_steps: int = 4_000
+    judge_batch_size: int = 64
+    judge_learning_rate: float = 2e-3
+    prompts_per_set: int = 1_000
+    images_per_prompt: int = 20
+    num_inference_steps: int = 20
+    sampling_batch_size: int = 16
+
+
+CPU = Settings()
+# One step of these small networks takes a GPU as long to launch as to compute, even with batches this large.
+GPU = Settings(
+    shards=100,
+    judge_shards=50,
+    vae_steps=20_000,
+    vae_batch_size=256,
+    generator_steps=12_000,
+    generator_batch_size=2_048,
+    generator_learning_rate=2e-3,
+    judge_batch_size=512,
+    sampling_batch_size=500,
+)
+
+
+def defaults() -> Settings:
+    """Return the settings for what this machine has."""
+    return GPU if torch.cuda.is_available() else CPU
+
+
+def workers() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
