@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerFast
 
 from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
+from trainer_ext.policy.runner import find_denoiser
 
 SIZE = {"height": 16, "width": 16}
 WIDTH = 16  #: of what text encoders return
@@ -29,7 +30,7 @@ def vae(**options):
 
 def vae_of_large_latents():
     """For random predictions of noise, which leave latents that are larger than an image's: all black or white."""
-    return vae(scaling_factor=10.0)
+    return vae(scaling_factor=4.0)
 
 
 def vae_of_eight():
@@ -173,7 +174,7 @@ def stable_diffusion(kind="StableDiffusionPipeline", prediction_type="epsilon", 
     return getattr(diffusers, kind)(
         tokenizer=clip_tokenizer(),
         text_encoder=clip_text(CLIPTextModel),
-        vae=vae_of_large_latents(),
+        vae=vae_of_large_latents() if prediction_type == "epsilon" else vae(),
         unet=unet(),
         scheduler=ddim(prediction_type=prediction_type),
         safety_checker=None,
@@ -540,6 +541,8 @@ class Family:
             In which gradients are checked.
         differentiable (`str`, *optional*):
             Part of the names of the parameters whose gradients can be checked; all by default.
+        learning (`tuple[int, int, float]`):
+            Images of a rollout, denoising steps, and length of an update with which three updates are enough.
     """
 
     name: str
@@ -548,6 +551,7 @@ class Family:
     options: dict = field(default_factory=dict)
     dtype: torch.dtype = torch.float64
     differentiable: str = ""
+    learning: tuple[int, int, float] = (64, 3, 0.4)
 
     @property
     def kind(self) -> str:
@@ -559,8 +563,7 @@ class Family:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".FluxPosEmbed. is deprecated", FutureWarning)  # of Chroma's own model
             pipeline = self.make()
-        if "transformer" in pipeline.components:
-            awake(pipeline.transformer)
+        awake(pipeline.components[find_denoiser(pipeline)])
         return load_pipeline(pipeline)
 
 
@@ -568,20 +571,34 @@ def options(guidance_scale=4.0, **pipeline_kwargs):
     return {"guidance_scale": guidance_scale, "pipeline_kwargs": pipeline_kwargs}
 
 
+# DDIM's few steps have little noise; to see through that of the first latents takes more images.
+OF_DDIM = (256, 5, 0.8)
 PICTURE = Image.linear_gradient("L").convert("RGB").resize((16, 16))
 SHORT = {"max_sequence_length": 24}
 UNBINNED = {**SIZE, **SHORT, "use_resolution_binning": False}
 
 KNOWN = (
-    Family("StableDiffusionPipeline", stable_diffusion, options=options()),
-    Family("StableDiffusionPipeline, rescaled", stable_diffusion, "cfg_rescaled", options(guidance_rescale=0.7)),
-    Family("StableDiffusionPipeline, v_prediction", partial(stable_diffusion, prediction_type="v_prediction")),
+    Family("StableDiffusionPipeline", stable_diffusion, options=options(), learning=OF_DDIM),
+    Family(
+        "StableDiffusionPipeline, rescaled",
+        stable_diffusion,
+        "cfg_rescaled",
+        options(guidance_rescale=0.7),
+        learning=OF_DDIM,
+    ),
+    Family(
+        "StableDiffusionPipeline, v_prediction",
+        partial(stable_diffusion, prediction_type="v_prediction"),
+        options=options(),
+        learning=OF_DDIM,
+    ),
     Family(
         "StableDiffusionImg2ImgPipeline",
         partial(stable_diffusion, "StableDiffusionImg2ImgPipeline"),
         options=options(image=PICTURE, strength=0.75),
+        learning=OF_DDIM,
     ),
-    Family("StableDiffusionXLPipeline", stable_diffusion_xl, options=options()),
+    Family("StableDiffusionXLPipeline", stable_diffusion_xl, options=options(), learning=OF_DDIM),
     Family("StableDiffusion3Pipeline", stable_diffusion_3, options=options()),
     Family("FluxPipeline", flux, "none", options(3.5, **SIZE, **SHORT)),
     Family(
@@ -592,10 +609,16 @@ KNOWN = (
     ),
     Family("Flux2KleinPipeline", flux2_klein, options=options(**SIZE, **SHORT, text_encoder_out_layers=(1, 2, 3))),
     Family(
-        "PixArtAlphaPipeline", partial(pixart, "PixArtAlphaPipeline"), options=options(**UNBINNED, clean_caption=False)
+        "PixArtAlphaPipeline",
+        partial(pixart, "PixArtAlphaPipeline"),
+        options=options(**UNBINNED, clean_caption=False),
+        learning=OF_DDIM,
     ),
     Family(
-        "PixArtSigmaPipeline", partial(pixart, "PixArtSigmaPipeline"), options=options(**UNBINNED, clean_caption=False)
+        "PixArtSigmaPipeline",
+        partial(pixart, "PixArtSigmaPipeline"),
+        options=options(**UNBINNED, clean_caption=False),
+        learning=OF_DDIM,
     ),
     Family(
         "SanaPipeline", sana, options=options(**{**UNBINNED, "height": 32, "width": 32}, complex_human_instruction=None)
@@ -611,7 +634,12 @@ KNOWN = (
     Family("CogView4Pipeline", cogview4, options=options(**SIZE)),
     Family("AuraFlowPipeline", aura_flow, options=options(**SIZE, **SHORT)),
     Family("ChromaPipeline", chroma, options=options(**SIZE, **SHORT)),
-    Family("HunyuanDiTPipeline", hunyuan_dit, options=options(height=32, width=32, use_resolution_binning=False)),
+    Family(
+        "HunyuanDiTPipeline",
+        hunyuan_dit,
+        options=options(height=32, width=32, use_resolution_binning=False),
+        learning=(96, 3, 0.4),
+    ),
     Family(  # it embeds times in float32, and rounds turned queries and keys to bfloat16, whatever it is given
         "Kandinsky5T2IPipeline",
         kandinsky5,
