@@ -38,7 +38,9 @@ def rollout_of(policy, algorithm, weights=WEIGHTS):
 
 
 def learner_of(policy, algorithm, beta=0.0, lora=True):
-    denoiser = TrainedDenoiser(policy.denoiser, "unet", default_lora_config() if lora else None, beta > 0)
+    denoiser = TrainedDenoiser(
+        policy.denoiser, "unet", default_lora_config(policy.denoiser) if lora else None, beta > 0
+    )
     return Learner(policy, algorithm, denoiser, beta, Accelerator(cpu=True))
 
 
@@ -92,10 +94,9 @@ def test_ends_are_joined_image_by_image(policy):
     joined = Finals.concatenate([algorithm.keep(part.trajectory) for part in parts])
     together = policy.sample(["a cat", "a dog"], image_generators([1, 2])).trajectory.finals()
     torch.testing.assert_close(joined.latents, together.latents, rtol=1e-4, atol=1e-4)
-    for (name, ours), expected in zip(
-        joined.calls[0].per_image.items(), together.calls[0].per_image.values(), strict=True
-    ):
-        torch.testing.assert_close(ours, expected, msg=name)
+    (((ours,),), ((expected,),)) = joined.conditioning.groups, together.conditioning.groups
+    for name, value in ours.per_image.items():
+        torch.testing.assert_close(value, expected.per_image[name], msg=name)
 
 
 # ---- in which order ----
@@ -216,7 +217,7 @@ def stock_guided(network, policy, latents, images, steps, dtype=torch.float32):
 
 
 def stock_scheduler(policy):
-    scheduler = copy.deepcopy(policy.sampler.scheduler)
+    scheduler = copy.deepcopy(policy.runner.sampler.scheduler)
     scheduler.set_timesteps(STEPS)
     return scheduler
 

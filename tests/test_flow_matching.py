@@ -320,7 +320,7 @@ def test_options_reach_the_steps_that_are_trained(algorithm, tmp_path):
     prompts = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
     trainer = DDPOTrainer(load_pipeline(zoo.stable_diffusion_3()), brightness, args, prompts)
     table = trainer.policy.table
-    assert trainer.policy.sampler.name == "cps"
+    assert trainer.policy.runner.sampler.name == "cps"
     assert table.std[1].item() == pytest.approx(trainer.policy.noising.noise[2].item() * math.sin(math.pi / 4))
     assert table.stochastic_steps.tolist() == [1, 2]
     assert trainer._trained_steps.tolist() == ([1, 2] if algorithm == "ddpo_is" else [0, 1, 2, 3])

@@ -102,7 +102,7 @@ def test_wrong_gradients_of_compiled_code_are_noticed(tiny_pipeline):
     pipeline = tiny_pipeline()
     policy = LogProbPipeline(pipeline, 4, 3.0)
     pipeline.unet.requires_grad_(False)
-    denoiser = TrainedDenoiser(pipeline.unet, "unet", default_lora_config())
+    denoiser = TrainedDenoiser(pipeline.unet, "unet", default_lora_config(pipeline.unet))
     trajectory = policy.sample(["a cat", "a dog"], image_generators([1, 2]), denoiser=denoiser).trajectory
     check_compiled(policy, denoiser, denoiser, trajectory)
     with pytest.raises(PipelineError, match="gradient is wrong: it is off by .* Train without torch_compile"):

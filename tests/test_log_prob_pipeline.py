@@ -22,8 +22,8 @@ from torch.distributions import Normal
 
 from trainer_ext.denoiser import default_lora_config
 from trainer_ext.errors import ConfigError, GuidanceError, PipelineError
-from trainer_ext.policy import LogProbPipeline, Trajectory
-from trainer_ext.policy.pipeline import to_uint8
+from trainer_ext.policy import Conditioning, LogProbPipeline, Trajectory
+from trainer_ext.policy.runner import to_uint8
 from trainer_ext.rollout import image_generators
 from trainer_ext.samples import stock_images
 
@@ -49,7 +49,7 @@ def stock_run(pipeline, policy, **kwargs):
 
 def add_adapter(pipeline):
     """The adapter that is trained. It changes nothing at first, so that some gradients are 0: give it some weight."""
-    denoiser = get_peft_model(pipeline.unet, default_lora_config())
+    denoiser = get_peft_model(pipeline.unet, default_lora_config(pipeline.unet))
     with torch.no_grad():
         for name, parameter in denoiser.named_parameters():
             if "lora_B" in name:
@@ -214,7 +214,7 @@ def test_the_ratio_follows_the_weights(tiny_pipeline):
                 parameter.mul_(1.5)
     rows, steps = torch.tensor([3, 0, 2, 3]), torch.tensor([0, 5, 2, 4])
     terms = policy.ratio_terms(trajectory, rows, steps, denoiser)
-    new = policy.predict(trajectory.calls, trajectory.latents[rows, steps], rows, steps, denoiser)
+    new = policy.predict(trajectory.conditioning, trajectory.latents[rows, steps], rows, steps, denoiser)
     expected = float64_log_prob(trajectory, rows, steps, new) - float64_log_prob(
         trajectory, rows, steps, trajectory.model_outputs[rows, steps]
     )
@@ -250,14 +250,14 @@ def test_gradients_are_finite_differences(tiny_pipeline, options):
     assert len(gradients) == 4 * 8 * 2, "attentions, projections, matrices"
 
     policy = LogProbPipeline(pipeline.to(torch.float64), 4, **options)
-    (call,) = trajectory.calls
+    (((call,),), conditioning) = (trajectory.conditioning.groups, trajectory.conditioning)
     precise = replace(call, per_image={name: value.double() for name, value in call.per_image.items()})
-    trajectory = replace(trajectory, calls=(precise,))
+    trajectory = replace(trajectory, conditioning=replace(conditioning, groups=((precise,),)))
 
     @torch.no_grad()
     def mean_log_prob(values, index, value):
         values[index] = value
-        prediction = policy.predict(trajectory.calls, trajectory.latents[rows, steps], rows, steps, denoiser)
+        prediction = policy.predict(trajectory.conditioning, trajectory.latents[rows, steps], rows, steps, denoiser)
         return float64_log_prob(trajectory, rows, steps, prediction).mean().item()
 
     for name, gradient in gradients.items():
@@ -343,7 +343,7 @@ def test_another_number_of_steps_in_between_changes_nothing(tiny_pipeline):
     policy = LogProbPipeline(pipeline, 6, 5.0)
     trajectory = two_each(policy).trajectory
     pipeline(["a fish"], num_inference_steps=3)
-    policy.sampler.scheduler.set_timesteps(3)
+    policy.runner.sampler.scheduler.set_timesteps(3)
     assert all_log_ratios(policy, trajectory) == [[0.0] * 4] * 6
 
 
@@ -371,14 +371,29 @@ def test_trajectories_are_joined_image_by_image(tiny_pipeline):
     assert torch.equal(joined.latents[2], second.latents[0])
     assert policy.ratio_terms(joined, torch.tensor([2, 0, 1]), torch.tensor([3, 1, 0])).log_ratio.abs().max() < 1e-5
 
-    (call,) = second.calls
-    longer = {name: torch.cat([value, value], dim=2) for name, value in call.per_image.items()}
-    padded = replace(second, calls=(replace(call, per_image=longer),))
-    with pytest.raises(PipelineError, match=r"encoder_hidden_states differ between batches.*Set rollout_batch_size"):
-        Trajectory.concatenate([first, padded])
-    other = replace(second, calls=(replace(call, shared={**call.shared, "return_dict": True}),))
-    with pytest.raises(PipelineError, match="arguments return_dict differ"):
-        Trajectory.concatenate([first, other])
+
+def test_batches_of_other_lengths_are_joined_in_groups(tiny_pipeline):
+    """As pipelines make them that pad prompts to the longest of a batch."""
+    policy = LogProbPipeline(tiny_pipeline("v_prediction"), 4, 5.0)
+    trajectories = []
+    for length, seeds in ((16, SEEDS[:2]), (11, SEEDS[2:]), (16, [15, 16])):
+        trajectory = policy.sample(["a cat"], image_generators(seeds), num_images_per_prompt=2).trajectory
+        ((call,),) = trajectory.conditioning.groups
+        cut = {name: value[:, :, :length] for name, value in call.per_image.items()}
+        conditioning = Conditioning.of_batch((replace(call, per_image=cut),), 2)
+        trajectories.append(replace(trajectory, conditioning=conditioning))
+    joined = Trajectory.concatenate(trajectories)
+    assert [len(calls[0]) for calls in joined.conditioning.groups] == [4, 2]
+    rows, steps = torch.tensor([3, 0, 5, 2, 4, 1]), torch.tensor([1, 3, 0, 2, 1, 1])
+    together = policy.predict(joined.conditioning, joined.latents[rows, steps], rows, steps)
+    for row, step, prediction in zip(rows.tolist(), steps.tolist(), together, strict=True):
+        own = trajectories[row // 2]
+        index, at = torch.tensor([row % 2]), torch.tensor([step])
+        alone = policy.predict(own.conditioning, own.latents[index, at], index, at)[0]
+        torch.testing.assert_close(prediction, alone, rtol=1e-4, atol=1e-5)
+    again = Trajectory.concatenate([Trajectory.concatenate(trajectories[:2]), trajectories[2]])
+    assert torch.equal(again.conditioning.group_of, joined.conditioning.group_of)
+    assert torch.equal(again.conditioning.row_of, joined.conditioning.row_of)
 
 
 # A pipeline of another kind
@@ -386,10 +401,10 @@ def test_trajectories_are_joined_image_by_image(tiny_pipeline):
 
 def test_two_calls_for_each_step(two_call_pipeline):
     policy = LogProbPipeline(two_call_pipeline, 5, guidance_scale=None)
-    guidance = policy.guidance
+    guidance = policy.findings.guidance
     assert (guidance.name, guidance.scale, guidance.cond_first, guidance.sign) == ("cfg", 4.0, True, -1)
-    assert [layout.copies for layout in policy.layouts] == [1, 1]
-    assert {layout.per_image for layout in policy.layouts} == {frozenset({"texts"})}
+    assert [layout.copies for layout in policy.findings.layouts] == [1, 1]
+    assert {layout.per_image for layout in policy.findings.layouts} == {frozenset({"texts"})}
     trajectory = two_each(policy).trajectory
     assert all_log_ratios(policy, trajectory) == [[0.0] * 4] * 5
     mixed = policy.ratio_terms(trajectory, torch.tensor([3, 0, 1]), torch.tensor([0, 4, 2]))

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from trainer_ext.errors import PipelineError
+from trainer_ext.policy.conditioning import Conditioning, branches_first, images_first, to_device
 from trainer_ext.policy.recorder import DenoiserCall, Recorder, flatten, infer_layout, is_same, num_rows, unflatten
-from trainer_ext.policy.trajectory import Trajectory, branches_first, images_first, to_device
+from trainer_ext.policy.trajectory import Trajectory
 from trainer_ext.policy.transitions import TransitionTable
 
 
@@ -164,7 +165,7 @@ def test_branches_are_in_the_order_of_their_copies():
     latents = torch.randn(3, 4, 8, 8)
     argument = inferred.latents_argument(latents)
     assert torch.equal(argument, torch.cat([latents, latents]))
-    assert all(torch.equal(branch, latents) for branch in inferred.branches(argument))
+    assert all(torch.equal(branch, latents) for branch in inferred.branches(argument, latents.shape[1:]))
 
 
 def test_the_recorder_sees_what_the_denoiser_gets():
@@ -215,7 +216,7 @@ def test_tensors_are_moved_wherever_they_are():
 def test_a_trajectory_has_one_more_state_than_steps():
     table = TransitionTable(*torch.ones(3, 5, dtype=torch.float64))
     latents, outputs = torch.zeros(2, 6, 4), torch.zeros(2, 5, 4)
-    assert len(Trajectory(table, latents, outputs, ())) == 2
+    assert len(Trajectory(table, latents, outputs, Conditioning.of_batch((), 2))) == 2
     for bad_latents, bad_outputs in ((latents[:, :5], outputs), (latents, outputs[:, :4]), (latents[:1], outputs)):
         with pytest.raises(ValueError, match="do not fit a table of 5 steps"):
-            Trajectory(table, bad_latents, bad_outputs, ())
+            Trajectory(table, bad_latents, bad_outputs, Conditioning.of_batch((), 2))

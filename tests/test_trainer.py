@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from trainer_ext import DDPOConfig, DDPOTrainer, LogProbPipeline, RewardFunction, embedded_model
 from trainer_ext.errors import ConfigError
 from trainer_ext.loading import load_pipeline
-from trainer_ext.policy.pipeline import swapped
+from trainer_ext.policy.runner import swapped
 from trainer_ext.rollout import image_generators
 from trainer_ext.samples import load_images
 
@@ -225,7 +225,7 @@ def test_the_saved_adapter_gives_the_same_image_in_stock_diffusers(make_trainer,
     trainer.train()
     trainer.save_model()
     policy, out = trainer.policy, tmp_path / "image.pt"
-    with swapped(policy.pipeline, {"scheduler": policy.sampler.scheduler}):
+    with swapped(policy.pipeline, {"scheduler": policy.runner.sampler.scheduler}):
         settings = {"num_inference_steps": 4, "guidance_scale": 3.0, "eta": 1.0, "output_type": "pt"}
         expected = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
         with trainer.model.network.disable_adapter():

@@ -11,7 +11,7 @@ import torch
 
 from .denoiser import LORA_FILE
 from .errors import CheckpointError, OutputDirError
-from .policy import CallRecord, Finals, Trajectory, TransitionTable
+from .policy import CallRecord, Conditioning, Finals, Trajectory, TransitionTable
 from .rollout import Rollout
 
 
@@ -77,7 +77,7 @@ def _rollout_to_plain(rollout: Rollout[Any]) -> dict[str, Any]:
         "index": rollout.index,
         "weights": rollout.weights,
         "latents": memory.latents,
-        "calls": [vars(call) for call in memory.calls],
+        "conditioning": _conditioning_to_plain(memory.conditioning),
     }
     if isinstance(memory, Finals):
         return common
@@ -85,11 +85,20 @@ def _rollout_to_plain(rollout: Rollout[Any]) -> dict[str, Any]:
 
 
 def _rollout_from_plain(plain: Mapping[str, Any]) -> Rollout[Any]:
-    calls = tuple(CallRecord(**call) for call in plain["calls"])
-    memory: Finals | Trajectory = Finals(plain["latents"], calls)
+    conditioning = _conditioning_from_plain(plain["conditioning"])
+    memory: Finals | Trajectory = Finals(plain["latents"], conditioning)
     if "table" in plain:
-        memory = Trajectory(TransitionTable(**plain["table"]), plain["latents"], plain["model_outputs"], calls)
+        memory = Trajectory(TransitionTable(**plain["table"]), plain["latents"], plain["model_outputs"], conditioning)
     return Rollout(plain["index"], memory, plain["weights"])
+
+
+def _conditioning_to_plain(conditioning: Conditioning) -> dict[str, Any]:
+    return {**vars(conditioning), "groups": [[vars(call) for call in calls] for calls in conditioning.groups]}
+
+
+def _conditioning_from_plain(plain: Mapping[str, Any]) -> Conditioning:
+    groups = tuple(tuple(CallRecord(**call) for call in calls) for calls in plain["groups"])
+    return Conditioning(groups, plain["group_of"], plain["row_of"])
 
 
 def check_state(checkpoint: Path, state: DDPOState, algorithm: str, num_images: int) -> None:

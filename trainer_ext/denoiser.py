@@ -11,14 +11,17 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
+from diffusers.loaders.lora_base import LoraBaseMixin
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
 from .errors import ConfigError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+PEFT_PREFIX = "base_model.model."
+PEFT_FILE = "adapter_model.safetensors"  #: PEFT's own, for pipelines of diffusers that have no `load_lora_weights`
 
 LORA_METADATA = (
     "r",
@@ -35,10 +38,27 @@ LORA_METADATA = (
 BASE_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
 
 
-def default_lora_config() -> LoraConfig:
-    """Return the adapter of the paper's authors: rank 4 on the attention projections."""
-    return LoraConfig(
-        r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=["to_q", "to_k", "to_v", "to_out.0"]
+# What denoisers of diffusers call the projections of attention; the first is the rule.
+ATTENTION_PROJECTIONS = (
+    ("to_q", "to_k", "to_v", "to_out.0"),
+    ("to_query", "to_key", "to_value", "self_attention.out_layer", "cross_attention.out_layer"),
+)
+
+
+def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
+    """
+    Return the adapter of the paper's authors: rank 4 on the attention projections of `denoiser`.
+
+    Raises:
+        [`ConfigError`]: it has none by a name that we know.
+    """
+    modules = [name for name, _ in denoiser.named_modules()]
+    for projections in ATTENTION_PROJECTIONS:
+        if all(any(module.endswith(f".{name}") for module in modules) for name in projections):
+            return LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=list(projections))
+    raise ConfigError(
+        f"{type(denoiser).__name__} has no attention projections by the names {', '.join(ATTENTION_PROJECTIONS[0])}. Pass "
+        "peft_config=LoraConfig(target_modules=...) with names of its own (--lora_target_modules on the command line)."
     )
 
 
@@ -124,6 +144,8 @@ class TrainedDenoiser(torch.nn.Module):
         """
         Write what stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline.
 
+        For a pipeline that has no `load_lora_weights`, what `PeftModel.from_pretrained` adds to its denoiser.
+
         Args:
             folder (`Path`):
                 Where to.
@@ -135,8 +157,18 @@ class TrainedDenoiser(torch.nn.Module):
         if self.peft_config is None:
             pipeline.save_pretrained(folder)
             return
+        if not isinstance(pipeline, LoraBaseMixin):
+            self._save_for_peft(folder, state)
+            return
         metadata = {f"{self.name}_lora_adapter_metadata": self._lora_metadata()}  # or lora_alpha is lost, silently
         type(pipeline).save_lora_weights(folder, **{f"{self.name}_lora_layers": self._lora_state(state), **metadata})
+
+    def _save_for_peft(self, folder: Path, state: Mapping[str, torch.Tensor] | None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{PEFT_PREFIX}{key}": value for key, value in self._lora_state(state).items()}
+        metadata = {f"{self.name}.{key}": value for key, value in self._lora_metadata().items()}
+        save_file(tensors, folder / PEFT_FILE, {"lora_adapter_metadata": json.dumps(metadata)})
+        self.network.peft_config["default"].save_pretrained(str(folder))
 
     def load(self, folder: Path) -> None:
         """
@@ -145,7 +177,8 @@ class TrainedDenoiser(torch.nn.Module):
         Raises:
             [`ConfigError`]: the folder holds no such weights, or those of an adapter with other options.
         """
-        kind, place = ("full weights", self.name) if self.peft_config is None else ("adapter", LORA_FILE)
+        file = PEFT_FILE if (folder / PEFT_FILE).is_file() else LORA_FILE
+        kind, place = ("full weights", self.name) if self.peft_config is None else ("adapter", file)
         if not (folder / place).exists():
             raise ConfigError(f"{folder} holds no {kind} ({place}): was the run's full_finetuning changed?")
         try:
@@ -153,7 +186,7 @@ class TrainedDenoiser(torch.nn.Module):
                 state = type(self.base).from_pretrained(folder / self.name).state_dict()
                 self.base.load_state_dict(state)
             else:
-                self._load_lora(folder / LORA_FILE)
+                self._load_lora(folder / file)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(f"The weights in {folder} do not load into this model: {error}") from error
 
@@ -161,7 +194,7 @@ class TrainedDenoiser(torch.nn.Module):
         if state is not None:
             state = {key.removeprefix("network."): value for key, value in state.items()}
         state = get_peft_model_state_dict(self.network, state_dict=state)
-        return {key.removeprefix("base_model.model."): value.contiguous() for key, value in state.items()}
+        return {key.removeprefix(PEFT_PREFIX): value.contiguous() for key, value in state.items()}
 
     def _lora_metadata(self) -> dict[str, Any]:
         config = self.network.peft_config["default"].to_dict()
@@ -179,10 +212,11 @@ class TrainedDenoiser(torch.nn.Module):
     def _load_lora(self, file: Path) -> None:
         self._check_lora_metadata(file)
         state = {
-            f"base_model.model.{key.removeprefix(self.name + '.')}": value for key, value in load_file(file).items()
+            PEFT_PREFIX + key.removeprefix(PEFT_PREFIX).removeprefix(f"{self.name}."): value
+            for key, value in load_file(file).items()
         }
         result = set_peft_model_state_dict(self.network, state)
-        expected = {f"base_model.model.{key}" for key in self._lora_state()}
+        expected = {f"{PEFT_PREFIX}{key}" for key in self._lora_state()}
         if result.unexpected_keys or set(state) != expected:
             raise ValueError(f"{file} is an adapter of other layers than this run's; were the LoRA options changed?")
 

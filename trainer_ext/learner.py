@@ -66,7 +66,7 @@ class Learner:
                 Of what the algorithm draws.
         """
         minibatch = self.algorithm.minibatch(rollout, images, steps, noise).to(self.policy.pipeline.device)
-        predict = partial(self.policy.predict, rollout.memory.calls, minibatch.latents, images, steps)
+        predict = partial(self.policy.predict, rollout.memory.conditioning, minibatch.latents, images, steps)
         prediction = predict(model)
         output = self.algorithm.loss(minibatch, prediction)
         if not self.beta:

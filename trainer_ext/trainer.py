@@ -119,7 +119,7 @@ class DDPOTrainer(Trainer):
         set_seed(args.seed)  # the adapter's initialisation
         pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
         self.policy = LogProbPipeline(pipeline, **args.policy_kwargs)
-        adapter = None if args.full_finetuning else peft_config or default_lora_config()
+        adapter = None if args.full_finetuning else peft_config or default_lora_config(self.policy.denoiser)
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
                 component.requires_grad_(False)

@@ -28,6 +28,11 @@ class NoisingTable:
     target_denoised: torch.Tensor
     target_noise: torch.Tensor
 
+    def starting_at(self, first: int) -> NoisingTable:
+        """Leave out the steps before `first`."""
+        tables = (self.signal, self.noise, self.target_denoised, self.target_noise)
+        return NoisingTable(*(table[first:] for table in tables))
+
     def noised(self, steps: torch.Tensor, denoised: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
         """Return final latents `(N, ...)` as they would be before `steps` `(N,)`, for noise `(N, ...)`, in float32."""
         return column(self.signal, steps, denoised) * denoised + column(self.noise, steps, denoised) * epsilon

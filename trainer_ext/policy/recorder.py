@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from ..errors import PipelineError
 
 TIME_ARGUMENTS = ("timestep", "timesteps", "t")
+
+
+Rows: TypeAlias = torch.Tensor | list[torch.Tensor]  #: some denoisers take and return a list with a tensor for each row
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,12 @@ class DenoiserCall:
     Parameters:
         arguments (`Mapping[str, Any]`):
             By name, in the order of the signature; nested mappings flattened (`"added_cond_kwargs.time_ids"`).
-        output (`torch.Tensor` of shape `(copies * B, ...)`):
+        output (`torch.Tensor` of shape `(copies * B, ...)`, or a list of `copies * B` tensors):
             What it returned.
     """
 
     arguments: Mapping[str, Any]
-    output: torch.Tensor
+    output: Rows
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class CallLayout:
             Arguments with `copies` rows for each image. The others are shared.
         dtype (`torch.dtype`):
             Of the latents, as the pipeline makes them.
+        row_shape (`torch.Size`):
+            Of one row of the latents in that argument; with as many elements as in the scheduler.
+        is_list (`bool`):
+            Whether that argument is a list with a tensor for each row.
     """
 
     latents_name: str
@@ -53,14 +60,21 @@ class CallLayout:
     copies: int
     per_image: frozenset[str]
     dtype: torch.dtype
+    row_shape: torch.Size
+    is_list: bool
 
-    def latents_argument(self, latents: torch.Tensor) -> torch.Tensor:
-        """Repeat `latents` `(B, ...)` for each branch, in the denoiser's dtype: `(copies * B, ...)`."""
-        return latents.repeat(self.copies, *[1] * (latents.dim() - 1)).to(self.dtype)
+    def latents_argument(self, latents: torch.Tensor) -> Rows:
+        """Repeat `latents` `(B, ...)` for each branch, in the denoiser's dtype and shape: `copies * B` rows."""
+        repeated = latents.repeat(self.copies, *[1] * (latents.dim() - 1)).to(self.dtype)
+        rows = repeated.reshape(len(repeated), *self.row_shape)
+        return list(rows.unbind()) if self.is_list else rows
 
-    def branches(self, output: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Split an output `(copies * B, ...)` into one `(B, ...)` for each branch."""
-        return output.chunk(self.copies)
+    def branches(self, output: Rows, state_shape: torch.Size) -> tuple[torch.Tensor, ...]:
+        """Split an output of `copies * B` rows into one `(B, ...)` for each branch, in the scheduler's shape of an image."""
+        rows = torch.stack(output) if isinstance(output, list) else output
+        if rows[0].numel() == state_shape.numel():
+            rows = rows.reshape(-1, *state_shape)
+        return rows.chunk(self.copies)
 
 
 class Recorder:
@@ -75,7 +89,7 @@ class Recorder:
         self._module = module
         self._denoiser = denoiser
         self._signature = inspect.signature(module.forward)
-        self._dtype: torch.dtype | None = None
+        self._dtypes: dict[str, torch.dtype] = {}
         self._calls: list[DenoiserCall] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -86,9 +100,10 @@ class Recorder:
         named = self._signature.bind(*args, **kwargs).arguments
         named.update(named.pop("kwargs", {}))
         latents_name = next(iter(named))
-        # The scheduler keeps latents in float32; the denoiser gets the dtype in which the pipeline made the first ones.
-        self._dtype = self._dtype or named[latents_name].dtype
-        named[latents_name] = named[latents_name].to(self._dtype)
+        # The scheduler keeps latents in float32. The denoiser gets them, and timesteps that pipelines cast like them, in the
+        # dtype that the pipeline gave them first. And always in the same memory format: kernels differ by a rounding.
+        for name in {latents_name} | (named.keys() & set(TIME_ARGUMENTS)):
+            named[name] = _cast(named[name], self._dtypes.setdefault(name, _dtype(named[name])))
         output = self._denoiser(**named)
         self._calls.append(DenoiserCall(flatten(named), output[0]))
         return output
@@ -126,7 +141,17 @@ def infer_layout(two: DenoiserCall, three: DenoiserCall) -> CallLayout:
                 f"{2 * copies} and {3 * copies}, or as many for both. This pipeline cannot be replayed image by image."
             )
     per_image = frozenset(growing) - {latents_name, time_name}
-    return CallLayout(latents_name, time_name, copies, per_image, two.arguments[latents_name].dtype)
+    latents = two.arguments[latents_name]
+    first = latents[0]
+    return CallLayout(latents_name, time_name, copies, per_image, first.dtype, first.shape, isinstance(latents, list))
+
+
+def _dtype(rows: Rows) -> torch.dtype:
+    return rows[0].dtype if isinstance(rows, list) else rows.dtype
+
+
+def _cast(rows: Rows, dtype: torch.dtype) -> Rows:
+    return [row.to(dtype).contiguous() for row in rows] if isinstance(rows, list) else rows.to(dtype).contiguous()
 
 
 def num_rows(value: Any) -> int | None:
@@ -168,3 +193,14 @@ def is_same(first: Any, second: Any) -> bool:
     if isinstance(first, list | tuple):
         return len(first) == len(second) and all(is_same(a, b) for a, b in zip(first, second, strict=True))
     return bool(first == second)
+
+
+def is_close(first: Any, second: Any) -> bool:
+    """Whether two arguments are equal up to rounding in sums of another order."""
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return first.shape == second.shape and torch.allclose(first.float(), second.float(), rtol=0.05, atol=0.05)
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(is_close(value, second[name]) for name, value in first.items())
+    if isinstance(first, list | tuple) and type(first) is type(second):
+        return len(first) == len(second) and all(is_close(a, b) for a, b in zip(first, second, strict=True))
+    return is_same(first, second)

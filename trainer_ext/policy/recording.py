@@ -8,11 +8,12 @@ from dataclasses import replace
 import torch
 
 from ..errors import GuidanceError, PipelineError
+from .conditioning import CallRecord, Conditioning
 from .guidance import TOLERANCE, Guidance
 from .noising import NoisingTable
 from .recorder import CallLayout, DenoiserCall, is_same
 from .scheduler import Transition
-from .trajectory import CallRecord, Trajectory
+from .trajectory import Trajectory
 from .transitions import TransitionTable
 
 
@@ -65,7 +66,8 @@ class Recording:
             replace(call, timesteps=torch.stack(timesteps))
             for call, timesteps in zip(self.calls, self.timesteps, strict=True)
         )
-        return Trajectory(self.table, torch.stack(self.latents, 1), torch.stack(self.model_outputs, 1), calls)
+        latents, model_outputs = torch.stack(self.latents, 1), torch.stack(self.model_outputs, 1)
+        return Trajectory(self.table, latents, model_outputs, Conditioning.of_batch(calls, len(latents)))
 
     def _check_call(self, layout: CallLayout, call: DenoiserCall, first: DenoiserCall, transition: Transition) -> None:
         if not is_same(call.arguments[layout.latents_name], layout.latents_argument(transition.latents)):
@@ -81,12 +83,18 @@ class Recording:
                 )
 
     def _check_guidance(self, calls: list[DenoiserCall], transition: Transition) -> None:
-        outputs = [
-            branch for layout, call in zip(self.layouts, calls, strict=True) for branch in layout.branches(call.output)
-        ]
+        outputs = branches_of(self.layouts, calls, transition.latents.shape[1:])
         error = self.guidance.error(outputs, transition.model_output)
         if not error <= TOLERANCE:
             raise GuidanceError(
                 f"At step {transition.step} the guidance rule {self.guidance.name!r} is off by {error:.0e} (relative; "
                 f"allowed {TOLERANCE:.0e}). Does the guidance scale change on the way?"
             )
+
+
+def branches_of(
+    layouts: Sequence[CallLayout], calls: Sequence[DenoiserCall], state_shape: torch.Size
+) -> list[torch.Tensor]:
+    """Return the outputs of a step's calls, one `(B, ...)` for each branch of guidance, in the order of the calls."""
+    each = (layout.branches(call.output, state_shape) for layout, call in zip(layouts, calls, strict=True))
+    return [branch for branches in each for branch in branches]

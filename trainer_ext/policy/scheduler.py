@@ -65,8 +65,9 @@ def log_prob_scheduler(
         model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, return_dict: bool = True, **_: Any
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         if loop.table is None:
-            loop.table, loop.dtype = sampler.transitions(new), sample.dtype
-            on_start(loop.table, sampler.noising(new))
+            first = _first_step(new, timestep)
+            loop.table, loop.dtype = sampler.transitions(new).starting_at(first), sample.dtype
+            on_start(loop.table, sampler.noising(new).starting_at(first))
         if loop.step == loop.table.num_steps:
             raise PipelineError("The pipeline took more denoising steps than its scheduler has timesteps.")
         index = torch.tensor([loop.step])
@@ -82,6 +83,16 @@ def log_prob_scheduler(
 
     new.step = step
     return new
+
+
+def _first_step(scheduler: Scheduler, timestep: Any) -> int:
+    """Return where the pipeline begins: after the first timestep when it noises an image instead of starting from noise."""
+    found = (scheduler.timesteps == timestep).nonzero().flatten()
+    if not len(found):
+        raise PipelineError(
+            f"The pipeline's first step is at timestep {timestep}, which is none of its scheduler's; it cannot be recorded."
+        )
+    return int(found[0])
 
 
 @dataclass

@@ -52,6 +52,10 @@ class TransitionTable:
         """Indices of the steps that can be trained, int64."""
         return self.std.nonzero().flatten()
 
+    def starting_at(self, first: int) -> TransitionTable:
+        """Leave out the steps before `first`."""
+        return TransitionTable(self.latents_coef[first:], self.output_coef[first:], self.std[first:])
+
     def mean(self, steps: torch.Tensor, latents: torch.Tensor, model_output: torch.Tensor) -> torch.Tensor:
         """Return the mean of the next latents at `steps` `(N,)`, for `latents` `(N, ...)`, in float32."""
         latents_coef, output_coef = (column(table, steps, latents) for table in (self.latents_coef, self.output_coef))

@@ -1,0 +1,134 @@
+"""One call of a pipeline whose scheduler and denoiser are swapped for ours."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from ..errors import PipelineError
+from .noising import NoisingTable
+from .recorder import DenoiserCall, Recorder
+from .samplers import Sampler
+from .scheduler import Transition, log_prob_scheduler
+from .transitions import TransitionTable
+
+Denoiser = Callable[..., Any]
+
+DENOISER_NAMES = ("unet", "transformer")
+
+
+class Runner:
+    """
+    Calls a pipeline as it is, but for two attributes.
+
+    Args:
+        pipeline (`DiffusionPipeline`):
+            A text-to-image pipeline with a `unet` or `transformer`.
+        sampler ([`Sampler`]):
+            What takes the place of its scheduler.
+        call_kwargs (`Mapping[str, Any]`):
+            Arguments of every call.
+
+    Raises:
+        [`PipelineError`]: there is no denoiser, or the pipeline does not take one of the arguments.
+    """
+
+    def __init__(self, pipeline: DiffusionPipeline, sampler: Sampler, call_kwargs: Mapping[str, Any]):
+        self.pipeline = pipeline
+        self.denoiser_name = find_denoiser(pipeline)
+        self.sampler = sampler
+        self.call_kwargs = dict(call_kwargs)
+        self._check_call_kwargs()
+
+    @property
+    def denoiser(self) -> torch.nn.Module:
+        """The pipeline's own denoiser."""
+        return self.pipeline.components[self.denoiser_name]
+
+    def run(
+        self,
+        arguments: Mapping[str, Any],
+        generators: Sequence[torch.Generator],
+        denoiser: Denoiser | None,
+        on_step: Callable[[list[DenoiserCall], Transition], None],
+        on_start: Callable[[TransitionTable, NoisingTable], None] = lambda table, noising: None,
+    ) -> torch.Tensor:
+        """
+        Make images `(B, 3, H, W)` in [0, 1].
+
+        Args:
+            arguments (`Mapping[str, Any]`):
+                Of this call: `prompt`, as a list, and more.
+            generators (`Sequence[torch.Generator]` of length B):
+                One for each image.
+            denoiser (`Callable`, *optional*):
+                What is called instead of the pipeline's own denoiser.
+            on_step (`Callable`):
+                Called with the denoiser calls and the [`Transition`] of each step.
+            on_start (`Callable`, *optional*):
+                Called with the tables of the run before the first step.
+        """
+        module = self.denoiser
+        recorder = Recorder(module, module if denoiser is None else denoiser)
+        scheduler = log_prob_scheduler(
+            self.sampler, generators, on_start, lambda step: on_step(recorder.take_calls(), step)
+        )
+        call_kwargs = spread_texts(self.call_kwargs, len(arguments["prompt"]))
+        with swapped(self.pipeline, {self.denoiser_name: recorder, "scheduler": scheduler}):
+            output = self.pipeline(
+                **{**call_kwargs, **arguments}, generator=list(generators), output_type="pt", return_dict=False
+            )
+        return output[0]
+
+    def call_arguments(self) -> dict[str, Any]:
+        """Return the arguments of each call, with the pipeline's defaults."""
+        parameters = inspect.signature(type(self.pipeline).__call__).parameters
+        return {**{name: parameter.default for name, parameter in parameters.items()}, **self.call_kwargs}
+
+    def _check_call_kwargs(self) -> None:
+        known = inspect.signature(type(self.pipeline).__call__).parameters
+        for name in self.call_kwargs:
+            if name not in known:
+                raise PipelineError(
+                    f"{type(self.pipeline).__name__} has no argument {name!r}. It takes: {', '.join(list(known)[1:])}."
+                )
+
+
+def spread_texts(call_kwargs: Mapping[str, Any], num_prompts: int) -> dict[str, Any]:
+    """Repeat each negative prompt for all prompts: Stable Diffusion refuses one text beside a list of prompts."""
+    return {
+        name: [value] * num_prompts if name.startswith("negative_prompt") and isinstance(value, str) else value
+        for name, value in call_kwargs.items()
+    }
+
+
+def find_denoiser(pipeline: DiffusionPipeline) -> str:
+    """Return the name of the component that predicts: `"unet"` or `"transformer"`."""
+    found = [name for name in DENOISER_NAMES if pipeline.components.get(name) is not None]
+    if not found:
+        raise PipelineError(
+            f"{type(pipeline).__name__} has the components {', '.join(pipeline.components)}; DDPO trains one named "
+            f"{' or '.join(DENOISER_NAMES)}."
+        )
+    return found[0]
+
+
+@contextlib.contextmanager
+def swapped(pipeline: DiffusionPipeline, attributes: Mapping[str, Any]) -> Iterator[None]:
+    """Replace attributes of the pipeline for a while. Not by `setattr`: that would rewrite its configuration."""
+    originals = {name: vars(pipeline)[name] for name in attributes}
+    vars(pipeline).update(attributes)
+    try:
+        yield
+    finally:
+        vars(pipeline).update(originals)
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Round images `(B, 3, H, W)` in [0, 1] to uint8 `(B, H, W, 3)` on the host, as diffusers does for PIL."""
+    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
