@@ -177,8 +177,8 @@ def content(text, finish_reason="stop"):
 
 
 def hang(handler):
-    """Never answer."""
-    handler.server.closing.wait(30)
+    """Never answer, as seen by a client in a hurry."""
+    handler.server.closing.wait(5)
 
 
 def drip(handler):
@@ -187,7 +187,9 @@ def drip(handler):
     handler.send_header("Content-Type", "application/json")
     handler.send_header("Content-Length", "100000")
     handler.end_headers()
-    while not handler.server.closing.wait(0.05):
+    for _ in range(100):
+        if handler.server.closing.wait(0.05):
+            break
         handler.wfile.write(b" ")
         handler.wfile.flush()
 

@@ -92,6 +92,8 @@ def test_requests_at_once_are_bounded(server, build):
 def test_the_key_comes_from_the_environment(server, build, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     build()
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    build()
     monkeypatch.delenv("OPENAI_API_KEY")
     build()
     assert server.keys == {"Bearer secret", "Bearer none"}

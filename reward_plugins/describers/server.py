@@ -93,7 +93,7 @@ class ServerDescriber:
     def _client(self) -> openai.AsyncOpenAI:
         # The client's own retries are off: they know no limit of the whole time, so a server that sends a byte now and
         # then would hold them for ever, and they take a broken answer for an answer.
-        key = os.environ.get("OPENAI_API_KEY", "none")
+        key = os.environ.get("OPENAI_API_KEY") or "none"  # the client insists on one
         return openai.AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=0)
 
     async def _persist(self, send: Callable[[], Awaitable[Any]], read: Callable[[Any], Reply]) -> Reply:
