@@ -13,7 +13,7 @@ from ddpo_plugins import PluginError, RewardError
 from trainer_ext import reward_from_plugin
 from trainer_ext.rewards import RewardSuite
 
-LABELS = ["tabby, tabby cat", "crane", "ruffed grouse, partridge", "partridge", "crane", "Chow"]
+LABELS = ["tabby, tabby cat", "crane", "ruffed grouse, partridge", "partridge, Perdix", "crane", "Chow"]
 
 
 def noise(size, seed):
