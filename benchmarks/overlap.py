@@ -1,7 +1,7 @@
 """
 What is gained by scoring a batch while the next is sampled: the embedded model's rollouts, with rewards of several kinds.
 
-    python benchmarks/overlap.py [--output_dir overlap] [--rollouts 3]
+    python benchmarks/overlap.py [--output_dir overlap] [--rollouts 5]
 
 Each reward takes as long for a batch as its sampling takes, which is measured first. It runs both ways in turn, in this one
 process; torch computes in one thread. The first rollout of each way is not counted. With 8 batches, the most that can be gained
@@ -21,13 +21,13 @@ from trainer_ext import DDPOConfig, DDPOTrainer, prompts_from_plugin
 from trainer_ext.quiet import quiet_libraries
 
 OPTIONS = {
-    "num_inference_steps": 10,
+    "num_inference_steps": 5,
     "guidance_scale": 1.0,
-    "num_images_per_rollout": 32,
-    "rollout_batch_size": 4,
-    "per_device_train_batch_size": 32,
+    "num_images_per_rollout": 16,
+    "rollout_batch_size": 2,
+    "per_device_train_batch_size": 16,
     "gradient_accumulation_steps": 1,
-    "timestep_fraction": 0.1,
+    "timestep_fraction": 0.2,
     "num_sample_images": 0,
     "save_strategy": "no",
     "disable_tqdm": True,
@@ -101,7 +101,7 @@ def rollout_seconds(folder: Path, reward: Reward, rollouts: int, overlap: bool) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("overlap"))
-    parser.add_argument("--rollouts", type=int, default=3)
+    parser.add_argument("--rollouts", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     quiet_libraries()
