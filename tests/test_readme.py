@@ -6,8 +6,10 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 
+import measure_zoo
 import pytest
 import yaml
+import zoo
 
 from ddpo_plugins import hookspecs, load_catalogue
 from trainer_ext import DDPOConfig
@@ -92,6 +94,17 @@ def test_the_evaluation_of_the_readme_runs(tmp_path, monkeypatch):
     assert [log["epoch"] for log in logs] == [1, 2]
     best = max(log["eval_unseen_rewards/warmth/mean"] for log in logs)
     assert names["trainer"].state.best_metric == best
+
+
+def test_the_table_of_pipelines_is_the_zoo():
+    (table,) = re.findall(rf"{re.escape(measure_zoo.HEADER)}\n\|[-|]+\n((?:\|.*\n)+)", README)
+    rows = [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert {name: rule for name, rule, *_ in rows} == {family.name: family.guidance for family in zoo.KNOWN}
+    for name, _, same, mixed, bfloat16 in rows:
+        assert float(same) == float(bfloat16) == 0, name
+        assert float(mixed) < 1e-5, name
+    again = measure_zoo.row(zoo.FAMILIES["StableDiffusion3Pipeline"]).split("|")
+    assert any(line.split("|")[1:3] == again[1:3] for line in table.splitlines())
 
 
 def test_commands_exist():

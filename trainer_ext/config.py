@@ -54,7 +54,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
 
     def __post_init__(self) -> None:
         if isinstance(self.pipeline_kwargs, str):
-            self.pipeline_kwargs = parse_mapping("pipeline_kwargs", self.pipeline_kwargs, PIPELINE_KWARGS)
+            self.pipeline_kwargs = parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
         self._check_values()
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
@@ -179,7 +179,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             )
 
 
-def parse_mapping(name: str, text: str, example: str) -> dict[str, Any]:
+def parse_mapping(name: str, text: str, example: str = PIPELINE_KWARGS) -> dict[str, Any]:
     """
     Read an option that is an object, as JSON.
 

@@ -103,7 +103,8 @@ class Recorder:
         # The scheduler keeps latents in float32. The denoiser gets them, and timesteps that pipelines cast like them, in the
         # dtype that the pipeline gave them first. And always in the same memory format: kernels differ by a rounding.
         for name in {latents_name} | (named.keys() & set(TIME_ARGUMENTS)):
-            named[name] = _cast(named[name], self._dtypes.setdefault(name, _dtype(named[name])))
+            if isinstance(named[name], torch.Tensor | list):  # a timestep may be a number
+                named[name] = _cast(named[name], self._dtypes.setdefault(name, _dtype(named[name])))
         output = self._denoiser(**named)
         self._calls.append(DenoiserCall(flatten(named), output[0]))
         return output
