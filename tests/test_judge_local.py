@@ -184,12 +184,13 @@ def test_random_numbers_of_the_run_are_left_alone(llava_folder, images):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_others_are_heard_meanwhile(llava_folder, encoder_folder):
+def test_others_are_heard_meanwhile(llava_folder):
     """Generation does not hold the event loop, on which other rewards wait for servers."""
-    reward = reward_from_plugin("prompt_alignment", model=llava_folder, similarity=encoder_folder)
+    reward = reward_from_plugin("counting", model=llava_folder, max_new_tokens=60)
+    columns = {"prompts": ["two cats"], "questions": [["How many?"]], "answers": [["two"]]}
 
     async def call():
-        task = asyncio.ensure_future(reward.function(images=[Image.new("RGB", (16, 16))], prompts=["a cat"]))
+        task = asyncio.ensure_future(reward.function(images=[Image.new("RGB", (16, 16))], **columns))
         turns = 0
         while not task.done():
             await asyncio.sleep(0.001)
