@@ -160,6 +160,7 @@ def test_spellings_of_the_prompt_count_in_full(reading, prompt, written):
         ("the cat and the dog", "and the", 0, 0),
         ("six turtles", "5", 0, 0),
         ("six turtles", "16", 0, 0),
+        ("the year 2018", "2019", 0, 0),
     ],
 )
 def test_resemblance_has_degrees(reading, prompt, written, low, high):

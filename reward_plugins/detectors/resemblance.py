@@ -104,19 +104,17 @@ def similarity(written: str, word: str) -> float:
     Return how similar two words are, in [0, 1], 1 for equal.
 
     The largest of: normalised Indel similarity, 2 x longest common subsequence / sum of lengths; the same with runs of a
-    letter as one letter, for "sixx"; 1 - optimal string alignment distance (swaps count once) / larger length; for words
-    of 5 letters or more in longer texts, 0.97 x Indel similarity with the most similar part of the text. Numbers are
-    equal or not.
+    letter as one letter, for "sixx"; for words of 5 letters or more in longer texts, 0.97 x Indel similarity with the
+    most similar part of the text. Numbers are equal or not.
     """
     from rapidfuzz import fuzz
-    from rapidfuzz.distance import OSA, Indel
+    from rapidfuzz.distance import Indel
 
     if written.isdigit() or word.isdigit():
         return float(written == word)
     found = [
         Indel.normalized_similarity(written, word),
         Indel.normalized_similarity(_without_runs(written), _without_runs(word)),
-        OSA.normalized_similarity(written, word),
     ]
     if len(written) > len(word) >= 5:
         found.append(0.97 * fuzz.partial_ratio(word, written) / 100)
