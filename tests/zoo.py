@@ -200,7 +200,7 @@ def stable_diffusion_controlnet():
         cross_attention_dim=WIDTH,
         conditioning_embedding_out_channels=(4, 4, 8),
     )
-    return stable_diffusion("StableDiffusionControlNetPipeline", controlnet=controlnet)
+    return stable_diffusion("StableDiffusionControlNetPipeline", controlnet=awake(controlnet))
 
 
 def stable_diffusion_xl(kind="StableDiffusionXLPipeline"):
