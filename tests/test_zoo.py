@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.denoiser import LORA_FILE, TrainedDenoiser, default_lora_config
+from trainer_ext.errors import PipelineError
+from trainer_ext.loading import load_pipeline
 from trainer_ext.policy import LogProbPipeline
 from trainer_ext.policy.runner import find_denoiser
 from trainer_ext.rollout import image_generators
@@ -222,3 +224,11 @@ def test_three_updates_raise_the_reward(family, pipeline, tmp_path):
     trainer.train()
     rise = (bright() - before).mean() / before.std()
     assert rise > 0.1, "of the standard deviation over images"
+
+
+def test_controlnet_is_refused():
+    """Its residuals follow the latents, so that they are others at every step."""
+    pipeline = load_pipeline(zoo.stable_diffusion_controlnet())
+    policy = LogProbPipeline(pipeline, 3, 4.0, pipeline_kwargs={"image": zoo.PICTURE})
+    with pytest.raises(PipelineError, match="argument 'down_block_additional_residuals' changes at step 1"):
+        policy.sample(PROMPTS[:1], image_generators(SEEDS[:1]))

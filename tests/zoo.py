@@ -9,6 +9,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderTiny, DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from packaging.version import Version
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerFast
@@ -66,7 +67,12 @@ def byte_tokenizer():
     named = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), special, strict=True))
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=512, padding_side="right", chat_template=template, **named
+        tokenizer_object=tokenizer,
+        model_max_length=512,
+        padding_side="right",
+        chat_template=template,
+        model_input_names=["input_ids", "attention_mask"],
+        **named,
     )
 
 
@@ -194,7 +200,7 @@ def stable_diffusion_controlnet():
         cross_attention_dim=WIDTH,
         conditioning_embedding_out_channels=(4, 4, 8),
     )
-    return stable_diffusion("StableDiffusionControlNetPipeline", controlnet=controlnet)
+    return stable_diffusion("StableDiffusionControlNetPipeline", controlnet=awake(controlnet))
 
 
 def stable_diffusion_xl(kind="StableDiffusionXLPipeline"):
@@ -543,6 +549,8 @@ class Family:
             Part of the names of the parameters whose gradients can be checked; all by default.
         learning (`tuple[int, int, float]`):
             Images of a rollout, denoising steps, and length of an update with which three updates are enough.
+        above (`str`):
+            Version of diffusers with which it cannot be replayed.
     """
 
     name: str
@@ -552,6 +560,7 @@ class Family:
     dtype: torch.dtype = torch.float64
     differentiable: str = ""
     learning: tuple[int, int, float] = (64, 3, 0.4)
+    above: str = "0"
 
     @property
     def kind(self) -> str:
@@ -596,7 +605,7 @@ KNOWN = (
         "StableDiffusionImg2ImgPipeline",
         partial(stable_diffusion, "StableDiffusionImg2ImgPipeline"),
         options=options(image=PICTURE, strength=0.75),
-        learning=OF_DDIM,
+        learning=(512, 5, 0.8),
     ),
     Family("StableDiffusionXLPipeline", stable_diffusion_xl, options=options(), learning=OF_DDIM),
     Family("StableDiffusion3Pipeline", stable_diffusion_3, options=options()),
@@ -628,6 +637,7 @@ KNOWN = (
         qwen_image,
         "cfg_renormed",
         options(None, **SIZE, true_cfg_scale=4.0, negative_prompt=" "),
+        above="0.35.2",  # there it is given the lengths of the batch's prompts, which do not fit a batch of other rows
     ),
     Family("ZImagePipeline", z_image, "cfg_from_cond", options(**SIZE)),
     Family("Lumina2Pipeline", lumina2, "cfg_renormed", options(**SIZE, max_sequence_length=48, system_prompt="Paint")),
@@ -638,7 +648,7 @@ KNOWN = (
         "HunyuanDiTPipeline",
         hunyuan_dit,
         options=options(height=32, width=32, use_resolution_binning=False),
-        learning=(96, 3, 0.4),
+        learning=(256, 5, 0.4),
     ),
     Family(  # it embeds times in float32, and rounds turned queries and keys to bfloat16, whatever it is given
         "Kandinsky5T2IPipeline",
@@ -650,4 +660,8 @@ KNOWN = (
 )
 
 #: Those that the installed diffusers has.
-FAMILIES = {family.name: family for family in KNOWN if hasattr(diffusers, family.kind)}
+FAMILIES = {
+    family.name: family
+    for family in KNOWN
+    if hasattr(diffusers, family.kind) and Version(diffusers.__version__) > Version(family.above)
+}
