@@ -19,7 +19,8 @@ ALLOWED = {
     "data": set(),
     "loading": set(),
     "denoiser": set(),
-    "policy": set(),
+    "guidance_rules": set(),
+    "policy": {"guidance_rules"},
     "files": set(),
     "sealing": {"files"},
     "ema": set(),
@@ -47,7 +48,7 @@ ALLOWED = {
     "trainer": {"algorithms", "callbacks", "checkpoint", "collector", "config", "data", "denoiser", "ema", "evaluation", "flow",
                 "interrupts", "learner", "loading", "lockstep", "metrics", "moment", "policy", "progress", "records", "rewards", "rollout",
                 "sealing", "sharding"},
-    "cli": {"checkpoint", "config", "data", "denoiser", "loading", "options", "plugins", "quiet", "samples", "trainer"},
+    "cli": {"checkpoint", "config", "data", "denoiser", "guidance_rules", "loading", "options", "plugins", "quiet", "samples", "trainer"},
 }  # fmt: skip
 
 

@@ -2,10 +2,14 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
+from ddpo_plugins import GuidanceSpec
 from trainer_ext.errors import GuidanceError, PipelineError
-from trainer_ext.policy import GUIDANCE_RULES
-from trainer_ext.policy.guidance import infer_guidance, resolve_rules
+from trainer_ext.guidance_rules import GUIDANCE_RULES
+from trainer_ext.policy import asked_rule
+from trainer_ext.policy.guidance import infer_guidance
+from trainer_ext.policy.rule_choice import rule_tiers
 
+KNOWN = (tuple(GUIDANCE_RULES.values()),)
 SCALE = 4.5
 ARGUMENTS = {"guidance_scale": SCALE, "guidance_rescale": 0.7, "height": 64}
 
@@ -18,6 +22,10 @@ PIPELINES = {
         torch.nn.functional.normalize(u + SCALE * (c - u), dim=-1) * c.norm(dim=-1, keepdim=True)
     ),
 }
+
+
+def only(guidance):
+    return rule_tiers(asked_rule(guidance), (), object)
 
 
 def branches(dtype=torch.float32, channels=4):
@@ -37,7 +45,7 @@ def fresh_error(guidance, compute, dtype=torch.float32):
 def test_rule_and_conventions_are_inferred(name, cond_first, sign):
     cond, uncond = branches()
     outputs = (cond, uncond) if cond_first else (uncond, cond)
-    guidance = infer_guidance(GUIDANCE_RULES, outputs, sign * PIPELINES[name](cond, uncond), ARGUMENTS)
+    guidance = infer_guidance(KNOWN, outputs, sign * PIPELINES[name](cond, uncond), ARGUMENTS)
     assert (guidance.name, guidance.cond_first, guidance.sign, guidance.scale) == (name, cond_first, sign, SCALE)
     assert fresh_error(guidance, lambda c, u: sign * PIPELINES[name](c, u)) < 1e-5
 
@@ -52,22 +60,22 @@ def test_precision_of_the_combination_is_inferred(name, in_float32):
         return PIPELINES[name](*outputs)
 
     cond, uncond = branches(torch.bfloat16)
-    guidance = infer_guidance(GUIDANCE_RULES, (uncond, cond), compute(cond, uncond), ARGUMENTS)
+    guidance = infer_guidance(KNOWN, (uncond, cond), compute(cond, uncond), ARGUMENTS)
     assert (guidance.name, guidance.in_float32) == (name, in_float32)
     assert fresh_error(guidance, compute, torch.bfloat16) == 0
 
 
 def test_one_output_is_no_guidance():
     (output, _) = branches()
-    guidance = infer_guidance(GUIDANCE_RULES, (output,), output, ARGUMENTS)
+    guidance = infer_guidance(KNOWN, (output,), output, ARGUMENTS)
     assert guidance.name == "none"
     assert torch.equal(guidance((output,), 4), output)
-    assert infer_guidance(GUIDANCE_RULES, (output,), -output, ARGUMENTS).sign == -1
+    assert infer_guidance(KNOWN, (output,), -output, ARGUMENTS).sign == -1
 
 
 def test_a_predicted_variance_is_dropped():
     cond, uncond = branches(channels=8)
-    guidance = infer_guidance(GUIDANCE_RULES, (uncond, cond), PIPELINES["cfg"](cond, uncond)[:, :4], ARGUMENTS)
+    guidance = infer_guidance(KNOWN, (uncond, cond), PIPELINES["cfg"](cond, uncond)[:, :4], ARGUMENTS)
     assert torch.equal(guidance((uncond, cond), 4), PIPELINES["cfg"](cond, uncond)[:, :4])
 
 
@@ -75,13 +83,13 @@ def test_a_predicted_variance_is_dropped():
 def test_rescaling_is_that_of_diffusers(rescale):
     cond, uncond = branches()
     guided = uncond + SCALE * (cond - uncond)
-    ours = GUIDANCE_RULES["cfg_rescaled"](cond, uncond, SCALE, {"guidance_rescale": rescale})
+    ours = GUIDANCE_RULES["cfg_rescaled"].rule((cond, uncond), SCALE, {"guidance_rescale": rescale})
     torch.testing.assert_close(ours, rescale_noise_cfg(guided, cond, rescale), rtol=0, atol=0)
 
 
 def test_without_rescaling_the_plain_rule_is_chosen():
     cond, uncond = branches()
-    guidance = infer_guidance(GUIDANCE_RULES, (uncond, cond), PIPELINES["cfg"](cond, uncond), {"guidance_scale": SCALE})
+    guidance = infer_guidance(KNOWN, (uncond, cond), PIPELINES["cfg"](cond, uncond), {"guidance_scale": SCALE})
     assert guidance.name == "cfg"
 
 
@@ -96,20 +104,21 @@ def test_without_rescaling_the_plain_rule_is_chosen():
 )
 def test_the_scale_is_read_from_the_arguments(arguments):
     cond, uncond = branches()
-    guidance = infer_guidance(GUIDANCE_RULES, (uncond, cond), PIPELINES["cfg"](cond, uncond), arguments)
+    guidance = infer_guidance(KNOWN, (uncond, cond), PIPELINES["cfg"](cond, uncond), arguments)
     assert (guidance.name, guidance.scale) == ("cfg", SCALE)
 
 
 def test_a_rule_of_ones_own():
-    def perp(cond, uncond, scale, arguments):
+    def perp(outputs, guidance_scale, arguments):
+        cond, uncond = outputs
         along = (cond * uncond).sum() / uncond.square().sum() * uncond
-        return uncond + scale * (cond - along) + arguments["height"]
+        return uncond + guidance_scale * (cond - along) + arguments["height"]
 
     cond, uncond = branches()
-    expected = perp(cond, uncond, SCALE, ARGUMENTS)
-    with pytest.raises(GuidanceError, match="No guidance rule of none, cfg,"):
-        infer_guidance(GUIDANCE_RULES, (uncond, cond), expected, ARGUMENTS)
-    guidance = infer_guidance(resolve_rules(perp), (uncond, cond), expected, ARGUMENTS)
+    expected = perp((cond, uncond), SCALE, ARGUMENTS)
+    with pytest.raises(GuidanceError, match="No guidance rule of cfg, cfg_from_cond,"):
+        infer_guidance(KNOWN, (uncond, cond), expected, ARGUMENTS)
+    guidance = infer_guidance(only(perp), (uncond, cond), expected, ARGUMENTS)
     assert (guidance.name, guidance.cond_first) == ("custom", False)
     assert torch.equal(guidance((uncond, cond), 4), expected)
 
@@ -117,14 +126,14 @@ def test_a_rule_of_ones_own():
 def test_a_named_rule_is_the_only_candidate():
     cond, uncond = branches()
     with pytest.raises(GuidanceError, match=r"No guidance rule of cfg_renormed explains .*\(2 denoiser output"):
-        infer_guidance(resolve_rules("cfg_renormed"), (uncond, cond), PIPELINES["cfg"](cond, uncond), ARGUMENTS)
+        infer_guidance(only("cfg_renormed"), (uncond, cond), PIPELINES["cfg"](cond, uncond), ARGUMENTS)
 
 
 def test_an_unknown_name_is_answered_with_all_names():
     with pytest.raises(
         GuidanceError, match=r"'cgf'. Known: none, cfg, cfg_from_cond, cfg_rescaled, cfg_renormed. Leave `guidance` out"
     ):
-        resolve_rules("cgf")
+        asked_rule("cgf")
 
 
 def test_no_rule_fits():
@@ -132,9 +141,9 @@ def test_no_rule_fits():
     almost = PIPELINES["cfg"](cond, uncond)
     almost = almost + 1e-3 * almost.abs().max() * torch.sign(torch.randn(3, 4, 8, 8))
     with pytest.raises(
-        GuidanceError, match=r"best relative error 1e-03, allowed 1e-05.*Pass `guidance=` a function"
+        GuidanceError, match=r"the best, cfg, has a relative error of 1e-03, allowed 1e-05"
     ) as caught:
-        infer_guidance(GUIDANCE_RULES, (uncond, cond), almost, ARGUMENTS)
+        infer_guidance(KNOWN, (uncond, cond), almost, ARGUMENTS)
     assert isinstance(caught.value, PipelineError)
 
 
@@ -142,7 +151,7 @@ def test_two_outputs_of_which_one_is_thrown_away():
     """Nothing of `GUIDANCE_RULES` ignores a branch, so the scale in the arguments is not the one in use."""
     cond, uncond = branches()
     with pytest.raises(GuidanceError, match="No guidance rule"):
-        infer_guidance(GUIDANCE_RULES, (uncond, cond), cond, ARGUMENTS)
+        infer_guidance(KNOWN, (uncond, cond), cond, ARGUMENTS)
 
 
 def test_equal_branches_say_nothing():
@@ -151,5 +160,5 @@ def test_equal_branches_say_nothing():
     with pytest.raises(
         GuidanceError, match=r"Several guidance rules .*the prompt does not change them. Pass `guidance=`"
     ) as caught:
-        infer_guidance(GUIDANCE_RULES, (output, output.clone()), output, ARGUMENTS)
+        infer_guidance(KNOWN, (output, output.clone()), output, ARGUMENTS)
     assert "cfg_from_cond" in str(caught.value)

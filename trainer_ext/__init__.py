@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import DDPOConfig
     from .loading import embedded_model
-    from .plugins import prompts_from_plugin, reward_from_plugin
+    from .plugins import guidance_from_plugins, prompts_from_plugin, reward_from_plugin
     from .policy import LogProbPipeline
     from .rewards import RewardFunction
     from .trainer import DDPOTrainer
@@ -23,6 +23,7 @@ _MODULES = {
     "LogProbPipeline": ".policy",
     "RewardFunction": ".rewards",
     "embedded_model": ".loading",
+    "guidance_from_plugins": ".plugins",
     "prompts_from_plugin": ".plugins",
     "reward_from_plugin": ".plugins",
 }
@@ -33,6 +34,7 @@ __all__ = [
     "LogProbPipeline",
     "RewardFunction",
     "embedded_model",
+    "guidance_from_plugins",
     "prompts_from_plugin",
     "reward_from_plugin",
 ]

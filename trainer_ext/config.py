@@ -12,7 +12,6 @@ from transformers import TrainingArguments
 from .algorithms import ALGORITHMS, ONE_UPDATE, POLICY_GRADIENTS
 from .errors import ConfigError
 from .options import DDPOOptions, TrainerDefaults
-from .policy.guidance import resolve_rules
 from .policy.samplers import SamplerOptions
 from .weighting import AGGREGATIONS, BASELINES
 
@@ -79,8 +78,8 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
 
     @property
     def policy_kwargs(self) -> dict[str, Any]:
-        """The arguments of [`LogProbPipeline`] but for the pipeline."""
-        names = ("num_inference_steps", "guidance_scale", "eta", "guidance", "sampler", "noise_level", "sde_window")
+        """The arguments of [`LogProbPipeline`] but for the pipeline and its guidance rule."""
+        names = ("num_inference_steps", "guidance_scale", "eta", "sampler", "noise_level", "sde_window")
         return {**{name: getattr(self, name) for name in names}, "pipeline_kwargs": self.call_kwargs}
 
     @property
@@ -97,7 +96,6 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         sampling = SamplerOptions(self.sampler, self.eta, self.noise_level, self.sde_window)
         sampling.check_window(self.num_inference_steps)
-        resolve_rules(self.guidance)
         if not 0 < self.timestep_fraction <= 1:
             raise ConfigError(f"timestep_fraction is {self.timestep_fraction}; it must be in (0, 1].")
         if not 0 <= self.skip_last_steps < self.num_inference_steps:

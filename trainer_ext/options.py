@@ -56,7 +56,7 @@ class DDPOOptions:
             First and last step with noise, counted from 0, for flow matching. The others are deterministic and never
             trained (MixGRPO). All steps have noise by default.
         guidance (`str`, *optional*):
-            Name of the guidance rule. Inferred from the pipeline by default.
+            Name of the guidance rule, built in or of a plugin. Inferred from the pipeline by default.
         pipeline_kwargs (`dict` or JSON `str`, *optional*):
             More arguments for every call of the pipeline.
         num_images_per_rollout (`int`, *optional*, defaults to 256):
@@ -129,7 +129,8 @@ class DDPOOptions:
         },
     )
     guidance: str | None = field(
-        default=None, metadata={"help": "Name of the guidance rule. Inferred from the pipeline by default."}
+        default=None,
+        metadata={"help": "Name of the guidance rule (`ddpo rewards`). Inferred from the pipeline by default."},
     )
     pipeline_kwargs: dict[str, Any] | str | None = field(
         default=None,

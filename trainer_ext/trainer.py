@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
+from ddpo_plugins import GuidanceSpec
+
 from .algorithms import ALGORITHMS
 from .callbacks import CurveCallback, SampleCallback
 from .checkpoint import DDPOState, check_output_dir, check_state
@@ -36,7 +38,7 @@ from .loading import load_pipeline
 from .lockstep import Lockstep
 from .metrics import RunMetrics, mean_of
 from .moment import Moment
-from .policy import LogProbPipeline
+from .policy import GuidanceRule, LogProbPipeline, asked_rule
 from .progress import RolloutProgress
 from .records import column, image_records, reward_metrics, write_records
 from .rewards import RewardFunction, RewardSuite, named_rewards
@@ -76,6 +78,11 @@ class DDPOTrainer(Trainer):
         peft_config (`LoraConfig`, *optional*):
             The adapter; by default the authors': rank 4 on the attention projections. For training all weights set
             `args.full_finetuning`.
+        guidance (`Callable`, *optional*):
+            How the pipeline combines the denoiser's outputs, where that is not found out: a function `rule(outputs,
+            guidance_scale, arguments)`; see [`GuidanceSpec`]. For a rule by name set `args.guidance`.
+        guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
+            Rules of plugins, from `guidance_from_plugins()`.
 
     Raises:
         [`ConfigError`], [`PipelineError`], [`GuidanceError`]: before any long work, saying what to change.
@@ -95,8 +102,13 @@ class DDPOTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: LoraConfig | None = None,
         eval_reward_funcs: Reward | Sequence[Reward] = (),
+        guidance: GuidanceRule | None = None,
+        guidance_rules: Sequence[GuidanceSpec] = (),
     ):
         args = DDPOConfig() if args is None else args
+        if guidance is not None and args.guidance is not None:
+            raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
+        rule = asked_rule(guidance or args.guidance, guidance_rules)
         if args.full_finetuning and peft_config is not None:
             raise ConfigError(
                 "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
@@ -109,7 +121,7 @@ class DDPOTrainer(Trainer):
 
         set_seed(args.seed)  # the adapter's initialisation
         pipeline = load_pipeline(model, _weights_dtype(args)).to(args.device)
-        self.policy = LogProbPipeline(pipeline, **args.policy_kwargs)
+        self.policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
         adapter = None if args.full_finetuning else peft_config or default_lora_config(self.policy.denoiser)
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):

@@ -10,7 +10,7 @@ from ddpo_plugins.errors import DDPOError
 COMMANDS = {
     "train": "fine-tune a pipeline on rewards",
     "sample": "draw the same prompts and seeds with and without an adapter",
-    "rewards": "list the rewards, detectors and prompt sets that are installed",
+    "rewards": "list the rewards, detectors, prompt sets and guidance rules that are installed",
 }
 
 INTERRUPTED = 130  # what shells report for Ctrl-C

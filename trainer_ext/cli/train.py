@@ -70,7 +70,7 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     from ddpo_plugins import load_catalogue
 
     from ..checkpoint import check_output_dir
-    from ..plugins import reward_from_plugin
+    from ..plugins import guidance_from_plugins, reward_from_plugin
     from ..trainer import DDPOTrainer
     from .prompts import load_prompts
 
@@ -98,6 +98,7 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
         evaluated if len(evaluated) > 1 else next(iter(evaluated.values()), None),
         eval_reward_funcs=eval_rewards,
         peft_config=None if config.full_finetuning else adapter,
+        guidance_rules=guidance_from_plugins(catalogue),
     )
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from ddpo_plugins import GuidanceSpec
+
 from ..errors import PipelineError
-from .guidance import Guidance, GuidanceRule, infer_guidance
+from .guidance import Guidance, infer_guidance
 from .noising import NoisingTable
 from .recorder import CallLayout, DenoiserCall, flatten, infer_layout, is_close
 from .recording import branches_of
@@ -48,7 +50,7 @@ class Findings:
     repeats_prompts: bool
 
 
-def dry_run(runner: Runner, rules: Mapping[str, GuidanceRule]) -> Findings:
+def dry_run(runner: Runner, rules: Sequence[Sequence[GuidanceSpec]]) -> Findings:
     """
     Run the first step with 2 and with 3 prompts.
 
