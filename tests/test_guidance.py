@@ -140,9 +140,7 @@ def test_no_rule_fits():
     cond, uncond = branches()
     almost = PIPELINES["cfg"](cond, uncond)
     almost = almost + 1e-3 * almost.abs().max() * torch.sign(torch.randn(3, 4, 8, 8))
-    with pytest.raises(
-        GuidanceError, match=r"the best, cfg, has a relative error of 1e-03, allowed 1e-05"
-    ) as caught:
+    with pytest.raises(GuidanceError, match=r"the best, cfg, has a relative error of 1e-03, allowed 1e-05") as caught:
         infer_guidance(KNOWN, (uncond, cond), almost, ARGUMENTS)
     assert isinstance(caught.value, PipelineError)
 
@@ -162,3 +160,111 @@ def test_equal_branches_say_nothing():
     ) as caught:
         infer_guidance(KNOWN, (output, output.clone()), output, ARGUMENTS)
     assert "cfg_from_cond" in str(caught.value)
+
+
+# Rules of strangers
+
+
+def limited(outputs, guidance_scale, arguments):
+    cond, uncond = outputs
+    guided = cond + guidance_scale * (cond - uncond)
+    return guided * arguments.get("limit", 1.0)
+
+
+class Painter:
+    pass
+
+
+class FastPainter(Painter):
+    pass
+
+
+LIMITED = GuidanceSpec("limited", limited, pipelines=("Painter",))
+
+
+def test_a_rule_for_the_class_is_tried_without_being_asked_for():
+    cond, uncond = branches()
+    expected = limited((cond, uncond), SCALE, {"limit": 0.5})
+    arguments = {"guidance_scale": SCALE, "limit": 0.5}
+    for kind in (Painter, FastPainter):
+        guidance = infer_guidance(rule_tiers(None, [LIMITED], kind), (uncond, cond), expected, arguments)
+        assert (guidance.name, guidance.cond_first) == ("limited", False)
+    with pytest.raises(GuidanceError, match="No guidance rule"):
+        infer_guidance(rule_tiers(None, [LIMITED], dict), (uncond, cond), expected, arguments)
+
+
+def test_a_rule_for_another_class_is_used_when_it_is_asked_for():
+    cond, uncond = branches()
+    expected = limited((cond, uncond), SCALE, {"limit": 0.5})
+    tiers = rule_tiers(asked_rule("limited", [LIMITED]), [LIMITED], dict)
+    assert infer_guidance(tiers, (cond, uncond), expected, {"guidance_scale": SCALE, "limit": 0.5}).name == "limited"
+
+
+def test_a_rule_for_the_class_wins_over_built_in_ones_that_fit_too():
+    """They may agree at first and differ later: a limit that is not reached yet."""
+    cond, uncond = branches()
+    expected = PIPELINES["cfg_from_cond"](cond, uncond)
+    assert infer_guidance(rule_tiers(None, [LIMITED], Painter), (cond, uncond), expected, ARGUMENTS).name == "limited"
+
+
+def test_where_the_rule_for_the_class_does_not_fit_the_built_in_ones_are_tried():
+    cond, uncond = branches()
+    expected = PIPELINES["cfg"](cond, uncond)
+    assert infer_guidance(rule_tiers(None, [LIMITED], Painter), (cond, uncond), expected, ARGUMENTS).name == "cfg"
+
+
+def test_a_name_that_is_built_in_is_not_a_plugins():
+    with pytest.raises(GuidanceError, match="'cfg' is built in, and a plugin offers another by that name. Rename"):
+        asked_rule("cfg", [GuidanceSpec("cfg", limited)])
+    with pytest.raises(GuidanceError, match=r"'cgf'. Known: none, .*, limited\."):
+        asked_rule("cgf", [LIMITED])
+
+
+def test_a_rule_of_three_branches():
+    def between(outputs, guidance_scale, arguments):
+        both, text, nothing = outputs
+        return nothing + guidance_scale * (text - nothing) + 2 * (both - text)
+
+    three = [*branches(), torch.randn(3, 4, 8, 8)]
+    expected = -between(three, SCALE, {})
+    spec = GuidanceSpec("between", between, pipelines=("Painter",), num_outputs=3)
+    guidance = infer_guidance(rule_tiers(None, [spec], Painter), three[::-1], expected, ARGUMENTS)
+    assert (guidance.name, guidance.sign, guidance.cond_first) == ("between", -1, False)
+    with pytest.raises(GuidanceError, match=r"makes 3 denoiser output\(s\) a step, for which .*\(none: 1, cfg: 2"):
+        infer_guidance(KNOWN, three, expected, ARGUMENTS)
+    assert infer_guidance(rule_tiers(None, [spec], Painter), three[:1], three[0], ARGUMENTS).name == "none"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            lambda outputs, guidance_scale, arguments: outputs[2],
+            r"'custom' failed with IndexError.*called with 2 output",
+        ),
+        (lambda cond, uncond: cond, r"'custom' failed with TypeError.*\(3, 4, 8, 8\) and guidance_scale=4.5"),
+        (lambda outputs, guidance_scale, arguments: 0.5, "'custom' failed with TypeError"),
+        (
+            lambda outputs, guidance_scale, arguments: outputs[0].mean(0, keepdim=True),
+            r"returned a prediction \(1, 4, 8, 8\) .* the pipeline's is \(3, 4, 8, 8\)",
+        ),
+        (lambda outputs, guidance_scale, arguments: outputs[0] * float("nan"), "relative error of nan"),
+    ],
+)
+def test_a_rule_that_does_not_do_what_a_rule_does(rule, message):
+    cond, uncond = branches()
+    with pytest.raises(GuidanceError, match=message) as caught:
+        infer_guidance(only(rule), (cond, uncond), cond, ARGUMENTS)
+    assert "def rule(outputs, guidance_scale, arguments):" in str(caught.value)
+
+
+def test_the_function_in_the_message_is_classifier_free_guidance():
+    cond, uncond = branches()
+    with pytest.raises(GuidanceError) as caught:
+        infer_guidance(KNOWN, (uncond, cond), cond * uncond, ARGUMENTS)
+    lines = str(caught.value).splitlines()
+    names = {}
+    exec("\n".join(line[4:] for line in lines if line.startswith("    ")), names)
+    assert torch.equal(names["rule"]((cond, uncond), SCALE, {}), PIPELINES["cfg"](cond, uncond))
+    assert "guidance=rule" in str(caught.value)
+    assert "ddpo_register_guidance" in str(caught.value)
