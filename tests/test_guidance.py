@@ -258,13 +258,15 @@ def test_a_rule_that_does_not_do_what_a_rule_does(rule, message):
     assert "def rule(outputs, guidance_scale, arguments):" in str(caught.value)
 
 
-def test_the_function_in_the_message_is_classifier_free_guidance():
+@pytest.mark.parametrize("between", [0, 1, 2])
+def test_the_function_in_the_message_is_classifier_free_guidance(between):
     cond, uncond = branches()
+    outputs = (cond, *[torch.zeros_like(cond)] * between, uncond)
     with pytest.raises(GuidanceError) as caught:
-        infer_guidance(KNOWN, (uncond, cond), cond * uncond, ARGUMENTS)
+        infer_guidance(KNOWN, outputs, cond * uncond, ARGUMENTS)
     lines = str(caught.value).splitlines()
     names = {}
     exec("\n".join(line[4:] for line in lines if line.startswith("    ")), names)
-    assert torch.equal(names["rule"]((cond, uncond), SCALE, {}), PIPELINES["cfg"](cond, uncond))
+    assert torch.equal(names["rule"](outputs, SCALE, {}), PIPELINES["cfg"](cond, uncond))
     assert "guidance=rule" in str(caught.value)
     assert "ddpo_register_guidance" in str(caught.value)

@@ -44,7 +44,7 @@ class DDPOOptions:
         num_inference_steps (`int`, *optional*, defaults to 50):
             Denoising steps of an image, T.
         guidance_scale (`float`, *optional*, defaults to 5.0):
-            Guidance scale, the same in sampling and training.
+            Guidance scale, the same in sampling and training. `None` leaves it to the pipeline.
         eta (`float`, *optional*, defaults to 1.0):
             DDIM's weight of the noise, in (0, 1].
         sampler (`str`, *optional*):
@@ -110,7 +110,12 @@ class DDPOOptions:
     """
 
     num_inference_steps: int = field(default=50, metadata={"help": "Denoising steps of an image."})
-    guidance_scale: float = field(default=5.0, metadata={"help": "Guidance scale, the same in sampling and training."})
+    guidance_scale: float | None = field(
+        default=5.0,
+        metadata={
+            "help": "Guidance scale, the same in sampling and training; null in a config file leaves it to the pipeline."
+        },
+    )
     eta: float = field(default=1.0, metadata={"help": "DDIM's weight of the noise, in (0, 1]."})
     sampler: str | None = field(
         default=None,

@@ -12,7 +12,7 @@ import torch
 from ddpo_plugins import GuidanceSpec
 
 from ..errors import GuidanceError
-from .rule_choice import HOW_TO_PASS_A_RULE, GuidanceRule
+from .rule_choice import GuidanceRule, how_to_pass_a_rule
 
 TOLERANCE = 1e-5  #: of a rule's prediction, relative to the largest element
 
@@ -118,12 +118,13 @@ def _try(candidate: Guidance, outputs: Sequence[torch.Tensor], model_output: tor
     except Exception as error:
         raise GuidanceError(
             f"The guidance rule {candidate.name!r} failed with {type(error).__name__}: {error}. It was called with "
-            f"{len(outputs)} output(s) {_shapes(outputs)} and guidance_scale={candidate.scale}. {HOW_TO_PASS_A_RULE}"
+            f"{len(outputs)} output(s) {_shapes(outputs)} and guidance_scale={candidate.scale}. "
+            f"{how_to_pass_a_rule(len(outputs))}"
         ) from error
     if prediction.shape != model_output.shape:
         raise GuidanceError(
             f"The guidance rule {candidate.name!r} returned a prediction {tuple(prediction.shape)} from {len(outputs)} "
-            f"output(s) {_shapes(outputs)}; the pipeline's is {tuple(model_output.shape)}. {HOW_TO_PASS_A_RULE}"
+            f"output(s) {_shapes(outputs)}; the pipeline's is {tuple(model_output.shape)}. {how_to_pass_a_rule(len(outputs))}"
         )
     return candidate.error(outputs, model_output)
 
@@ -135,13 +136,14 @@ def _unexplained(
         wanted = ", ".join(f"{spec.name}: {spec.num_outputs}" for spec in rules)
         return GuidanceError(
             f"The pipeline makes {num_outputs} denoiser output(s) a step, for which there is no guidance rule ({wanted}). "
-            f"{HOW_TO_PASS_A_RULE}"
+            f"{how_to_pass_a_rule(num_outputs)}"
         )
     error, best = min(tried, key=_error)
     names = dict.fromkeys(candidate.name for _, candidate in tried)
     return GuidanceError(
         f"No guidance rule of {', '.join(names)} explains the predictions of this pipeline ({num_outputs} denoiser output(s) "
-        f"a step; the best, {best.name}, has a relative error of {error:.0e}, allowed {TOLERANCE:.0e}). {HOW_TO_PASS_A_RULE}"
+        f"a step; the best, {best.name}, has a relative error of {error:.0e}, allowed {TOLERANCE:.0e}). "
+        f"{how_to_pass_a_rule(num_outputs)}"
     )
 
 

@@ -17,7 +17,7 @@ from .noising import NoisingTable
 from .recorder import DenoiserCall, unflatten
 from .recording import Recording
 from .rule_choice import GuidanceRule, asked_rule, rule_tiers
-from .runner import Denoiser, Runner, to_uint8
+from .runner import Denoiser, Runner, check_call, to_uint8
 from .samplers import SamplerOptions, choose_sampler
 from .scheduler import Transition
 from .trajectory import Trajectory
@@ -54,7 +54,7 @@ class LogProbPipeline:
         num_inference_steps (`int`, *optional*, defaults to 50):
             T.
         guidance_scale (`float`, *optional*, defaults to 5.0):
-            As the pipeline understands it.
+            As the pipeline understands it. `None` leaves it to the pipeline, which may have no such argument.
         eta (`float`, *optional*, defaults to 1.0):
             DDIM's weight of the noise, in (0, 1].
         guidance (`str`, `GuidanceRule` or `GuidanceSpec`, *optional*):
@@ -77,7 +77,7 @@ class LogProbPipeline:
         self,
         pipeline: DiffusionPipeline,
         num_inference_steps: int = 50,
-        guidance_scale: float = 5.0,
+        guidance_scale: float | None = 5.0,
         eta: float = 1.0,
         guidance: str | GuidanceRule | GuidanceSpec | None = None,
         pipeline_kwargs: Mapping[str, Any] | None = None,
@@ -89,11 +89,9 @@ class LogProbPipeline:
         sampling = SamplerOptions(sampler, eta, noise_level, sde_window)
         sampling.check_window(num_inference_steps)
         rules = rule_tiers(asked_rule(guidance, guidance_rules), guidance_rules, type(pipeline))
-        call_kwargs = {
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-            **(pipeline_kwargs or {}),
-        }
+        scale = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
+        call_kwargs = {"num_inference_steps": num_inference_steps, **scale, **(pipeline_kwargs or {})}
+        check_call(pipeline, call_kwargs)
         self.runner = Runner(pipeline, choose_sampler(pipeline.scheduler, sampling), call_kwargs)
         self.findings = dry_run(self.runner, rules)
 

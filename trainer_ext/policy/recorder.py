@@ -103,7 +103,7 @@ class Recorder:
         # The scheduler keeps latents in float32; the denoiser gets the dtype in which the pipeline made the first ones. And
         # always the same memory format, because kernels differ by a rounding.
         self._dtype = self._dtype or named[latents_name][0].dtype
-        named[latents_name] = _cast(named[latents_name], self._dtype)
+        named[latents_name] = in_dtype(named[latents_name], self._dtype)
         output = self._denoiser(**named)
         self._calls.append(DenoiserCall(flatten(named), output[0]))
         return output
@@ -146,7 +146,8 @@ def infer_layout(two: DenoiserCall, three: DenoiserCall) -> CallLayout:
     return CallLayout(latents_name, time_name, copies, per_image, first.dtype, first.shape, isinstance(latents, list))
 
 
-def _cast(rows: Rows, dtype: torch.dtype) -> Rows:
+def in_dtype(rows: Rows, dtype: torch.dtype) -> Rows:
+    """Cast, contiguously."""
     return [row.to(dtype).contiguous() for row in rows] if isinstance(rows, list) else rows.to(dtype).contiguous()
 
 

@@ -15,14 +15,22 @@ from ..guidance_rules import GUIDANCE_RULES
 GuidanceRule: TypeAlias = Callable[[tuple[torch.Tensor, ...], float, Mapping[str, Any]], torch.Tensor]
 """From the denoiser's outputs (conditional first), guidance scale and arguments of the pipeline's call to the prediction."""
 
-HOW_TO_PASS_A_RULE = """Say what the pipeline does with them, as a function:
+_HOW_TO = """Say what the pipeline does with them, as a function:
 
     def rule(outputs, guidance_scale, arguments):
-        cond, uncond = outputs  # each (B, C, ...), conditional first; order, sign and precision are found out
-        return uncond + guidance_scale * (cond - uncond)
+        {outputs} = outputs  # each (B, C, ...), conditional first; order, sign and precision are found out
+        return {prediction}
 
 and pass guidance=rule to DDPOTrainer or LogProbPipeline. A plugin offers it to the command line too, by the hook
 ddpo_register_guidance (README, "A pipeline that is refused")."""
+
+
+def how_to_pass_a_rule(num_outputs: int) -> str:
+    """Return what to do where no rule fits, with a rule for as many outputs as an example."""
+    others = [f"other_{index}" for index in range(1, num_outputs - 1)]
+    outputs = ", ".join(["cond", *others, "uncond"][: max(num_outputs, 1)])
+    prediction = "uncond + guidance_scale * (cond - uncond)" if num_outputs > 1 else "cond"
+    return _HOW_TO.format(outputs=outputs if num_outputs > 1 else "(cond,)", prediction=prediction)
 
 
 def asked_rule(
