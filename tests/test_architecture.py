@@ -44,11 +44,13 @@ ALLOWED = {
     "evaluation": {"policy", "rewards", "rollout"},
     "replay_check": {"denoiser", "policy"},
     "collector": {"algorithms", "config", "denoiser", "lockstep", "policy", "replay_check", "progress", "rewards", "rollout"},
+    "findings": set(),
+    "doctor": {"config", "denoiser", "findings", "loading", "policy", "replay_check", "rollout"},
     "learner": {"algorithms", "denoiser", "losses", "policy", "rollout"},
     "trainer": {"algorithms", "callbacks", "checkpoint", "collector", "config", "data", "denoiser", "ema", "evaluation", "flow",
                 "interrupts", "learner", "loading", "lockstep", "metrics", "moment", "policy", "progress", "records", "rewards", "rollout",
                 "sealing", "sharding"},
-    "cli": {"checkpoint", "config", "data", "denoiser", "guidance_rules", "loading", "options", "plugins", "quiet", "samples", "trainer"},
+    "cli": {"checkpoint", "config", "data", "denoiser", "doctor", "findings", "guidance_rules", "loading", "options", "plugins", "quiet", "samples", "trainer"},
 }  # fmt: skip
 
 

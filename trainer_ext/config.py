@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from .algorithms import ALGORITHMS, ONE_UPDATE, POLICY_GRADIENTS
@@ -81,6 +82,13 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         """The arguments of [`LogProbPipeline`] but for the pipeline and its guidance rule."""
         names = ("num_inference_steps", "guidance_scale", "eta", "sampler", "noise_level", "sde_window")
         return {**{name: getattr(self, name) for name in names}, "pipeline_kwargs": self.call_kwargs}
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """Of the weights as loaded: half precision for frozen ones under mixed precision; trained ones stay in float32."""
+        if self.full_finetuning or not (self.bf16 or self.fp16):
+            return torch.float32
+        return torch.bfloat16 if self.bf16 else torch.float16
 
     @property
     def images_per_process(self) -> int:

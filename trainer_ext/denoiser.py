@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -62,6 +63,14 @@ def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
     )
 
 
+def complete_lora_config(config: LoraConfig | None, denoiser: torch.nn.Module) -> LoraConfig:
+    """Return the default adapter where there is none, and its layers where `config` names none."""
+    if config is not None and config.target_modules is not None:
+        return config
+    default = default_lora_config(denoiser)
+    return default if config is None else dataclasses.replace(config, target_modules=default.target_modules)
+
+
 def check_lora_config(config: LoraConfig) -> None:
     """
     Refuse adapters that cannot be trained on-policy or saved alone.
@@ -109,7 +118,7 @@ class TrainedDenoiser(torch.nn.Module):
             self.network = base.requires_grad_(True)
         else:
             check_lora_config(peft_config)
-            self.network = get_peft_model(base, peft_config)
+            self.network = _with_adapter(base, peft_config)
         self.peft_config = peft_config
         # TensorBoard, MLflow and the Trainer itself expect a transformers config, not diffusers' frozen dict.
         self.config = PretrainedConfig.from_dict({"denoiser": dict(base.config)})
@@ -219,6 +228,23 @@ class TrainedDenoiser(torch.nn.Module):
         expected = {f"{PEFT_PREFIX}{key}" for key in self._lora_state()}
         if result.unexpected_keys or set(state) != expected:
             raise ValueError(f"{file} is an adapter of other layers than this run's; were the LoRA options changed?")
+
+
+def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
+    try:
+        return get_peft_model(base, config)
+    except ValueError as error:  # no layer has such a name, or it is of a kind that PEFT does not know
+        raise ConfigError(
+            f"No adapter fits {type(base).__name__}: {error} Pass peft_config=LoraConfig(target_modules=...) with names from its "
+            "named_modules() (--lora_target_modules on the command line), or leave them out for its attention projections."
+        ) from error
+
+
+def freeze(pipeline: DiffusionPipeline) -> None:
+    """Train nothing of the pipeline; what is trained is said after that."""
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False)
 
 
 def _plain(value: Any) -> Any:

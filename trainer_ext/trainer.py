@@ -27,7 +27,7 @@ from .checkpoint import DDPOState, check_output_dir, check_state
 from .collector import Collector, timed
 from .config import DDPOConfig
 from .data import check_prompts
-from .denoiser import TrainedDenoiser, default_lora_config
+from .denoiser import TrainedDenoiser, complete_lora_config, freeze
 from .ema import MovingAverage, check_average
 from .errors import ConfigError
 from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, named_datasets, score_dataset
@@ -120,12 +120,10 @@ class DDPOTrainer(Trainer):
             check_prompts(dataset, name)
 
         set_seed(args.seed)  # the adapter's initialisation
-        pipeline = load_pipeline(model, _weights_dtype(args)).to(args.device)
+        pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
         self.policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
-        adapter = None if args.full_finetuning else peft_config or default_lora_config(self.policy.denoiser)
-        for component in pipeline.components.values():
-            if isinstance(component, torch.nn.Module):
-                component.requires_grad_(False)
+        adapter = None if args.full_finetuning else complete_lora_config(peft_config, self.policy.denoiser)
+        freeze(pipeline)
         denoiser = TrainedDenoiser(self.policy.denoiser, self.policy.denoiser_name, adapter, args.beta > 0)
 
         self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.weights, self.policy.noising)
@@ -393,13 +391,6 @@ class DDPOTrainer(Trainer):
             self.add_callback(self._average)
         pictures = (self.policy, self.reward_suite, self.prompt_schedule.rows, args, self._evaluated_weights)
         self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())
-
-
-def _weights_dtype(args: DDPOConfig) -> torch.dtype:
-    """Half precision for frozen weights under mixed precision; trained weights stay in float32."""
-    if args.full_finetuning or not (args.bf16 or args.fp16):
-        return torch.float32
-    return torch.bfloat16 if args.bf16 else torch.float16
 
 
 def _positions(batch: list[int]) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from ddpo_plugins.errors import DDPOError
 COMMANDS = {
     "train": "fine-tune a pipeline on rewards",
     "sample": "draw the same prompts and seeds with and without an adapter",
+    "doctor": "say whether a pipeline can be trained, and what was found",
     "rewards": "list the rewards, detectors, prompt sets and guidance rules that are installed",
 }
 

@@ -11,6 +11,8 @@ from .options import LoraOptions, RunOptions
 from .parsing import load_preset, parse
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from ..config import DDPOConfig
     from ..trainer import DDPOTrainer
 
@@ -65,8 +67,6 @@ def _train(arguments: list[str]) -> int:
 
 def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTrainer:
     """Turn names into objects, everything that can fail cheaply first."""
-    from peft import LoraConfig
-
     from ddpo_plugins import load_catalogue
 
     from ..checkpoint import check_output_dir
@@ -84,12 +84,6 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
         [reward_from_plugin(name, device=config.device, catalogue=catalogue) for name in names or []]
         for names in (options.reward_funcs, options.eval_reward_funcs)
     )
-    adapter = LoraConfig(
-        r=lora.lora_r,
-        lora_alpha=lora.lora_alpha or lora.lora_r,
-        target_modules=list(lora.lora_target_modules),
-        init_lora_weights="gaussian",
-    )
     return DDPOTrainer(
         options.model_name_or_path,
         rewards,
@@ -97,8 +91,20 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
         train_dataset,
         evaluated if len(evaluated) > 1 else next(iter(evaluated.values()), None),
         eval_reward_funcs=eval_rewards,
-        peft_config=None if config.full_finetuning else adapter,
+        peft_config=None if config.full_finetuning else lora_config(lora),
         guidance_rules=guidance_from_plugins(catalogue),
+    )
+
+
+def lora_config(options: LoraOptions) -> LoraConfig:
+    """Turn the options into PEFT's configuration; without layers, which the denoiser's class decides, unless they are given."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=options.lora_r,
+        lora_alpha=options.lora_alpha or options.lora_r,
+        target_modules=options.lora_target_modules,
+        init_lora_weights="gaussian",
     )
 
 
