@@ -16,7 +16,8 @@ ARGUMENTS = {"guidance_scale": SCALE, "guidance_rescale": 0.7, "height": 64}
 # What pipelines write, restated: from conditional and unconditional outputs to the prediction.
 PIPELINES = {
     "cfg": lambda c, u: u + SCALE * (c - u),
-    "cfg_from_cond": lambda c, u: (1 + SCALE) * c - SCALE * u,
+    "cfg_from_cond": lambda c, u: c + SCALE * (c - u),
+    "cfg_summed": lambda c, u: (SCALE + 1) * c - SCALE * u,
     "cfg_rescaled": lambda c, u: rescale_noise_cfg(u + SCALE * (c - u), c, guidance_rescale=0.7),
     "cfg_renormed": lambda c, u: (
         torch.nn.functional.normalize(u + SCALE * (c - u), dim=-1) * c.norm(dim=-1, keepdim=True)
@@ -131,7 +132,8 @@ def test_a_named_rule_is_the_only_candidate():
 
 def test_an_unknown_name_is_answered_with_all_names():
     with pytest.raises(
-        GuidanceError, match=r"'cgf'. Known: none, cfg, cfg_from_cond, cfg_rescaled, cfg_renormed. Leave `guidance` out"
+        GuidanceError,
+        match=r"'cgf'. Known: none, cfg, cfg_from_cond, cfg_summed, cfg_rescaled, cfg_renormed. Leave `guidance` out",
     ):
         asked_rule("cgf")
 

@@ -6,6 +6,8 @@ import contextlib
 import copy
 import dataclasses
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ BASE_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
 ATTENTION_PROJECTIONS = (
     ("to_q", "to_k", "to_v", "to_out.0"),
     ("to_query", "to_key", "to_value", "out_layer"),
+    ("to_q", "add_k_proj", "add_v_proj", "to_out.0"),
 )
 
 
@@ -59,8 +62,16 @@ def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
             return LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=list(projections))
     raise ConfigError(
         f"{type(denoiser).__name__} has no attention projections by the names {', '.join(ATTENTION_PROJECTIONS[0])}. Pass "
-        "peft_config=LoraConfig(target_modules=...) with names of its own (--lora_target_modules on the command line)."
+        "peft_config=LoraConfig(target_modules=...) with names of its own (--lora_target_modules on the command line). "
+        f"{_linear_layers(denoiser)}"
     )
+
+
+def _linear_layers(denoiser: torch.nn.Module) -> str:
+    """Say what the linear layers are called, the most frequent first."""
+    linear = (name for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear))
+    names = Counter(re.sub(r"^.*?([^.\d][^.]*(\.\d+)*)$", r"\1", name) for name in linear)
+    return f"Its linear layers are {', '.join(f'{name} ({number} times)' for name, number in names.most_common(12))}."
 
 
 def complete_lora_config(config: LoraConfig | None, denoiser: torch.nn.Module) -> LoraConfig:
@@ -235,8 +246,9 @@ def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
         return get_peft_model(base, config)
     except ValueError as error:  # no layer has such a name, or it is of a kind that PEFT does not know
         raise ConfigError(
-            f"No adapter fits {type(base).__name__}: {error} Pass peft_config=LoraConfig(target_modules=...) with names from its "
-            "named_modules() (--lora_target_modules on the command line), or leave them out for its attention projections."
+            f"No adapter fits {type(base).__name__}: {error} Pass peft_config=LoraConfig(target_modules=...) with other names "
+            "(--lora_target_modules on the command line), or leave them out for its attention projections. "
+            f"{_linear_layers(base)}"
         ) from error
 
 

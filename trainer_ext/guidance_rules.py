@@ -36,6 +36,12 @@ def cfg_from_cond(
     return cond + guidance_scale * (cond - uncond)
 
 
+def cfg_summed(outputs: tuple[torch.Tensor, ...], guidance_scale: float, arguments: Mapping[str, Any]) -> torch.Tensor:
+    """The paper's own order of operations (Ho & Salimans, 2021, eq. 6), which rounds otherwise (Kandinsky 3)."""
+    cond, uncond = outputs
+    return (guidance_scale + 1) * cond - guidance_scale * uncond
+
+
 def cfg_rescaled(
     outputs: tuple[torch.Tensor, ...], guidance_scale: float, arguments: Mapping[str, Any]
 ) -> torch.Tensor:
@@ -63,6 +69,7 @@ GUIDANCE_RULES: dict[str, GuidanceSpec] = {
         GuidanceSpec("none", no_guidance, "The denoiser's only output, as it is.", num_outputs=1),
         GuidanceSpec("cfg", cfg, "Classifier-free guidance; scale 1 is no guidance."),
         GuidanceSpec("cfg_from_cond", cfg_from_cond, "Classifier-free guidance; scale 0 is no guidance."),
+        GuidanceSpec("cfg_summed", cfg_summed, "cfg_from_cond in the paper's order of operations, to the last bit."),
         GuidanceSpec("cfg_rescaled", cfg_rescaled, "cfg, with `guidance_rescale` towards the conditional std."),
         GuidanceSpec("cfg_renormed", cfg_renormed, "cfg, with the conditional output's norm over the last dimension."),
     )

@@ -131,7 +131,11 @@ def infer_layout(two: DenoiserCall, three: DenoiserCall) -> CallLayout:
         )
     copies, remainder = divmod(len(two.arguments[latents_name]), 2)
     if remainder or len(three.arguments[latents_name]) != 3 * copies:
-        raise PipelineError("The denoiser's batch does not grow with the number of prompts; it cannot be replayed.")
+        rows = [len(call.arguments[latents_name]) for call in (two, three)]
+        raise PipelineError(
+            f"The denoiser's batch does not grow with the number of prompts: {rows[0]} rows for 2, {rows[1]} for 3. A pipeline "
+            "that draws images one by one, or in pieces, cannot be replayed."
+        )
     sizes = {name: (num_rows(value), num_rows(three.arguments[name])) for name, value in two.arguments.items()}
     growing = {name: size for name, size in sizes.items() if size[0] != size[1]}
     for name, (rows_two, rows_three) in growing.items():

@@ -101,6 +101,7 @@ def spread_texts(call_kwargs: Mapping[str, Any], num_prompts: int) -> dict[str, 
 def check_call(pipeline: DiffusionPipeline, call_kwargs: Mapping[str, Any]) -> None:
     """Raise [`PipelineError`] unless the pipeline draws images for prompts and takes all arguments."""
     find_denoiser(pipeline)
+    # Not counting **kwargs: several pipelines have it and ignore what is in it, misspelt options too.
     name, known = type(pipeline).__name__, list(inspect.signature(type(pipeline).__call__).parameters)[1:]
     takes = f"It takes: {', '.join(known)}."
     if "prompt" not in known:
