@@ -37,6 +37,7 @@ from .findings import (
 )
 from .loading import load_pipeline
 from .policy import LogProbPipeline, Sampled, Trajectory, asked_rule
+from .policy.runner import find_denoiser
 from .replay_check import check_replay, first_log_ratios
 from .rollout import image_generators
 
@@ -91,6 +92,7 @@ def _parts(
     on_step: Callable[[int], None],
 ) -> Iterator[Facts]:
     yield PipelineFacts(type(pipeline).__name__, type(pipeline.scheduler).__name__, tuple(pipeline.components))
+    yield _denoiser_facts(pipeline)
     rule = asked_rule(args.guidance, guidance_rules)
     policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
     yield from _policy_facts(policy)
@@ -103,17 +105,21 @@ def _parts(
     yield from _call_facts(policy, sampled.trajectory)
     yield _replay_facts(policy, model, sampled, args.clip_range)
     _wake(denoiser)
-    trajectory = sampled.trajectory
-    rows, steps = _mixed(trajectory)
-    _, training = _timed(lambda: policy.ratio_terms(trajectory, rows, steps, model).log_ratio.sum().backward())
+    rows, steps = _mixed(sampled.trajectory)
+    _, training = _timed(lambda: _train(policy, model, sampled.trajectory, rows, steps))
     yield _gradient_facts(denoiser)
-    yield CostFacts(str(args.device), sampling / len(trajectory), training / len(rows), _peak_bytes(args.device))
+    yield CostFacts(str(args.device), sampling / len(PROMPTS), training / len(rows), _peak_bytes(args.device))
+
+
+def _denoiser_facts(pipeline: DiffusionPipeline) -> DenoiserFacts:
+    name = find_denoiser(pipeline)
+    denoiser = pipeline.components[name]
+    parameters = list(denoiser.parameters())
+    size = sum(parameter.numel() for parameter in parameters)
+    return DenoiserFacts(name, type(denoiser).__name__, size, str(parameters[0].dtype).removeprefix("torch."))
 
 
 def _policy_facts(policy: LogProbPipeline) -> Iterator[Facts]:
-    dtype = next(policy.denoiser.parameters()).dtype
-    size = sum(parameter.numel() for parameter in policy.denoiser.parameters())
-    yield DenoiserFacts(policy.denoiser_name, type(policy.denoiser).__name__, size, str(dtype).removeprefix("torch."))
     table, guidance = policy.table, policy.findings.guidance
     steps = table.stochastic_steps
     if not len(steps):
@@ -191,6 +197,14 @@ def _wake(denoiser: TrainedDenoiser) -> None:
     for name, parameter in denoiser.named_parameters():
         if "lora_B" in name:
             parameter.normal_(std=AWAKE_STD)
+
+
+def _train(
+    policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor
+) -> None:
+    log_ratio = policy.ratio_terms(trajectory, rows, steps, model).log_ratio
+    if log_ratio.requires_grad:
+        log_ratio.sum().backward()
 
 
 def _gradient_facts(denoiser: TrainedDenoiser) -> GradientFacts:
