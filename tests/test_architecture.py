@@ -45,7 +45,7 @@ ALLOWED = {
     "replay_check": {"denoiser", "policy"},
     "collector": {"algorithms", "config", "denoiser", "lockstep", "policy", "replay_check", "progress", "rewards", "rollout"},
     "findings": set(),
-    "doctor": {"config", "denoiser", "findings", "loading", "policy", "replay_check", "rollout"},
+    "doctor": {"collector", "config", "denoiser", "findings", "loading", "policy", "replay_check", "rollout"},
     "learner": {"algorithms", "denoiser", "losses", "policy", "rollout"},
     "trainer": {"algorithms", "callbacks", "checkpoint", "collector", "config", "data", "denoiser", "ema", "evaluation", "flow",
                 "interrupts", "learner", "loading", "lockstep", "metrics", "moment", "policy", "progress", "records", "rewards", "rollout",

@@ -32,7 +32,9 @@ def train(tmp_path):
 
 
 @pytest.mark.skipif(Version(trl.__version__).major < 1, reason="TrlParser imported transformers")
-@pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["sample", "--help"], ["rewards"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["train", "--help"], ["sample", "--help"], ["doctor", "--help"], ["rewards"]]
+)
 def test_help_imports_nothing_heavy(command):
     code = (
         "import sys; from trainer_ext.cli import main\n"

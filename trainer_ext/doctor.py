@@ -5,10 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +17,7 @@ from peft import LoraConfig
 from ddpo_plugins import GuidanceSpec
 from ddpo_plugins.errors import DDPOError
 
+from .collector import timed
 from .config import DDPOConfig
 from .denoiser import TrainedDenoiser, complete_lora_config, freeze
 from .errors import PipelineError
@@ -101,14 +100,18 @@ def _parts(
     denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter)
     yield _adapter_facts(pipeline, denoiser)
     model = Accelerator(cpu=args.use_cpu, mixed_precision=_precision(args)).prepare_model(denoiser).eval()
-    sampled, sampling = _timed(lambda: _sample(policy, model, on_step))
+    seconds: dict[str, float] = {}
+    with timed(seconds, "sampling"):
+        sampled = _sample(policy, model, on_step)
     yield from _call_facts(policy, sampled.trajectory)
     yield _replay_facts(policy, model, sampled, args.clip_range)
     _wake(denoiser)
     rows, steps = _mixed(sampled.trajectory)
-    _, training = _timed(lambda: _train(policy, model, sampled.trajectory, rows, steps))
+    with timed(seconds, "training"):
+        _train(policy, model, sampled.trajectory, rows, steps)
     yield _gradient_facts(denoiser)
-    yield CostFacts(str(args.device), sampling / len(PROMPTS), training / len(rows), _peak_bytes(args.device))
+    each = (seconds["sampling"] / len(PROMPTS), seconds["training"] / len(rows))
+    yield CostFacts(str(args.device), *each, _peak_bytes(args.device))
 
 
 def _denoiser_facts(pipeline: DiffusionPipeline) -> DenoiserFacts:
@@ -205,6 +208,8 @@ def _train(
     log_ratio = policy.ratio_terms(trajectory, rows, steps, model).log_ratio
     if log_ratio.requires_grad:
         log_ratio.sum().backward()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _gradient_facts(denoiser: TrainedDenoiser) -> GradientFacts:
@@ -223,14 +228,6 @@ def _gradient_facts(denoiser: TrainedDenoiser) -> GradientFacts:
 
 def _precision(args: DDPOConfig) -> str:
     return "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
-
-
-def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
-    result = function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return result, time.perf_counter() - start
 
 
 def _peak_bytes(device: torch.device) -> int:
