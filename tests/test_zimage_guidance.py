@@ -156,6 +156,18 @@ def test_the_command_line_takes_it_without_being_told(pipeline, tmp_path, monkey
     assert (tmp_path / "run" / "pytorch_lora_weights.safetensors").is_file()
 
 
+def test_the_doctor_finds_it_too(pipeline, tmp_path, capsys, request):
+    pipeline.save_pretrained(tmp_path / "model")
+    kwargs = '{"height": 32, "width": 32, "cfg_normalization": 1.0}'
+    command = ["doctor", str(tmp_path / "model"), "--pipeline_kwargs", kwargs, "--num_inference_steps", "2"]
+    command += ["--disable_tqdm", "true", "--use_cpu", "true"]
+    assert main(command) == 1
+    assert "cannot be trained. No guidance rule of" in capsys.readouterr().out
+    request.getfixturevalue("installed")
+    assert main(command) == 0
+    assert "guidance    zimage_norm_limited of 2 denoiser outputs" in capsys.readouterr().out
+
+
 def test_a_function_of_ones_own_does_the_same(pipeline, monkeypatch):
     monkeypatch.syspath_prepend(PROJECT)
     import ddpo_zimage_guidance
