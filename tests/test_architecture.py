@@ -1,8 +1,10 @@
 """Imports point one way: cli -> trainer -> callbacks, rewards -> policy, advantages, losses -> errors."""
 
 import ast
+import re
 from pathlib import Path
 
+import diffusers
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "trainer_ext"
@@ -21,6 +23,7 @@ ALLOWED = {
     "denoiser": set(),
     "guidance_rules": set(),
     "policy": {"guidance_rules"},
+    "adapters": {"denoiser", "policy"},
     "files": set(),
     "sealing": {"files"},
     "ema": set(),
@@ -50,7 +53,7 @@ ALLOWED = {
     "trainer": {"algorithms", "callbacks", "checkpoint", "collector", "config", "data", "denoiser", "ema", "evaluation", "flow",
                 "interrupts", "learner", "loading", "lockstep", "metrics", "moment", "policy", "progress", "records", "rewards", "rollout",
                 "sealing", "sharding"},
-    "cli": {"checkpoint", "config", "data", "denoiser", "doctor", "findings", "guidance_rules", "loading", "options", "plugins", "quiet", "samples", "trainer"},
+    "cli": {"adapters", "checkpoint", "config", "data", "denoiser", "doctor", "findings", "guidance_rules", "loading", "options", "plugins", "quiet", "samples", "trainer"},
 }  # fmt: skip
 
 
@@ -97,3 +100,17 @@ def test_only_the_edge_loads_plugins(path):
         for alias in node.names
     }
     assert "load_catalogue" not in names or module_of(path) in ("cli", "plugins")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_pipeline_class_has_code_of_its_own(path):
+    """Neither as a name nor as a text, but for the base of all."""
+    classes = {name for name in dir(diffusers) if name.endswith("Pipeline")} - {"DiffusionPipeline"}
+    assert len(classes) > 100
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    names |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    words = {word for text in texts for word in re.findall(r"\w+", text)}
+    assert not classes & (names | words)

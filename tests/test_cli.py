@@ -6,13 +6,20 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import trl
+import zoo
+from diffusers.loaders.lora_base import LoraBaseMixin
 from packaging.version import Version
 from PIL import Image
 
 from trainer_ext.cli import main
+from trainer_ext.denoiser import TrainedDenoiser, default_lora_config
+from trainer_ext.policy import LogProbPipeline
+from trainer_ext.samples import stock_images
 
 FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "4", "--per_device_train_batch_size",
         "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip
@@ -77,6 +84,45 @@ def test_rewards_lists_what_is_installed(capsys):
     assert line.split()[1:4] == ["reward", "ddpo-plugins", "0.1.0"]
     assert "kB" in line
     assert any(line.split()[:3] == ["animals", "prompt", "set"] for line in lines)
+
+
+def test_sample_of_a_pipeline_without_load_lora_weights(tmp_path):
+    """Its adapter is a folder of PEFT's."""
+    pipeline = zoo.FAMILIES["PixArtSigmaPipeline"].build()
+    assert not isinstance(pipeline, LoraBaseMixin)
+    pipeline.save_pretrained(tmp_path / "model")
+    policy = LogProbPipeline(pipeline, 2, **zoo.FAMILIES["PixArtSigmaPipeline"].options)
+    denoiser = TrainedDenoiser(policy.denoiser, "transformer", default_lora_config(policy.denoiser))
+    for name, parameter in denoiser.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    denoiser.save(tmp_path / "run", pipeline)
+    call = {"use_resolution_binning": False, "max_sequence_length": 24, "clean_caption": False}
+    arguments = [
+        "--model_name_or_path",
+        tmp_path / "model",
+        "--adapter",
+        tmp_path / "run",
+        "--prompts",
+        "a cat",
+        "--seeds",
+        "3",
+    ]
+    arguments += [
+        "--num_inference_steps",
+        "2",
+        "--output_dir",
+        tmp_path / "drawn",
+        "--pipeline_kwargs",
+        json.dumps(call),
+    ]
+    assert main(["sample", *map(str, arguments)]) == 0
+    without, with_adapter = (
+        np.asarray(Image.open(tmp_path / "drawn" / name / "00.png")) for name in ("without", "with")
+    )
+    settings = {"num_inference_steps": 2, "guidance_scale": 5.0, "eta": 1.0, **call}
+    assert np.array_equal(with_adapter, stock_images(pipeline, ["a cat"], [3], 1, settings)[0])
+    assert not np.array_equal(without, with_adapter)
 
 
 def test_train_then_sample(train, tmp_path, capsys):

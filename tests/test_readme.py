@@ -7,8 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import diffusers
+import measure_zoo
 import pytest
 import yaml
+import zoo
 
 from ddpo_plugins import hookspecs
 from trainer_ext import DDPOConfig
@@ -113,6 +115,17 @@ def test_what_the_doctor_says_of_the_embedded_model(capsys):
         if line.split()[0] not in ("pipeline", "replay", "cost"):
             assert line == expected
         assert line.split(" ")[0] == expected.split(" ")[0]
+
+
+def test_the_table_of_pipelines_is_the_zoo():
+    (table,) = re.findall(rf"{re.escape(measure_zoo.HEADER)}\n\|[-|]+\n((?:\|.*\n)+)", README)
+    rows = [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert {name: rule for name, rule, *_ in rows} == {family.name: family.guidance for family in zoo.KNOWN}
+    for name, _, same, mixed, bfloat16 in rows:
+        assert float(same) == float(bfloat16) == 0, name
+        assert float(mixed) < 1e-5, name
+    again = measure_zoo.row(zoo.FAMILIES["StableDiffusion3Pipeline"]).split("|")
+    assert any(line.split("|")[1:3] == again[1:3] for line in table.splitlines())
 
 
 def test_commands_exist():

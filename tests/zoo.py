@@ -1,5 +1,6 @@
 """Tiny pipelines with random weights, one for each family, built from configurations: no network, no files but our own."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,28 +13,36 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerFast
 
-from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model
+from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
+from trainer_ext.policy.runner import find_denoiser
 
-SIZE = {"height": 32, "width": 32}
+SIZE = {"height": 16, "width": 16}
 WIDTH = 16  #: of what text encoders return
 
 
 # Parts
 
 
-def vae():
-    """Of the embedded model: 8 x 8 latents of 4 channels are 32 x 32 images."""
-    return AutoencoderTiny.from_pretrained(embedded_model() / "vae", **{DTYPE_ARGUMENT: torch.float32})
+def vae(**options):
+    """Of the embedded model: 4 x 4 latents of 4 channels are 16 x 16 images."""
+    return AutoencoderTiny.from_pretrained(embedded_model() / "vae", **{DTYPE_ARGUMENT: torch.float32}, **options)
+
+
+def vae_of_large_latents():
+    """For random predictions of noise, which leave latents that are larger than an image's: all black or white."""
+    return vae(scaling_factor=4.0)
 
 
 def vae_of_eight():
-    """8 x 8 latents are 64 x 64 images: some pipelines know no other factor."""
-    return diffusers.AutoencoderKL(
-        block_out_channels=(8,) * 4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        norm_num_groups=2,
+    """4 x 4 latents are 32 x 32 images: some pipelines know no other factor."""
+    return awake(
+        diffusers.AutoencoderKL(
+            block_out_channels=(8,) * 4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
+            norm_num_groups=2,
+        )
     )
 
 
@@ -117,7 +126,7 @@ def qwen3(model, **options):
 def unet(**options):
     return diffusers.UNet2DConditionModel(
         **{
-            "sample_size": 8,
+            "sample_size": 4,
             "block_out_channels": (8, 16),
             "layers_per_block": 1,
             "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -131,11 +140,31 @@ def unet(**options):
 
 
 def awake(module):
-    """Give weights to what training starts at 0, such as modulations: with those, nothing depends on the prompt."""
+    """Let prompts and attention matter, which they hardly do as training starts: matrices of gain 1, and none that is 0."""
     for parameter in module.parameters():
-        if not parameter.any():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        elif not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
     return module
+
+
+def cast(model, dtype):
+    """As `from_pretrained` does, which keeps some modules in float32."""
+    kept = {part for owner in model.modules() for part in getattr(owner, "_keep_in_fp32_modules", None) or ()}
+    for name, module in model.named_modules():
+        if not kept & set(name.split(".")):
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if tensor.is_floating_point():
+                    tensor.data = tensor.data.to(dtype)
+
+
+def in_bfloat16(pipeline):
+    """Return it as if it had been loaded so."""
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            cast(component, torch.bfloat16)
+    return pipeline
 
 
 # Pipelines
@@ -145,7 +174,7 @@ def stable_diffusion(kind="StableDiffusionPipeline", prediction_type="epsilon", 
     return getattr(diffusers, kind)(
         tokenizer=clip_tokenizer(),
         text_encoder=clip_text(CLIPTextModel),
-        vae=vae(),
+        vae=vae_of_large_latents() if prediction_type == "epsilon" else vae(),
         unet=unet(),
         scheduler=ddim(prediction_type=prediction_type),
         safety_checker=None,
@@ -165,12 +194,12 @@ def stable_diffusion_controlnet():
         cross_attention_dim=WIDTH,
         conditioning_embedding_out_channels=(4, 4, 8),
     )
-    return stable_diffusion("StableDiffusionControlNetPipeline", controlnet=awake(controlnet))
+    return stable_diffusion("StableDiffusionControlNetPipeline", controlnet=controlnet)
 
 
 def stable_diffusion_xl(kind="StableDiffusionXLPipeline"):
     return getattr(diffusers, kind)(
-        vae=vae(),
+        vae=vae_of_large_latents(),
         text_encoder=clip_text(CLIPTextModel),
         text_encoder_2=clip_text(CLIPTextModelWithProjection),
         tokenizer=clip_tokenizer(),
@@ -189,7 +218,7 @@ def stable_diffusion_xl(kind="StableDiffusionXLPipeline"):
 def stable_diffusion_3():
     return diffusers.StableDiffusion3Pipeline(
         transformer=diffusers.SD3Transformer2DModel(
-            sample_size=8,
+            sample_size=4,
             patch_size=2,
             in_channels=4,
             out_channels=4,
@@ -248,15 +277,17 @@ def flux2_klein():
             axes_dims_rope=(4, 4, 4, 4),
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=diffusers.AutoencoderKLFlux2(
-            block_out_channels=(8, 8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=2,
+        vae=awake(
+            diffusers.AutoencoderKLFlux2(
+                block_out_channels=(8, 8, 8),
+                down_block_types=("DownEncoderBlock2D",) * 3,
+                up_block_types=("UpDecoderBlock2D",) * 3,
+                layers_per_block=1,
+                latent_channels=4,
+                norm_num_groups=2,
+            )
         ),
-        text_encoder=qwen3(transformers.Qwen3ForCausalLM, num_hidden_layers=27),
+        text_encoder=qwen3(transformers.Qwen3ForCausalLM, num_hidden_layers=3),
         tokenizer=byte_tokenizer(),
     )
 
@@ -264,7 +295,7 @@ def flux2_klein():
 def pixart(kind):
     return getattr(diffusers, kind)(
         transformer=diffusers.PixArtTransformer2DModel(
-            sample_size=8,
+            sample_size=4,
             num_layers=2,
             attention_head_dim=8,
             num_attention_heads=2,
@@ -284,13 +315,13 @@ def sana():
             in_channels=4,
             out_channels=4,
             num_layers=2,
-            num_attention_heads=2,
-            attention_head_dim=8,
+            num_attention_heads=1,
+            attention_head_dim=32,  # its attention divides by a sum that is near 0 in a small head
             num_cross_attention_heads=2,
-            cross_attention_head_dim=8,
-            cross_attention_dim=16,
+            cross_attention_head_dim=16,
+            cross_attention_dim=32,
             caption_channels=WIDTH,
-            sample_size=8,
+            sample_size=4,
         ),
         scheduler=diffusers.DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
@@ -313,14 +344,16 @@ def qwen_image():
             axes_dims_rope=(4, 4, 8),
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=diffusers.AutoencoderKLQwenImage(
-            base_dim=8,
-            z_dim=4,
-            dim_mult=[1, 2, 2],
-            num_res_blocks=1,
-            temperal_downsample=[False, True],
-            latents_mean=[0.0] * 4,
-            latents_std=[1.0] * 4,
+        vae=awake(
+            diffusers.AutoencoderKLQwenImage(
+                base_dim=8,
+                z_dim=4,
+                dim_mult=[1, 2, 2],
+                num_res_blocks=1,
+                temperal_downsample=[False, True],
+                latents_mean=[0.0] * 4,
+                latents_std=[1.0] * 4,
+            )
         ),
         text_encoder=qwen2_5_vl(),
         tokenizer=byte_tokenizer(),
@@ -350,7 +383,7 @@ def z_image():
 def lumina2():
     return diffusers.Lumina2Pipeline(
         transformer=diffusers.Lumina2Transformer2DModel(
-            sample_size=8,
+            sample_size=4,
             in_channels=4,
             hidden_size=24,
             num_layers=1,
@@ -381,7 +414,7 @@ def cogview4():
             time_embed_dim=8,
             condition_dim=4,
             rope_axes_dim=(16, 16),
-            sample_size=8,
+            sample_size=4,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, time_shift_type="linear"
@@ -395,7 +428,7 @@ def cogview4():
 def aura_flow():
     return diffusers.AuraFlowPipeline(
         transformer=diffusers.AuraFlowTransformer2DModel(
-            sample_size=8,
+            sample_size=4,
             in_channels=4,
             num_mmdit_layers=1,
             num_single_dit_layers=1,
@@ -446,7 +479,7 @@ def hunyuan_dit():
     )
     return diffusers.HunyuanDiTPipeline(
         transformer=diffusers.HunyuanDiT2DModel(
-            sample_size=8,
+            sample_size=4,
             in_channels=4,
             patch_size=2,
             num_layers=4,
@@ -471,17 +504,15 @@ def hunyuan_dit():
 
 def kandinsky5():
     pipeline = diffusers.Kandinsky5T2IPipeline(
-        transformer=awake(
-            diffusers.Kandinsky5Transformer3DModel(
-                in_text_dim=WIDTH,
-                in_text_dim2=WIDTH,
-                time_dim=16,
-                model_dim=32,
-                ff_dim=32,
-                num_text_blocks=1,
-                num_visual_blocks=1,
-                axes_dims=(4, 6, 6),
-            )
+        transformer=diffusers.Kandinsky5Transformer3DModel(
+            in_text_dim=WIDTH,
+            in_text_dim2=WIDTH,
+            time_dim=16,
+            model_dim=32,
+            ff_dim=32,
+            num_text_blocks=1,
+            num_visual_blocks=1,
+            axes_dims=(4, 6, 6),
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(),
@@ -490,7 +521,7 @@ def kandinsky5():
         text_encoder_2=clip_text(CLIPTextModel, 77),
         tokenizer_2=clip_tokenizer(),
     )
-    pipeline.resolutions = [(64, 64)]  # it knows only those of the real model
+    pipeline.resolutions = [(32, 32)]  # it knows only those of the real model
     return pipeline
 
 
@@ -500,53 +531,98 @@ class Family:
     Parameters:
         name (`str`):
             Of the pipeline's class, and what sets it apart.
-        build (`Callable`):
-            Makes the pipeline.
+        make (`Callable`):
+            Returns the pipeline, as its parts start.
         guidance (`str`):
             The rule that must be found.
         options (`dict`):
             For the policy.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float64`):
+            In which gradients are checked.
+        differentiable (`str`, *optional*):
+            Part of the names of the parameters whose gradients can be checked; all by default.
+        learning (`tuple[int, int, float]`):
+            Images of a rollout, denoising steps, and length of an update with which three updates are enough.
     """
 
     name: str
-    build: Callable[[], DiffusionPipeline]
+    make: Callable[[], DiffusionPipeline]
     guidance: str = "cfg"
     options: dict = field(default_factory=dict)
+    dtype: torch.dtype = torch.float64
+    differentiable: str = ""
+    learning: tuple[int, int, float] = (64, 3, 0.4)
 
     @property
     def kind(self) -> str:
         """Name of the pipeline's class."""
         return self.name.split(",")[0]
 
+    def build(self):
+        """Return the pipeline with weights that make a policy."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".FluxPosEmbed. is deprecated", FutureWarning)  # of Chroma's own model
+            pipeline = self.make()
+        awake(pipeline.components[find_denoiser(pipeline)])
+        return load_pipeline(pipeline)
+
 
 def options(guidance_scale=4.0, **pipeline_kwargs):
     return {"guidance_scale": guidance_scale, "pipeline_kwargs": pipeline_kwargs}
 
 
-PICTURE = Image.linear_gradient("L").convert("RGB").resize((32, 32))
-UNBINNED = {**SIZE, "use_resolution_binning": False}
+# DDIM's few steps have little noise; to see through that of the first latents takes more images.
+OF_DDIM = (256, 5, 0.8)
+PICTURE = Image.linear_gradient("L").convert("RGB").resize((16, 16))
+SHORT = {"max_sequence_length": 24}
+UNBINNED = {**SIZE, **SHORT, "use_resolution_binning": False}
 
 KNOWN = (
-    Family("StableDiffusionPipeline", stable_diffusion, options=options()),
-    Family("StableDiffusionPipeline, rescaled", stable_diffusion, "cfg_rescaled", options(guidance_rescale=0.7)),
-    Family("StableDiffusionPipeline, v_prediction", partial(stable_diffusion, prediction_type="v_prediction")),
+    Family("StableDiffusionPipeline", stable_diffusion, options=options(), learning=OF_DDIM),
+    Family(
+        "StableDiffusionPipeline, rescaled",
+        stable_diffusion,
+        "cfg_rescaled",
+        options(guidance_rescale=0.7),
+        learning=OF_DDIM,
+    ),
+    Family(
+        "StableDiffusionPipeline, v_prediction",
+        partial(stable_diffusion, prediction_type="v_prediction"),
+        options=options(),
+        learning=OF_DDIM,
+    ),
     Family(
         "StableDiffusionImg2ImgPipeline",
         partial(stable_diffusion, "StableDiffusionImg2ImgPipeline"),
         options=options(image=PICTURE, strength=0.75),
+        learning=OF_DDIM,
     ),
-    Family("StableDiffusionXLPipeline", stable_diffusion_xl, options=options()),
+    Family("StableDiffusionXLPipeline", stable_diffusion_xl, options=options(), learning=OF_DDIM),
     Family("StableDiffusion3Pipeline", stable_diffusion_3, options=options()),
-    Family("FluxPipeline", flux, "none", options(3.5, **SIZE)),
-    Family("FluxPipeline, true guidance", flux, "cfg", options(3.5, **SIZE, true_cfg_scale=4.0, negative_prompt="")),
-    Family("Flux2KleinPipeline", flux2_klein, options=options(**SIZE)),
+    Family("FluxPipeline", flux, "none", options(3.5, **SIZE, **SHORT)),
     Family(
-        "PixArtAlphaPipeline", partial(pixart, "PixArtAlphaPipeline"), options=options(**UNBINNED, clean_caption=False)
+        "FluxPipeline, true guidance",
+        flux,
+        "cfg",
+        options(3.5, **SIZE, **SHORT, true_cfg_scale=4.0, negative_prompt=""),
+    ),
+    Family("Flux2KleinPipeline", flux2_klein, options=options(**SIZE, **SHORT, text_encoder_out_layers=(1, 2, 3))),
+    Family(
+        "PixArtAlphaPipeline",
+        partial(pixart, "PixArtAlphaPipeline"),
+        options=options(**UNBINNED, clean_caption=False),
+        learning=OF_DDIM,
     ),
     Family(
-        "PixArtSigmaPipeline", partial(pixart, "PixArtSigmaPipeline"), options=options(**UNBINNED, clean_caption=False)
+        "PixArtSigmaPipeline",
+        partial(pixart, "PixArtSigmaPipeline"),
+        options=options(**UNBINNED, clean_caption=False),
+        learning=OF_DDIM,
     ),
-    Family("SanaPipeline", sana, options=options(**UNBINNED, complex_human_instruction=None)),
+    Family(
+        "SanaPipeline", sana, options=options(**{**UNBINNED, "height": 32, "width": 32}, complex_human_instruction=None)
+    ),
     Family(
         "QwenImagePipeline",
         qwen_image,
@@ -554,12 +630,23 @@ KNOWN = (
         options(None, **SIZE, true_cfg_scale=4.0, negative_prompt=" "),
     ),
     Family("ZImagePipeline", z_image, "cfg_from_cond", options(**SIZE)),
-    Family("Lumina2Pipeline", lumina2, "cfg_renormed", options(**SIZE, max_sequence_length=64)),
+    Family("Lumina2Pipeline", lumina2, "cfg_renormed", options(**SIZE, max_sequence_length=48, system_prompt="Paint")),
     Family("CogView4Pipeline", cogview4, options=options(**SIZE)),
-    Family("AuraFlowPipeline", aura_flow, options=options(**SIZE)),
-    Family("ChromaPipeline", chroma, options=options(**SIZE)),
-    Family("HunyuanDiTPipeline", hunyuan_dit, options=options(height=64, width=64, use_resolution_binning=False)),
-    Family("Kandinsky5T2IPipeline", kandinsky5, options=options(height=64, width=64)),
+    Family("AuraFlowPipeline", aura_flow, options=options(**SIZE, **SHORT)),
+    Family("ChromaPipeline", chroma, options=options(**SIZE, **SHORT)),
+    Family(
+        "HunyuanDiTPipeline",
+        hunyuan_dit,
+        options=options(height=32, width=32, use_resolution_binning=False),
+        learning=(96, 3, 0.4),
+    ),
+    Family(  # it embeds times in float32, and rounds turned queries and keys to bfloat16, whatever it is given
+        "Kandinsky5T2IPipeline",
+        kandinsky5,
+        options=options(height=32, width=32),
+        dtype=torch.float32,
+        differentiable="cross_attention",
+    ),
 )
 
 #: Those that the installed diffusers has.

@@ -50,7 +50,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
 
     def __post_init__(self) -> None:
         if isinstance(self.pipeline_kwargs, str):
-            self.pipeline_kwargs = _parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
+            self.pipeline_kwargs = parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
         self._check_values()
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
@@ -164,7 +164,8 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             )
 
 
-def _parse_mapping(name: str, text: str) -> dict[str, Any]:
+def parse_mapping(name: str, text: str) -> dict[str, Any]:
+    """Read a JSON object; [`ConfigError`] where option `name` holds anything else."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

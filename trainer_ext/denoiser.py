@@ -44,7 +44,7 @@ BASE_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
 # What denoisers of diffusers call the projections of attention; the first is the rule.
 ATTENTION_PROJECTIONS = (
     ("to_q", "to_k", "to_v", "to_out.0"),
-    ("to_query", "to_key", "to_value", "out_layer"),
+    ("to_query", "to_key", "to_value", "self_attention.out_layer", "cross_attention.out_layer"),
     ("to_q", "add_k_proj", "add_v_proj", "to_out.0"),
 )
 

@@ -90,13 +90,14 @@ def stock_images(
     with swapped(pipeline, {"scheduler": stock_scheduler(pipeline.scheduler)}):
         for first in range(0, len(prompts), batch_size):
             part = slice(first, first + batch_size)
-            output = pipeline(
+            made, *_ = pipeline(
                 prompt=list(prompts[part]),
                 generator=image_generators(seeds[part]),
                 output_type="pt",
+                return_dict=False,
                 **spread_texts(call_kwargs, len(prompts[part])),
             )
-            images.append(to_uint8(output.images))
+            images.append(to_uint8(made))
     return torch.cat(images)
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..errors import ConfigError
 from .parsing import load_preset, parse
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 PROG = "ddpo sample"
 
@@ -22,7 +19,7 @@ class SampleOptions:
     model_name_or_path: str = field(default="embedded", metadata={"help": "Hub id or folder of the base pipeline."})
     adapter: str | None = field(
         default=None,
-        metadata={"help": "Folder or Hub id with pytorch_lora_weights.safetensors, for a second row of images."},
+        metadata={"help": "Folder or Hub id of what a run saved, for a second row of images."},
     )
     prompts: list[str] = field(
         default_factory=lambda: ["a cat", "a dog", "a lion", "a butterfly"],
@@ -34,6 +31,10 @@ class SampleOptions:
     num_inference_steps: int = field(default=50, metadata={"help": "Denoising steps."})
     guidance_scale: float = field(default=5.0, metadata={"help": "Guidance scale; best the one of the training."})
     eta: float = field(default=1.0, metadata={"help": "DDIM's weight of the noise; 0 is allowed here."})
+    pipeline_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "More arguments for every call of the pipeline, as JSON: '{\"height\": 512}'."},
+    )
     batch_size: int = field(default=8, metadata={"help": "Images made at once."})
     device: str = field(default="cpu", metadata={"help": "Device, such as cuda."})
     output_dir: str = field(default="ddpo-samples", metadata={"help": "Folder for the images and the sheet."})
@@ -61,11 +62,15 @@ def _check(options: SampleOptions) -> None:
 
 
 def _draw(options: SampleOptions) -> None:
+    from ..adapters import load_adapter
+    from ..config import parse_mapping
     from ..loading import load_pipeline
     from ..quiet import quiet_libraries
     from ..samples import SampleSet, draw_sheet, stock_images
 
     quiet_libraries()
+    given = options.pipeline_kwargs or {}
+    call_kwargs = parse_mapping("pipeline_kwargs", given) if isinstance(given, str) else given
     seeds = options.seeds or list(range(len(options.prompts)))
     seeds = seeds * len(options.prompts) if len(seeds) == 1 else seeds
     pipeline = load_pipeline(options.model_name_or_path).to(options.device)
@@ -73,14 +78,13 @@ def _draw(options: SampleOptions) -> None:
         "num_inference_steps": options.num_inference_steps,
         "guidance_scale": options.guidance_scale,
         "eta": options.eta,
+        **call_kwargs,
     }
     rows = []
-    if options.adapter:
-        _load_adapter(pipeline, options.adapter)
-        pipeline.disable_lora()
-    for label in ("without", "with") if options.adapter else ("without",):
-        if label == "with":
-            pipeline.enable_lora()
+    switch = load_adapter(pipeline, options.adapter) if options.adapter else None
+    for label in ("without", "with") if switch else ("without",):
+        if switch:
+            switch(label == "with")
         images = stock_images(pipeline, options.prompts, seeds, options.batch_size, settings)
         samples = SampleSet(options.prompts, seeds, images)
         samples.save(Path(options.output_dir) / label)
@@ -88,14 +92,3 @@ def _draw(options: SampleOptions) -> None:
     sheet = Path(options.output_dir) / "sheet.png"
     draw_sheet(sheet, rows)
     print(sheet)
-
-
-def _load_adapter(pipeline: DiffusionPipeline, adapter: str) -> None:
-    from ..denoiser import LORA_FILE
-
-    try:
-        pipeline.load_lora_weights(adapter, weight_name=LORA_FILE)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"The adapter {adapter!r} does not load: {error}. Give a folder or Hub id that holds {LORA_FILE}."
-        ) from error

@@ -89,7 +89,7 @@ class Recorder:
         self._module = module
         self._denoiser = denoiser
         self._signature = inspect.signature(module.forward)
-        self._dtype: torch.dtype | None = None
+        self._dtypes: dict[str, torch.dtype] = {}
         self._calls: list[DenoiserCall] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -100,10 +100,11 @@ class Recorder:
         named = self._signature.bind(*args, **kwargs).arguments
         named.update(named.pop("kwargs", {}))
         latents_name = next(iter(named))
-        # The scheduler keeps latents in float32; the denoiser gets the dtype in which the pipeline made the first ones. And
-        # always the same memory format, because kernels differ by a rounding.
-        self._dtype = self._dtype or named[latents_name][0].dtype
-        named[latents_name] = in_dtype(named[latents_name], self._dtype)
+        # The scheduler keeps latents in float32. The denoiser gets them, and timesteps that pipelines cast like them, in the
+        # dtype that the pipeline gave them first. And always in the same memory format: kernels differ by a rounding.
+        for name in {latents_name} | (named.keys() & set(TIME_ARGUMENTS)):
+            if isinstance(named[name], torch.Tensor | list):  # a timestep may be a number
+                named[name] = in_dtype(named[name], self._dtypes.setdefault(name, _dtype(named[name])))
         output = self._denoiser(**named)
         self._calls.append(DenoiserCall(flatten(named), output[0]))
         return output
@@ -148,6 +149,10 @@ def infer_layout(two: DenoiserCall, three: DenoiserCall) -> CallLayout:
     latents = two.arguments[latents_name]
     first = latents[0]
     return CallLayout(latents_name, time_name, copies, per_image, first.dtype, first.shape, isinstance(latents, list))
+
+
+def _dtype(rows: Rows) -> torch.dtype:
+    return rows[0].dtype if isinstance(rows, list) else rows.dtype
 
 
 def in_dtype(rows: Rows, dtype: torch.dtype) -> Rows:
