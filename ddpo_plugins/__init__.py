@@ -1,5 +1,5 @@
 '''
-Rewards, detectors and prompt sets for `DDPOTrainer`, from any package.
+Rewards, detectors, prompt sets and guidance rules for `DDPOTrainer`, from any package.
 
 A complete plugin is one module, `ddpo_redness.py`:
 
@@ -42,7 +42,7 @@ from .errors import (
 )
 from .hookspecs import hookimpl
 from .manager import load_catalogue
-from .specs import DetectorSpec, PromptSetSpec, Reward, RewardSpec
+from .specs import DetectorSpec, GuidanceSpec, PromptSetSpec, Reward, RewardSpec
 
 __all__ = [
     "Catalogue",
@@ -50,6 +50,7 @@ __all__ = [
     "DDPOError",
     "DetectorSpec",
     "DuplicateNameError",
+    "GuidanceSpec",
     "InvalidSpecError",
     "PluginError",
     "PromptSetSpec",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar, final
 
 from .errors import DuplicateNameError, UnknownNameError
-from .specs import DetectorSpec, PromptSetSpec, RewardSpec
+from .specs import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec
 
-Kind = Literal["reward", "detector", "prompt set"]
-SpecT = TypeVar("SpecT", bound=RewardSpec | DetectorSpec | PromptSetSpec)
+Kind = Literal["reward", "detector", "prompt set", "guidance rule"]
+SpecT = TypeVar("SpecT", bound=RewardSpec | DetectorSpec | PromptSetSpec | GuidanceSpec)
 
 
 class Origin(NamedTuple):
@@ -78,9 +78,9 @@ class Offer(Generic[SpecT]):
     One thing that one plugin offers.
 
     Parameters:
-        kind (`"reward"`, `"detector"` or `"prompt set"`):
+        kind (`"reward"`, `"detector"`, `"prompt set"` or `"guidance rule"`):
             What it is.
-        spec (`RewardSpec`, `DetectorSpec` or `PromptSetSpec`):
+        spec (`RewardSpec`, `DetectorSpec`, `PromptSetSpec` or `GuidanceSpec`):
             As the plugin declared it.
         plugin (`str`):
             Name of the plugin's entry point, or the name it was registered under.
@@ -109,7 +109,7 @@ class Offers(Generic[SpecT]):
     names. A name that two plugins claim is in none of these, and looking it up is an error of its own.
 
     Parameters:
-        kind (`"reward"`, `"detector"` or `"prompt set"`):
+        kind (`"reward"`, `"detector"`, `"prompt set"` or `"guidance rule"`):
             What is on offer, for messages.
         offers (`Iterable[Offer]`):
             In any order, names may repeat.
@@ -185,6 +185,8 @@ class Catalogue:
             By name.
         prompt_sets (`Offers[PromptSetSpec]`):
             By name.
+        guidance_rules (`Offers[GuidanceSpec]`):
+            By name.
         failures (`tuple[PluginFailure, ...]`):
             What went wrong while the catalogue was built. Empty if all is well.
     """
@@ -192,4 +194,5 @@ class Catalogue:
     rewards: Offers[RewardSpec]
     detectors: Offers[DetectorSpec]
     prompt_sets: Offers[PromptSetSpec]
+    guidance_rules: Offers[GuidanceSpec]
     failures: tuple[PluginFailure, ...]

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from .specs import DetectorSpec, PromptSetSpec, RewardSpec
+from .specs import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec
 
 PROJECT_NAME = "ddpo_plugins"  #: pluggy project and entry-point group
 
@@ -70,4 +70,23 @@ def ddpo_register_prompts() -> Iterable[PromptSetSpec]:
     return ()
 
 
-HOOK_NAMES = tuple(hook.__name__ for hook in (ddpo_register_rewards, ddpo_register_detectors, ddpo_register_prompts))
+@hookspec
+def ddpo_register_guidance() -> Iterable[GuidanceSpec]:
+    """
+    Declare the guidance rules this plugin offers, for pipelines whose own rule the trainer does not know.
+
+    Called once per process, when the catalogue is built, whether or not a rule of this plugin is used.
+
+    Returns:
+        `Iterable[GuidanceSpec]`: one per rule. Empty if there is none to offer in this environment.
+
+    Raises:
+        Anything: recorded as this plugin's failure; its rules are then unknown, and asking for one says why.
+    """
+    return ()
+
+
+HOOK_NAMES = tuple(
+    hook.__name__
+    for hook in (ddpo_register_rewards, ddpo_register_detectors, ddpo_register_prompts, ddpo_register_guidance)
+)

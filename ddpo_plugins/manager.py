@@ -15,7 +15,7 @@ import pluggy
 from . import hookspecs
 from .catalogue import Catalogue, Kind, Offer, Offers, Origin, PluginFailure, SpecT
 from .errors import DuplicateNameError, InvalidSpecError, PluginError
-from .specs import DetectorSpec, PromptSetSpec, RewardSpec
+from .specs import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec
 
 
 def load_catalogue() -> Catalogue:
@@ -93,12 +93,19 @@ def collect(
     rewards = _ask(manager.hook.ddpo_register_rewards, "reward", RewardSpec, origins, failed)
     detectors = _ask(manager.hook.ddpo_register_detectors, "detector", DetectorSpec, origins, failed)
     prompt_sets = _ask(manager.hook.ddpo_register_prompts, "prompt set", PromptSetSpec, origins, failed)
+    guidance = _ask(manager.hook.ddpo_register_guidance, "guidance rule", GuidanceSpec, origins, failed)
     # Only now is it known who failed, and an unknown reward may belong to a plugin that failed in its last hook.
     reward_offers = Offers("reward", rewards, failed)
     detector_offers = Offers("detector", detectors, failed)
     prompt_set_offers = Offers("prompt set", prompt_sets, failed)
-    clashes = [*_clashes(reward_offers), *_clashes(detector_offers), *_clashes(prompt_set_offers)]
-    return Catalogue(reward_offers, detector_offers, prompt_set_offers, (*failed, *clashes))
+    guidance_offers = Offers("guidance rule", guidance, failed)
+    clashes = [
+        *_clashes(reward_offers),
+        *_clashes(detector_offers),
+        *_clashes(prompt_set_offers),
+        *_clashes(guidance_offers),
+    ]
+    return Catalogue(reward_offers, detector_offers, prompt_set_offers, guidance_offers, (*failed, *clashes))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Rewards: TypeAlias = Sequence[float | None] | torch.Tensor
     # What a factory builds is a Reward, but a type checker would refuse as such one that names a column of its dataset.
     RewardFactory: TypeAlias = Callable[..., Callable[..., Rewards | Awaitable[Rewards]]]
+    GuidanceRule: TypeAlias = Callable[[tuple[torch.Tensor, ...], float, Mapping[str, Any]], torch.Tensor]
 
 IMAGE_FORMATS = ("pil", "pt")
 
@@ -175,3 +176,54 @@ class PromptSetSpec:
     def __post_init__(self) -> None:
         _check_name("PromptSetSpec", self.name)
         _check_callable("PromptSetSpec", self.name, "rows", self.rows, 'lambda: [{"prompt": "a cat"}]')
+
+
+@final
+@dataclass(frozen=True)
+class GuidanceSpec:
+    """
+    A guidance rule that a plugin offers: how a pipeline combines the denoiser's outputs of a step into the prediction
+    that it gives to its scheduler.
+
+    A rule is tried with the outputs in both orders, with both signs and in both precisions, and used only if it
+    reproduces what the pipeline computed, at every step, within 1e-5. So it says nothing about any of these.
+
+    Parameters:
+        name (`str`):
+            As in [`RewardSpec`]. Unique among the guidance rules of all installed plugins and the built-in ones.
+        rule (`Callable[[tuple[torch.Tensor, ...], float, Mapping[str, Any]], torch.Tensor]`):
+            Pure function `rule(outputs, guidance_scale, arguments)`. `outputs` are the denoiser's outputs of a step, one
+            tensor `(B, C, ...)` for each branch, the conditional one first; `arguments` are those of the pipeline's call,
+            with its defaults. Returns the prediction `(B, C, ...)`. Each image's depends on its own rows only, and is
+            differentiable. For ratios of exactly 1, it makes the pipeline's operations in the pipeline's order.
+        description (`str`, *optional*, defaults to `""`):
+            One line for the list of rules.
+        pipelines (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Names of the pipeline classes that it is for, their subclasses included: with these it is tried first, without
+            being asked for. With others it must be asked for by name.
+        num_outputs (`int`, *optional*, defaults to 2):
+            How many outputs it combines. It is not tried where there are more or fewer. None for any number.
+
+    Raises:
+        [`InvalidSpecError`]: if a field is not as described.
+    """
+
+    name: str
+    rule: GuidanceRule
+    description: str = ""
+    pipelines: tuple[str, ...] = ()
+    num_outputs: int | None = 2
+
+    def __post_init__(self) -> None:
+        _check_name("GuidanceSpec", self.name)
+        _check_callable("GuidanceSpec", self.name, "rule", self.rule, "lambda outputs, guidance_scale, arguments: ...")
+        if not isinstance(self.pipelines, tuple) or not all(isinstance(name, str) for name in self.pipelines):
+            raise InvalidSpecError(
+                f"GuidanceSpec {self.name!r}: pipelines must be a tuple of class names; got {self.pipelines!r}. "
+                'Write for example pipelines=("ZImagePipeline",).'
+            )
+        if self.num_outputs is not None and (not isinstance(self.num_outputs, int) or self.num_outputs < 1):
+            raise InvalidSpecError(
+                f"GuidanceSpec {self.name!r}: num_outputs must be 1 or more; got {self.num_outputs!r}. It is 2 for a "
+                "conditional and an unconditional output; None for any number."
+            )

@@ -21,7 +21,8 @@ ALLOWED = {
     "data": set(),
     "loading": set(),
     "denoiser": set(),
-    "policy": set(),
+    "guidance_rules": set(),
+    "policy": {"guidance_rules"},
     "adapters": {"denoiser", "policy"},
     "files": set(),
     "sealing": {"files"},
@@ -57,7 +58,10 @@ ALLOWED = {
     "trainer": {"algorithms", "callbacks", "calling", "checkpoint", "collector", "config", "data", "denoiser", "ema", "evaluation",
                 "flow", "functions", "interrupts", "learner", "loading", "lockstep", "metrics", "moment", "policy", "progress", "rewards",
                 "rollout", "rollout_maker", "run_record", "scoring", "sealing", "sharding", "stopping"},
-    "cli": {"adapters", "checkpoint", "config", "data", "denoiser", "loading", "options", "plugins", "quiet", "samples", "trainer"},
+    "findings": set(),
+    "doctor": {"collector", "config", "denoiser", "findings", "loading", "policy", "replay_check", "rollout"},
+    "cli": {"adapters", "checkpoint", "config", "data", "denoiser", "doctor", "findings", "guidance_rules", "loading", "options", "plugins",
+            "quiet", "samples", "trainer"},
 }  # fmt: skip
 
 

@@ -90,7 +90,14 @@ def test_options(options, message):
 
 def test_unknown_guidance_rule():
     with pytest.raises(GuidanceError, match="Unknown guidance rule 'cgf'. Known: none, cfg, "):
-        DDPOConfig(**TINY, guidance="cgf")
+        DDPOTrainer("nowhere", lambda images, **columns: [], DDPOConfig(**TINY, guidance="cgf"))  # before it is loaded
+
+
+def test_guidance_that_is_given_twice():
+    with pytest.raises(ConfigError, match="guidance is given both to DDPOTrainer and in its args"):
+        DDPOTrainer(
+            "nowhere", lambda images, **columns: [], DDPOConfig(**TINY, guidance="cfg"), guidance=lambda *all: all[0][0]
+        )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="bf16 may be supported")

@@ -40,7 +40,15 @@ def train(tmp_path):
 
 @pytest.mark.skipif(Version(trl.__version__).major < 1, reason="TrlParser imported transformers")
 @pytest.mark.parametrize(
-    "command", [["--help"], ["train", "--help"], ["sample", "--help"], ["rewards"], ["new-plugin", "--help"]]
+    "command",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["sample", "--help"],
+        ["doctor", "--help"],
+        ["rewards"],
+        ["new-plugin", "--help"],
+    ],
 )
 def test_help_imports_nothing_heavy(command):
     code = (

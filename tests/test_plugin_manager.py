@@ -11,6 +11,7 @@ import ddpo_plugins
 from ddpo_plugins import (
     DetectorSpec,
     DuplicateNameError,
+    GuidanceSpec,
     InvalidSpecError,
     PluginError,
     PromptSetSpec,
@@ -28,7 +29,7 @@ else:
     import tomli as tomllib
 
 REDNESS = Path(__file__).parents[1] / "examples" / "ddpo-redness"
-IMPORTS = "from ddpo_plugins import DetectorSpec, PromptSetSpec, RewardSpec, hookimpl\n"
+IMPORTS = "from ddpo_plugins import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec, hookimpl\n"
 OFFER = IMPORTS + "@hookimpl\ndef ddpo_register_rewards():\n    return [RewardSpec({!r}, lambda device: {!r})]\n"
 
 
@@ -46,6 +47,10 @@ class Rewards:
 @pytest.fixture
 def manager():
     return new_plugin_manager()
+
+
+def all_offers(catalogue):
+    return catalogue.rewards, catalogue.detectors, catalogue.prompt_sets, catalogue.guidance_rules
 
 
 def failures_of(catalogue, plugin):
@@ -68,14 +73,16 @@ def test_each_hook_has_its_own_names(install):
         IMPORTS
         + "@hookimpl\ndef ddpo_register_rewards(): return [RewardSpec('same', lambda device: None)]\n"
         + "@hookimpl\ndef ddpo_register_detectors(): return (DetectorSpec('same', lambda device: None),)\n"
-        + "@hookimpl\ndef ddpo_register_prompts():\n    yield PromptSetSpec('same', lambda: [{'prompt': 'a cat'}])\n",
+        + "@hookimpl\ndef ddpo_register_prompts():\n    yield PromptSetSpec('same', lambda: [{'prompt': 'a cat'}])\n"
+        + "@hookimpl\ndef ddpo_register_guidance(): return [GuidanceSpec('same', max, pipelines=('Mine',))]\n",
     )
     catalogue = load_catalogue()
     assert type(catalogue.rewards["same"].spec) is RewardSpec
     assert type(catalogue.detectors["same"].spec) is DetectorSpec
     assert type(catalogue.prompt_sets["same"].spec) is PromptSetSpec
-    kinds = [offers["same"].kind for offers in (catalogue.rewards, catalogue.detectors, catalogue.prompt_sets)]
-    assert kinds == ["reward", "detector", "prompt set"]
+    assert type(catalogue.guidance_rules["same"].spec) is GuidanceSpec
+    kinds = [offers["same"].kind for offers in all_offers(catalogue)]
+    assert kinds == ["reward", "detector", "prompt set", "guidance rule"]
 
 
 LOAD_ADVICE = r"`python -c 'import bad_dist_module'` shows where; upgrade it, or `pip uninstall bad-dist`"
@@ -181,7 +188,7 @@ def test_a_failing_plugin_is_reported_and_stops_nobody(install, capfd, recwarn, 
     assert failure.advice in str(failure)
 
     assert catalogue.rewards["good_reward"].spec.factory(device="cpu") == "built"
-    for offers in (catalogue.rewards, catalogue.detectors, catalogue.prompt_sets):
+    for offers in all_offers(catalogue):
         assert "bad" not in {offers[name].plugin for name in offers}
     with pytest.raises(UnknownNameError, match=r"'wanted'.*may belong to a plugin that failed.*'bad' \(bad-dist 0.3\)"):
         catalogue.rewards["wanted"]
@@ -259,6 +266,16 @@ def test_a_name_that_two_plugins_claim_is_refused_and_the_rest_works(install):
     for plugin in ("one", "two"):
         (failure,) = failures_of(catalogue, plugin)
         assert re.search(f"{both}. {cure}. Until you do, 'contested' is refused", str(failure))
+
+
+def test_a_guidance_rule_that_two_plugins_claim_is_refused(install):
+    for name in ("first", "second"):
+        rule = "GuidanceSpec('contested', lambda outputs, guidance_scale, arguments: None)"
+        install(name, name, IMPORTS + f"@hookimpl\ndef ddpo_register_guidance(): return [{rule}]\n")
+    catalogue = load_catalogue()
+    with pytest.raises(DuplicateNameError, match="Guidance rule 'contested' is claimed by plugins"):
+        catalogue.guidance_rules["contested"]
+    assert len(failures_of(catalogue, "first")) == len(failures_of(catalogue, "second")) == 1
 
 
 def test_an_unknown_name_is_answered_with_near_names_and_all_names(manager):

@@ -11,6 +11,7 @@ from ddpo_plugins import (
     ContractError,
     DDPOError,
     DetectorSpec,
+    GuidanceSpec,
     InvalidSpecError,
     PluginError,
     PromptSetSpec,
@@ -35,20 +36,40 @@ def test_what_a_spec_says_by_default(spec_type):
     assert spec_type("name", build, "text", "pt").images == "pt"
 
 
-@pytest.mark.parametrize("spec_type", [RewardSpec, DetectorSpec, PromptSetSpec])
+def test_what_a_guidance_rule_says_by_default():
+    spec = GuidanceSpec("name", build)
+    assert (spec.rule, spec.description, spec.pipelines, spec.num_outputs) == (build, "", (), 2)
+    assert GuidanceSpec("name", build, num_outputs=None).num_outputs is None
+
+
+@pytest.mark.parametrize("pipelines", ["ZImagePipeline", ["ZImagePipeline"], (GuidanceSpec,), None])
+def test_pipelines_are_class_names(pipelines):
+    with pytest.raises(
+        InvalidSpecError, match=r"'name': pipelines must be a tuple of class names; got .*ZImagePipeline"
+    ):
+        GuidanceSpec("name", build, pipelines=pipelines)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "2"])
+def test_numbers_of_outputs_that_are_refused(number):
+    with pytest.raises(InvalidSpecError, match=f"'name': num_outputs must be 1 or more; got {number!r}"):
+        GuidanceSpec("name", build, num_outputs=number)
+
+
+@pytest.mark.parametrize("spec_type", [RewardSpec, DetectorSpec, PromptSetSpec, GuidanceSpec])
 def test_specs_are_frozen(spec_type):
     spec = spec_type("name", build)
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.name = "other"
 
 
-@pytest.mark.parametrize("spec_type", [RewardSpec, DetectorSpec, PromptSetSpec])
+@pytest.mark.parametrize("spec_type", [RewardSpec, DetectorSpec, PromptSetSpec, GuidanceSpec])
 @pytest.mark.parametrize("name", ["a", "jpeg_compressibility", "clip_l14_336"])
 def test_names_that_are_allowed(spec_type, name):
     assert spec_type(name, build).name == name
 
 
-@pytest.mark.parametrize("spec_type", [RewardSpec, DetectorSpec, PromptSetSpec])
+@pytest.mark.parametrize("spec_type", [RewardSpec, DetectorSpec, PromptSetSpec, GuidanceSpec])
 @pytest.mark.parametrize(
     "name", ["", "Redness", "red-ness", "red ness", "1st", "_red", "red\n", "röte", "a/b", 3, None]
 )
@@ -66,6 +87,7 @@ def test_names_that_are_refused(spec_type, name):
         (RewardSpec, "factory", "factory=lambda device: my_reward"),
         (DetectorSpec, "factory", "factory=lambda device: my_detector"),
         (PromptSetSpec, "rows", "rows=lambda: "),
+        (GuidanceSpec, "rule", "rule=lambda outputs, guidance_scale, arguments: ..."),
     ],
 )
 @pytest.mark.parametrize("value", [None, 0.5, [{"prompt": "a cat"}]])
@@ -111,6 +133,7 @@ def test_the_tree_in_the_docstring_has_every_error():
         ("ddpo_register_rewards", "() -> 'Iterable[RewardSpec]'"),
         ("ddpo_register_detectors", "() -> 'Iterable[DetectorSpec]'"),
         ("ddpo_register_prompts", "() -> 'Iterable[PromptSetSpec]'"),
+        ("ddpo_register_guidance", "() -> 'Iterable[GuidanceSpec]'"),
     ],
 )
 def test_hooks(hook, signature):
@@ -123,7 +146,7 @@ def test_hooks(hook, signature):
 def test_there_are_no_other_hooks():
     known = {name for name in vars(new_plugin_manager().hook) if name.startswith("ddpo_")}
     assert known == set(hookspecs.HOOK_NAMES)
-    assert len(hookspecs.HOOK_NAMES) == 3
+    assert len(hookspecs.HOOK_NAMES) == 4
 
 
 class RunTimeImports(ast.NodeVisitor):

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 
+import diffusers
 import measure_zoo
 import pytest
 import yaml
@@ -13,7 +14,7 @@ import zoo
 
 from ddpo_plugins import hookspecs, load_catalogue
 from trainer_ext import DDPOConfig
-from trainer_ext.cli import COMMANDS
+from trainer_ext.cli import COMMANDS, main
 from trainer_ext.cli.parsing import load_preset
 from trainer_ext.options import DDPOOptions, TrainerDefaults
 
@@ -94,6 +95,38 @@ def test_the_evaluation_of_the_readme_runs(tmp_path, monkeypatch):
     assert [log["epoch"] for log in logs] == [1, 2]
     best = max(log["eval_unseen_rewards/warmth/mean"] for log in logs)
     assert names["trainer"].state.best_metric == best
+
+
+@pytest.mark.skipif(not hasattr(diffusers, "ZImagePipeline"), reason="the installed diffusers has no Z-Image")
+def test_the_guidance_rule_of_the_readme_is_z_images(tmp_path):
+    """By a pipeline that it was not taken from word for word: its guidance, with a limit of 1."""
+    import torch
+    import zoo
+
+    from trainer_ext.errors import GuidanceError
+    from trainer_ext.loading import load_pipeline
+    from trainer_ext.policy import LogProbPipeline
+
+    (script,) = [block for block in blocks("python") if "def norm_limited" in block]
+    torch.manual_seed(0)
+    pipeline = load_pipeline(zoo.z_image())
+    names = {}
+    exec(script.split("policy = ")[0], names)
+    options = {"guidance_scale": 4.0, "pipeline_kwargs": {**zoo.SIZE, "cfg_normalization": 1.0}}
+    with pytest.raises(GuidanceError):
+        LogProbPipeline(pipeline, 4, **options)
+    assert LogProbPipeline(pipeline, 4, **options, guidance=names["norm_limited"]).findings.error < 1e-6
+
+
+def test_what_the_doctor_says_of_the_embedded_model(capsys):
+    """But for time and memory, and the two parts of the pipeline that the README leaves out."""
+    assert main(["doctor", "embedded", "--guidance_scale", "5", "--disable_tqdm", "true", "--use_cpu", "true"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    (block,) = [block for block in README.split("```") if block.startswith("\npipeline    ")]
+    for line, expected in zip(said, block.strip().splitlines(), strict=True):
+        if line.split()[0] not in ("pipeline", "replay", "cost"):
+            assert line == expected
+        assert line.split(" ")[0] == expected.split(" ")[0]
 
 
 def test_the_table_of_pipelines_is_the_zoo():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .config import DDPOConfig
     from .functions import DetectorFunction, RewardFunction
     from .loading import embedded_model
-    from .plugins import detector_from_plugin, prompts_from_plugin, reward_from_plugin
+    from .plugins import detector_from_plugin, guidance_from_plugins, prompts_from_plugin, reward_from_plugin
     from .policy import LogProbPipeline
     from .trainer import DDPOTrainer
 
@@ -25,6 +25,7 @@ _MODULES = {
     "RewardFunction": ".functions",
     "detector_from_plugin": ".plugins",
     "embedded_model": ".loading",
+    "guidance_from_plugins": ".plugins",
     "prompts_from_plugin": ".plugins",
     "reward_from_plugin": ".plugins",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "RewardFunction",
     "detector_from_plugin",
     "embedded_model",
+    "guidance_from_plugins",
     "prompts_from_plugin",
     "reward_from_plugin",
 ]

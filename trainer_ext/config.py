@@ -13,7 +13,6 @@ from transformers import TrainingArguments
 from .algorithms import ALGORITHMS, ONE_UPDATE, POLICY_GRADIENTS
 from .errors import ConfigError
 from .options import DDPOOptions, TrainerDefaults
-from .policy.guidance import resolve_rules
 from .policy.samplers import SamplerOptions
 from .stopping import StopRule
 from .weighting import AGGREGATIONS, BASELINES
@@ -83,13 +82,13 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
 
     @property
     def policy_kwargs(self) -> dict[str, Any]:
-        """The arguments of [`LogProbPipeline`] but for the pipeline."""
-        names = ("num_inference_steps", "guidance_scale", "eta", "guidance", "sampler", "noise_level", "sde_window")
+        """The arguments of [`LogProbPipeline`] but for the pipeline and its guidance rule."""
+        names = ("num_inference_steps", "guidance_scale", "eta", "sampler", "noise_level", "sde_window")
         return {**{name: getattr(self, name) for name in names}, "pipeline_kwargs": self.call_kwargs}
 
     @property
     def weights_dtype(self) -> torch.dtype:
-        """Half precision for frozen weights under mixed precision; trained weights stay in float32."""
+        """Of the weights as loaded: half precision for frozen ones under mixed precision; trained ones stay in float32."""
         if self.full_finetuning or not (self.bf16 or self.fp16):
             return torch.float32
         return torch.bfloat16 if self.bf16 else torch.float16
@@ -108,7 +107,6 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         sampling = SamplerOptions(self.sampler, self.eta, self.noise_level, self.sde_window)
         sampling.check_window(self.num_inference_steps)
-        resolve_rules(self.guidance)
         if not 0 < self.timestep_fraction <= 1:
             raise ConfigError(f"timestep_fraction is {self.timestep_fraction}; it must be in (0, 1].")
         if not 0 <= self.skip_last_steps < self.num_inference_steps:

@@ -34,3 +34,19 @@ def check_prompts(dataset: Any, name: str) -> Dataset:
                 f"{name} has {prompt!r} as the prompt of row {index}; every prompt must be a text that is not empty."
             )
     return dataset
+
+
+def check_datasets(train_dataset: Any, eval_dataset: Dataset | dict[str, Dataset] | None) -> Dataset:
+    """
+    Return what is trained on, unless that or what is evaluated on cannot be rolled out.
+
+    Raises:
+        [`ConfigError`]: as [`check_prompts`].
+    """
+    evaluated = (
+        eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset} if eval_dataset is not None else {}
+    )
+    checked = check_prompts(train_dataset, "train_dataset")
+    for name, dataset in evaluated.items():
+        check_prompts(dataset, f"eval_dataset[{name!r}]" if name else "eval_dataset")
+    return checked

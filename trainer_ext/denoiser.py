@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ BASE_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
 ATTENTION_PROJECTIONS = (
     ("to_q", "to_k", "to_v", "to_out.0"),
     ("to_query", "to_key", "to_value", "self_attention.out_layer", "cross_attention.out_layer"),
+    ("to_q", "add_k_proj", "add_v_proj", "to_out.0"),
 )
 
 
@@ -58,8 +62,24 @@ def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
             return LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=list(projections))
     raise ConfigError(
         f"{type(denoiser).__name__} has no attention projections by the names {', '.join(ATTENTION_PROJECTIONS[0])}. Pass "
-        "peft_config=LoraConfig(target_modules=...) with names of its own (--lora_target_modules on the command line)."
+        "peft_config=LoraConfig(target_modules=...) with names of its own (--lora_target_modules on the command line). "
+        f"{_linear_layers(denoiser)}"
     )
+
+
+def _linear_layers(denoiser: torch.nn.Module) -> str:
+    """Say what the linear layers are called, the most frequent first."""
+    linear = (name for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear))
+    names = Counter(re.sub(r"^.*?([^.\d][^.]*(\.\d+)*)$", r"\1", name) for name in linear)
+    return f"Its linear layers are {', '.join(f'{name} ({number} times)' for name, number in names.most_common(12))}."
+
+
+def complete_lora_config(config: LoraConfig | None, denoiser: torch.nn.Module) -> LoraConfig:
+    """Return the default adapter where there is none, and its layers where `config` names none."""
+    if config is not None and config.target_modules is not None:
+        return config
+    default = default_lora_config(denoiser)
+    return default if config is None else dataclasses.replace(config, target_modules=default.target_modules)
 
 
 def check_lora_config(config: LoraConfig) -> None:
@@ -109,7 +129,7 @@ class TrainedDenoiser(torch.nn.Module):
             self.network = base.requires_grad_(True)
         else:
             check_lora_config(peft_config)
-            self.network = get_peft_model(base, peft_config)
+            self.network = _with_adapter(base, peft_config)
         self.peft_config = peft_config
         # TensorBoard, MLflow and the Trainer itself expect a transformers config, not diffusers' frozen dict.
         self.config = PretrainedConfig.from_dict({"denoiser": dict(base.config)})
@@ -219,6 +239,24 @@ class TrainedDenoiser(torch.nn.Module):
         expected = {f"{PEFT_PREFIX}{key}" for key in self._lora_state()}
         if result.unexpected_keys or set(state) != expected:
             raise ValueError(f"{file} is an adapter of other layers than this run's; were the LoRA options changed?")
+
+
+def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
+    try:
+        return get_peft_model(base, config)
+    except ValueError as error:  # no layer has such a name, or it is of a kind that PEFT does not know
+        raise ConfigError(
+            f"No adapter fits {type(base).__name__}: {error} Pass peft_config=LoraConfig(target_modules=...) with other names "
+            "(--lora_target_modules on the command line), or leave them out for its attention projections. "
+            f"{_linear_layers(base)}"
+        ) from error
+
+
+def freeze(pipeline: DiffusionPipeline) -> None:
+    """Train nothing of the pipeline; what is trained is said after that."""
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False)
 
 
 def _plain(value: Any) -> Any:

@@ -27,13 +27,6 @@ def evaluation_suites(trained: RewardSuite, others: Sequence[RewardFunction]) ->
     return [trained, RewardSuite(others, calls=trained.calls)] if others else [trained]
 
 
-def named_datasets(eval_dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:
-    """Return the evaluation's datasets with the names to use in messages."""
-    if isinstance(eval_dataset, dict):
-        return {f"eval_dataset[{name!r}]": dataset for name, dataset in eval_dataset.items()}
-    return {} if eval_dataset is None else {"eval_dataset": eval_dataset}
-
-
 def evaluation_share(dataset: Dataset, process: int, num_processes: int) -> Assignment:
     """Return what one process samples: one image for each row, whose number is the image's seed."""
     own = range(process, len(dataset), num_processes)

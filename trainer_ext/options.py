@@ -44,7 +44,7 @@ class DDPOOptions:
         num_inference_steps (`int`, *optional*, defaults to 50):
             Denoising steps of an image, T.
         guidance_scale (`float`, *optional*, defaults to 5.0):
-            Guidance scale, the same in sampling and training.
+            Guidance scale, the same in sampling and training. `None` leaves it to the pipeline.
         eta (`float`, *optional*, defaults to 1.0):
             DDIM's weight of the noise, in (0, 1].
         sampler (`str`, *optional*):
@@ -56,7 +56,7 @@ class DDPOOptions:
             First and last step with noise, counted from 0, for flow matching. The others are deterministic and never
             trained (MixGRPO). All steps have noise by default.
         guidance (`str`, *optional*):
-            Name of the guidance rule. Inferred from the pipeline by default.
+            Name of the guidance rule, built in or of a plugin. Inferred from the pipeline by default.
         pipeline_kwargs (`dict` or JSON `str`, *optional*):
             More arguments for every call of the pipeline.
         num_images_per_rollout (`int`, *optional*, defaults to 256):
@@ -121,7 +121,12 @@ class DDPOOptions:
     """
 
     num_inference_steps: int = field(default=50, metadata={"help": "Denoising steps of an image."})
-    guidance_scale: float = field(default=5.0, metadata={"help": "Guidance scale, the same in sampling and training."})
+    guidance_scale: float | None = field(
+        default=5.0,
+        metadata={
+            "help": "Guidance scale, the same in sampling and training; null in a config file leaves it to the pipeline."
+        },
+    )
     eta: float = field(default=1.0, metadata={"help": "DDIM's weight of the noise, in (0, 1]."})
     sampler: str | None = field(
         default=None,
@@ -140,7 +145,8 @@ class DDPOOptions:
         },
     )
     guidance: str | None = field(
-        default=None, metadata={"help": "Name of the guidance rule. Inferred from the pipeline by default."}
+        default=None,
+        metadata={"help": "Name of the guidance rule (`ddpo rewards`). Inferred from the pipeline by default."},
     )
     pipeline_kwargs: dict[str, Any] | str | None = field(
         default=None,

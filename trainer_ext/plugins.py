@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from ddpo_plugins import Catalogue, DetectorSpec, RewardSpec, load_catalogue
+from ddpo_plugins import Catalogue, DetectorSpec, GuidanceSpec, RewardSpec, load_catalogue
 from ddpo_plugins.catalogue import Offer
 from ddpo_plugins.errors import PluginError
 
@@ -137,6 +137,12 @@ def prompts_from_plugin(name: str, catalogue: Catalogue | None = None) -> Datase
     """
     offer = (load_catalogue() if catalogue is None else catalogue).prompt_sets[name]
     return Dataset.from_list([dict(row) for row in offer.spec.rows()])
+
+
+def guidance_from_plugins(catalogue: Catalogue | None = None) -> tuple[GuidanceSpec, ...]:
+    """Return the guidance rules that the installed plugins offer, for `guidance_rules=` of [`DDPOTrainer`]."""
+    rules = (load_catalogue() if catalogue is None else catalogue).guidance_rules
+    return tuple(rules[name].spec for name in rules)
 
 
 def _build(

@@ -19,7 +19,7 @@ def check_replay(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Tr
         [`PipelineError`]: a log-ratio is further from 0 than a tenth of `clip_range`.
     """
     with torch.no_grad():
-        error = _log_ratio(policy, model, trajectory).abs().max().item()
+        error = first_log_ratios(policy, model, trajectory).abs().max().item()
     if not error <= clip_range / 10:
         raise PipelineError(
             f"Replaying a step of the rollout gives a log-ratio of {error:.1e} before any update; it must be 0 (allowed: a "
@@ -51,7 +51,7 @@ def check_compiled(
     """
     weights = [value for value in denoiser.parameters() if value.requires_grad]
     compiled, expected = (
-        torch.autograd.grad(_log_ratio(policy, module, trajectory).sum(), weights, materialize_grads=True)
+        torch.autograd.grad(first_log_ratios(policy, module, trajectory).sum(), weights, materialize_grads=True)
         for module in (model, denoiser)
     )
     size = torch.stack([value.norm() for value in expected]).norm()
@@ -63,8 +63,8 @@ def check_compiled(
         )
 
 
-def _log_ratio(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory) -> torch.Tensor:
-    """Of the first stochastic step of all images `(B,)`."""
+def first_log_ratios(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory) -> torch.Tensor:
+    """Return the log-ratios `(B,)` of all images at their first step with noise, replayed in the batch they were sampled in."""
     rows = torch.arange(len(trajectory))
     return policy.ratio_terms(
         trajectory, rows, trajectory.table.stochastic_steps[:1].expand(len(rows)), model

@@ -18,17 +18,19 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
+from ddpo_plugins import GuidanceSpec
+
 from .algorithms import ALGORITHMS
 from .callbacks import CurveCallback, SampleCallback
 from .calling import Calls
 from .checkpoint import DDPOState, check_output_dir, check_state
 from .collector import Collector, timed
 from .config import DDPOConfig
-from .data import check_prompts
-from .denoiser import TrainedDenoiser, default_lora_config
+from .data import check_datasets, check_prompts
+from .denoiser import TrainedDenoiser, complete_lora_config, freeze
 from .ema import MovingAverage, check_average
 from .errors import ConfigError
-from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, named_datasets, score_dataset
+from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, score_dataset
 from .flow import RolloutFlow
 from .functions import Detector, DetectorFunction, Reward, RewardFunction, named_functions
 from .interrupts import StoppedError, StopRequest
@@ -37,7 +39,7 @@ from .loading import load_pipeline
 from .lockstep import Lockstep
 from .metrics import RunMetrics, mean_of
 from .moment import Moment
-from .policy import LogProbPipeline
+from .policy import GuidanceRule, LogProbPipeline, asked_rule
 from .progress import RolloutProgress
 from .rewards import RewardSuite
 from .rollout import PromptSchedule, Rollout, seeded_generator, shuffled_steps
@@ -81,6 +83,11 @@ class DDPOTrainer(Trainer):
         detectors (`Callable` or `list`, *optional*):
             Functions like rewards that say in [0, 1] how sure they are that an image games the reward, or
             [`DetectorFunction`]s. They are logged, and recorded for each image; see `args.detector_weights`.
+        guidance (`Callable`, *optional*):
+            How the pipeline combines the denoiser's outputs, where that is not found out: a function `rule(outputs,
+            guidance_scale, arguments)`; see [`GuidanceSpec`]. For a rule by name set `args.guidance`.
+        guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
+            Rules of plugins, from `guidance_from_plugins()`.
 
     Raises:
         [`ConfigError`], [`PipelineError`], [`GuidanceError`]: before any long work, saying what to change.
@@ -101,8 +108,13 @@ class DDPOTrainer(Trainer):
         peft_config: LoraConfig | None = None,
         eval_reward_funcs: Reward | Sequence[Reward] = (),
         detectors: Detector | Sequence[Detector] = (),
+        guidance: GuidanceRule | None = None,
+        guidance_rules: Sequence[GuidanceSpec] = (),
     ):
         args = DDPOConfig() if args is None else args
+        if guidance is not None and args.guidance is not None:
+            raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
+        rule = asked_rule(guidance or args.guidance, guidance_rules)
         if args.full_finetuning and peft_config is not None:
             raise ConfigError(
                 "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
@@ -112,17 +124,13 @@ class DDPOTrainer(Trainer):
         self.reward_suite = RewardSuite(rewards, args.reward_weights, watching, args.detector_weights, calls)
         self.eval_suites = evaluation_suites(self.reward_suite, named_functions(eval_reward_funcs, RewardFunction))
         self._scorer = Scorer(calls, args.overlap_rewards, args.reward_timeout)
-        train_dataset = check_prompts(train_dataset, "train_dataset")
-        for name, dataset in named_datasets(eval_dataset).items():
-            check_prompts(dataset, name)
+        train_dataset = check_datasets(train_dataset, eval_dataset)
 
         set_seed(args.seed)  # the adapter's initialisation
         pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
-        self.policy = LogProbPipeline(pipeline, **args.policy_kwargs)
-        adapter = None if args.full_finetuning else peft_config or default_lora_config(self.policy.denoiser)
-        for component in pipeline.components.values():
-            if isinstance(component, torch.nn.Module):
-                component.requires_grad_(False)
+        self.policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+        adapter = None if args.full_finetuning else complete_lora_config(peft_config, self.policy.denoiser)
+        freeze(pipeline)
         denoiser = TrainedDenoiser(self.policy.denoiser, self.policy.denoiser_name, adapter, args.beta > 0)
 
         self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.objective_weights, self.policy.noising)
@@ -138,14 +146,8 @@ class DDPOTrainer(Trainer):
         self._moment: Moment | None = None
         self._newest_checkpoint: Path | None = None
         self._owns_output_dir = False
-        super().__init__(
-            model=denoiser,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            callbacks=callbacks,
-            optimizers=optimizers,
-        )
+        others: dict[str, Any] = {"eval_dataset": eval_dataset, "callbacks": callbacks, "optimizers": optimizers}
+        super().__init__(denoiser, args, train_dataset=train_dataset, **others)
         check_sharding(self.accelerator, args)
         self._lockstep = Lockstep(self.accelerator, self._stop)
         self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)

@@ -10,7 +10,8 @@ from ddpo_plugins.errors import DDPOError
 COMMANDS = {
     "train": "fine-tune a pipeline on rewards",
     "sample": "draw the same prompts and seeds with and without an adapter",
-    "rewards": "list the rewards, detectors and prompt sets that are installed",
+    "doctor": "say whether a pipeline can be trained, and what was found",
+    "rewards": "list the rewards, detectors, prompt sets and guidance rules that are installed",
     "new-plugin": "write a plugin project, with tests, to be made your own",
 }
 

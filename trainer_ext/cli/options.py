@@ -54,6 +54,6 @@ class LoraOptions:
 
     lora_r: int = field(default=4, metadata={"help": "Rank of the adapter."})
     lora_alpha: int | None = field(default=None, metadata={"help": "Scale of the adapter; the rank by default."})
-    lora_target_modules: list[str] = field(
-        default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"], metadata={"help": "Layers that get an adapter."}
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Layers that get an adapter; the attention projections by default."}
     )

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from importlib.metadata import version
+from typing import Any
 
 from ddpo_plugins import load_catalogue
+from ddpo_plugins.catalogue import Offer
+
+from ..guidance_rules import GUIDANCE_RULES
+
+PACKAGE = "ddpo-plugins"
 
 
 def run(arguments: list[str]) -> int:
     """Run the command. Exit status 1 if a plugin failed."""
     parser = argparse.ArgumentParser(
         prog="ddpo rewards",
-        description="List the rewards, detectors and prompt sets that are installed, and the plugins that failed.",
+        description="List the rewards, detectors, prompt sets and guidance rules that are installed, and the plugins that "
+        "failed.",
     )
     parser.parse_args(arguments)
     catalogue = load_catalogue()
-    offers = [
-        offers[name] for offers in (catalogue.rewards, catalogue.detectors, catalogue.prompt_sets) for name in offers
-    ]
+    kinds = (catalogue.rewards, catalogue.detectors, catalogue.prompt_sets, catalogue.guidance_rules)
+    offers: list[Offer[Any]] = [offers[name] for offers in kinds for name in offers]
+    offers += [Offer("guidance rule", spec, "builtin", PACKAGE, version(PACKAGE)) for spec in GUIDANCE_RULES.values()]
     rows = [("NAME", "KIND", "FROM", "DESCRIPTION")] + [
         (offer.spec.name, offer.kind, f"{offer.distribution} {offer.version}", offer.spec.description)
         for offer in offers

@@ -11,6 +11,8 @@ from .options import LoraOptions, RunOptions
 from .parsing import load_preset, parse
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from ..config import DDPOConfig
     from ..trainer import DDPOTrainer
 
@@ -66,12 +68,10 @@ def _train(arguments: list[str]) -> int:
 
 def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTrainer:
     """Turn names into objects, everything that can fail cheaply first."""
-    from peft import LoraConfig
-
     from ddpo_plugins import load_catalogue
 
     from ..checkpoint import check_output_dir
-    from ..plugins import functions_from_plugins
+    from ..plugins import functions_from_plugins, guidance_from_plugins
     from ..trainer import DDPOTrainer
     from .prompts import load_prompts
 
@@ -85,12 +85,6 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     rewards, detectors = functions_from_plugins(
         dict.fromkeys([*names, *eval_names]), options.detectors or [], _kwargs(options), config.device, catalogue
     )
-    adapter = LoraConfig(
-        r=lora.lora_r,
-        lora_alpha=lora.lora_alpha or lora.lora_r,
-        target_modules=list(lora.lora_target_modules),
-        init_lora_weights="gaussian",
-    )
     return DDPOTrainer(
         options.model_name_or_path,
         [rewards[name] for name in names],
@@ -99,7 +93,20 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
         evaluated if len(evaluated) > 1 else next(iter(evaluated.values()), None),
         eval_reward_funcs=[rewards[name] for name in eval_names],
         detectors=list(detectors.values()),
-        peft_config=None if config.full_finetuning else adapter,
+        peft_config=None if config.full_finetuning else lora_config(lora),
+        guidance_rules=guidance_from_plugins(catalogue),
+    )
+
+
+def lora_config(options: LoraOptions) -> LoraConfig:
+    """Turn the options into PEFT's configuration; without layers, which the denoiser's class decides, unless they are given."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=options.lora_r,
+        lora_alpha=options.lora_alpha or options.lora_r,
+        target_modules=options.lora_target_modules,
+        init_lora_weights="gaussian",
     )
 
 

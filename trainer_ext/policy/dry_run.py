@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 
+from ddpo_plugins import GuidanceSpec
+from ddpo_plugins.errors import DDPOError
+
 from ..errors import PipelineError
-from .guidance import Guidance, GuidanceRule, infer_guidance
+from .guidance import Guidance, infer_guidance
 from .noising import NoisingTable
 from .recorder import CallLayout, DenoiserCall, flatten, infer_layout, is_close
-from .recording import branches_of
+from .recording import branches_of, check_latents
 from .runner import Runner
 from .scheduler import Transition
 from .transitions import TransitionTable
@@ -48,7 +51,7 @@ class Findings:
     repeats_prompts: bool
 
 
-def dry_run(runner: Runner, rules: Mapping[str, GuidanceRule]) -> Findings:
+def dry_run(runner: Runner, rules: Sequence[Sequence[GuidanceSpec]]) -> Findings:
     """
     Run the first step with 2 and with 3 prompts.
 
@@ -57,11 +60,27 @@ def dry_run(runner: Runner, rules: Mapping[str, GuidanceRule]) -> Findings:
     """
     two, *_ = _first_step(runner, PROBE_PROMPTS[:2])
     three, transition, table, noising = _first_step(runner, PROBE_PROMPTS)
+    _check_calls(runner.denoiser_name, len(two), len(three))
     layouts = tuple(infer_layout(a, b) for a, b in zip(two, three, strict=True))
+    for layout, call in zip(layouts, three, strict=True):
+        check_latents(layout, call, transition)
     outputs = branches_of(layouts, three, transition.latents.shape[1:])
     guidance = infer_guidance(rules, outputs, transition.model_output, runner.call_arguments())
     error = guidance.error(outputs, transition.model_output)
     return Findings(layouts, guidance, error, table, noising, not _repeats_arguments(runner))
+
+
+def _check_calls(denoiser: str, for_two: int, for_three: int) -> None:
+    if not for_three:
+        raise PipelineError(
+            f"The pipeline took its first step without calling pipeline.{denoiser}: another of its components predicts, or a "
+            "method of it that is not its forward. It cannot be recorded."
+        )
+    if for_two != for_three:
+        raise PipelineError(
+            f"The pipeline called its denoiser {for_two} times in the first step for 2 prompts and {for_three} times for 3; "
+            "DDPO needs pipelines that call it for all images at once."
+        )
 
 
 class _StopDryRun(Exception):  # noqa: N818 - not an error
@@ -78,11 +97,29 @@ def _first_step(
         seen.append((calls, transition))
         raise _StopDryRun
 
-    with contextlib.suppress(_StopDryRun):
+    try:
         runner.run({"prompt": list(prompts)}, _generators(len(prompts)), None, stop, lambda *both: tables.append(both))
+    except (_StopDryRun, DDPOError) as end:
+        if isinstance(end, DDPOError):
+            raise
+    except Exception as error:  # of a stranger's code
+        raise PipelineError(_failure(runner, prompts, error)) from error
     if not seen:
-        raise PipelineError("The pipeline made images without calling scheduler.step; it cannot be recorded.")
+        raise PipelineError(
+            "The pipeline made images without calling pipeline.scheduler.step; it cannot be recorded. Of a pipeline that runs "
+            "others (Combined), train the one that denoises."
+        )
     return *seen[0], *tables[0]
+
+
+def _failure(runner: Runner, prompts: Sequence[str], error: Exception) -> str:
+    arguments = ", ".join(f"{name}={value!r}" for name, value in runner.call_kwargs.items())
+    return (
+        f"{type(runner.pipeline).__name__} failed in the dry run with {type(error).__name__}: {error}\nIt was called with "
+        f"prompt={list(prompts)}, {arguments}, one generator for each image, and a {type(runner.sampler.scheduler).__name__} "
+        f"in place of its {type(runner.pipeline.scheduler).__name__}. If an argument is missing or wrong, set it in "
+        "pipeline_kwargs; if the pipeline needs its own scheduler, or cannot take several prompts, DDPO cannot train it."
+    )
 
 
 def _repeats_arguments(runner: Runner) -> bool:

@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..errors import GuidanceError
+from ddpo_plugins import GuidanceSpec
 
-GuidanceRule = Callable[[torch.Tensor, torch.Tensor, float, Mapping[str, Any]], torch.Tensor]
-"""From the conditional and unconditional outputs, the guidance scale and the pipeline's call arguments to the prediction."""
+from ..errors import GuidanceError
+from .rule_choice import GuidanceRule, how_to_pass_a_rule
 
 TOLERANCE = 1e-5  #: of a rule's prediction, relative to the largest element
-
-
-def no_guidance(cond: torch.Tensor, uncond: torch.Tensor, scale: float, arguments: Mapping[str, Any]) -> torch.Tensor:
-    """Use the only output there is."""
-    return cond
-
-
-def cfg(cond: torch.Tensor, uncond: torch.Tensor, scale: float, arguments: Mapping[str, Any]) -> torch.Tensor:
-    """Classifier-free guidance (Ho & Salimans, 2021, eq. 6) in diffusers' convention, where scale 1 is no guidance."""
-    return uncond + scale * (cond - uncond)
-
-
-def cfg_from_cond(cond: torch.Tensor, uncond: torch.Tensor, scale: float, arguments: Mapping[str, Any]) -> torch.Tensor:
-    """Classifier-free guidance in the paper's convention, where scale 0 is no guidance."""
-    return cond + scale * (cond - uncond)
-
-
-def cfg_rescaled(cond: torch.Tensor, uncond: torch.Tensor, scale: float, arguments: Mapping[str, Any]) -> torch.Tensor:
-    """Guidance with its standard deviation pulled back to the conditional one's (Lin et al., 2023, section 3.4)."""
-    guided = cfg(cond, uncond, scale, arguments)
-    dims = list(range(1, cond.dim()))
-    rescaled = guided * (cond.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True))
-    weight = arguments.get("guidance_rescale") or 0.0
-    return weight * rescaled + (1 - weight) * guided
-
-
-def cfg_renormed(cond: torch.Tensor, uncond: torch.Tensor, scale: float, arguments: Mapping[str, Any]) -> torch.Tensor:
-    """Guidance scaled back to the conditional output's norm over the last dimension (Qwen-Image, Lumina 2)."""
-    guided = cfg(cond, uncond, scale, arguments)
-    return guided * (torch.norm(cond, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True))
-
-
-GUIDANCE_RULES: dict[str, GuidanceRule] = {
-    "none": no_guidance,
-    "cfg": cfg,
-    "cfg_from_cond": cfg_from_cond,
-    "cfg_rescaled": cfg_rescaled,
-    "cfg_renormed": cfg_renormed,
-}
 
 
 @dataclass(frozen=True)
@@ -88,10 +49,10 @@ class Guidance:
 
     def __call__(self, outputs: Sequence[torch.Tensor], num_channels: int) -> torch.Tensor:
         """Combine one output `(B, C', ...)` for each branch into the prediction `(B, num_channels, ...)`."""
-        cond, uncond = (outputs[0], outputs[-1]) if self.cond_first else (outputs[-1], outputs[0])
+        ordered = tuple(outputs) if self.cond_first else tuple(reversed(outputs))
         if self.in_float32:
-            cond, uncond = cond.float(), uncond.float()
-        prediction = self.sign * self.rule(cond, uncond, self.scale, self.arguments)
+            ordered = tuple(output.float() for output in ordered)
+        prediction = self.sign * self.rule(ordered, self.scale, self.arguments)
         return prediction[:, :num_channels]  # the rest is a variance, which pipelines drop
 
     def error(self, outputs: Sequence[torch.Tensor], model_output: torch.Tensor) -> float:
@@ -100,22 +61,8 @@ class Guidance:
         return float(difference / model_output.float().abs().max())
 
 
-def resolve_rules(guidance: str | GuidanceRule | None) -> dict[str, GuidanceRule]:
-    """Turn the user's `guidance` (a name, a function, or `None` for all known rules) into candidates by name."""
-    if guidance is None:
-        return GUIDANCE_RULES
-    if not isinstance(guidance, str):
-        return {"custom": guidance}
-    if guidance not in GUIDANCE_RULES:
-        raise GuidanceError(
-            f"Unknown guidance rule {guidance!r}. Known: {', '.join(GUIDANCE_RULES)}. Leave `guidance` out to have the "
-            "rule inferred, or pass a function (cond, uncond, guidance_scale, arguments) -> prediction from Python."
-        )
-    return {guidance: GUIDANCE_RULES[guidance]}
-
-
 def infer_guidance(
-    rules: Mapping[str, GuidanceRule],
+    tiers: Sequence[Sequence[GuidanceSpec]],
     outputs: Sequence[torch.Tensor],
     model_output: torch.Tensor,
     arguments: Mapping[str, Any],
@@ -124,8 +71,8 @@ def infer_guidance(
     Find the rule that turns the denoiser's outputs into what the pipeline gave to its scheduler.
 
     Args:
-        rules (`Mapping[str, GuidanceRule]`):
-            Candidates.
+        tiers (`Sequence[Sequence[GuidanceSpec]]`):
+            Candidates; those of a later tier count only if none of the tiers before fits.
         outputs (`Sequence[torch.Tensor]`, each of shape `(B, ...)`):
             The denoiser's outputs at one step, in the order of the calls.
         model_output (`torch.Tensor` of shape `(B, ...)`):
@@ -136,36 +83,76 @@ def infer_guidance(
     Raises:
         [`GuidanceError`]: no candidate reproduces `model_output` within 1e-5, or several that differ elsewhere do.
     """
-    candidates = _candidates(rules, len(outputs), arguments)
-    errors = [candidate.error(outputs, model_output) for candidate in candidates]
-    fitting = [(error, index) for index, error in enumerate(errors) if error <= TOLERANCE]
-    if not fitting:
-        best = f"{min(errors):.0e}" if errors else "no candidate"
-        raise GuidanceError(
-            f"No guidance rule of {', '.join(rules)} explains the predictions of this pipeline ({len(outputs)} denoiser "
-            f"output(s) a step; best relative error {best}, allowed {TOLERANCE:.0e}). Pass `guidance=` a function "
-            "(cond, uncond, guidance_scale, arguments) -> prediction that does what the pipeline does."
-        )
-    chosen = candidates[min(fitting)[1]]
-    _refuse_ambiguity(chosen, [candidates[index] for _, index in fitting], outputs, model_output)
-    return chosen
+    tried: list[tuple[float, Guidance]] = []
+    for rules in tiers:
+        errors = [
+            (_try(candidate, outputs, model_output), candidate)
+            for candidate in _candidates(rules, len(outputs), arguments)
+        ]
+        fitting = [(error, candidate) for error, candidate in errors if error <= TOLERANCE]
+        if fitting:
+            chosen = min(fitting, key=_error)[1]  # the plainest of equals
+            _refuse_ambiguity(chosen, [candidate for _, candidate in fitting], outputs, model_output)
+            return chosen
+        tried += errors
+    raise _unexplained([rule for rules in tiers for rule in rules], tried, len(outputs))
 
 
-def _candidates(rules: Mapping[str, GuidanceRule], num_outputs: int, arguments: Mapping[str, Any]) -> list[Guidance]:
+def _candidates(rules: Sequence[GuidanceSpec], num_outputs: int, arguments: Mapping[str, Any]) -> list[Guidance]:
     """All rules with all conventions, the plainest first."""
-    single = num_outputs == 1
-    known = GUIDANCE_RULES.values()
-    usable = {name: rule for name, rule in rules.items() if rule not in known or (rule is no_guidance) == single}
+    usable = [spec for spec in rules if spec.num_outputs in (None, num_outputs)]
     scales = [
         arguments[key] for key in ("true_cfg_scale", "guidance_scale") if isinstance(arguments.get(key), int | float)
     ]
-    conventions = itertools.product(
-        usable.items(), dict.fromkeys(scales or [1.0]), (1, -1), (False, True), (False, True)
-    )
+    conventions = itertools.product(usable, dict.fromkeys(scales or [1.0]), (1, -1), (False, True), (False, True))
     return [
-        Guidance(name, rule, scale, cond_first, sign, in_float32, arguments)
-        for (name, rule), scale, sign, cond_first, in_float32 in conventions
+        Guidance(spec.name, spec.rule, scale, cond_first, sign, in_float32, arguments)
+        for spec, scale, sign, cond_first, in_float32 in conventions
     ]
+
+
+def _try(candidate: Guidance, outputs: Sequence[torch.Tensor], model_output: torch.Tensor) -> float:
+    """Return the candidate's error; a rule is a stranger's code, and may do anything."""
+    try:
+        prediction = candidate(outputs, model_output.shape[1])
+    except Exception as error:
+        raise GuidanceError(
+            f"The guidance rule {candidate.name!r} failed with {type(error).__name__}: {error}. It was called with "
+            f"{len(outputs)} output(s) {_shapes(outputs)} and guidance_scale={candidate.scale}. "
+            f"{how_to_pass_a_rule(len(outputs))}"
+        ) from error
+    if prediction.shape != model_output.shape:
+        raise GuidanceError(
+            f"The guidance rule {candidate.name!r} returned a prediction {tuple(prediction.shape)} from {len(outputs)} "
+            f"output(s) {_shapes(outputs)}; the pipeline's is {tuple(model_output.shape)}. {how_to_pass_a_rule(len(outputs))}"
+        )
+    return candidate.error(outputs, model_output)
+
+
+def _unexplained(
+    rules: Sequence[GuidanceSpec], tried: Sequence[tuple[float, Guidance]], num_outputs: int
+) -> GuidanceError:
+    if not tried:
+        wanted = ", ".join(f"{spec.name}: {spec.num_outputs}" for spec in rules)
+        return GuidanceError(
+            f"The pipeline makes {num_outputs} denoiser output(s) a step, for which there is no guidance rule ({wanted}). "
+            f"{how_to_pass_a_rule(num_outputs)}"
+        )
+    error, best = min(tried, key=_error)
+    names = dict.fromkeys(candidate.name for _, candidate in tried)
+    return GuidanceError(
+        f"No guidance rule of {', '.join(names)} explains the predictions of this pipeline ({num_outputs} denoiser output(s) "
+        f"a step; the best, {best.name}, has a relative error of {error:.0e}, allowed {TOLERANCE:.0e}). "
+        f"{how_to_pass_a_rule(num_outputs)}"
+    )
+
+
+def _error(tried: tuple[float, Guidance]) -> float:
+    return tried[0]
+
+
+def _shapes(outputs: Sequence[torch.Tensor]) -> str:
+    return ", ".join(str(tuple(output.shape)) for output in outputs)
 
 
 def _refuse_ambiguity(
@@ -178,6 +165,7 @@ def _refuse_ambiguity(
     differing = {other.name for other in fitting if other.error(probe, expected) > 1e-2}
     if differing:
         raise GuidanceError(
-            f"Several guidance rules explain the predictions of this pipeline ({chosen.name} and {', '.join(differing)}), "
-            "because the prompt does not change them. Pass `guidance=` the name of the right one, or check the model."
+            f"Several guidance rules explain the predictions of this pipeline ({chosen.name} and {', '.join(sorted(differing))}, "
+            "some by the order or sign of their branches), because the prompt does not change them. Pass `guidance=` the "
+            "name of the right one, or check the model."
         )

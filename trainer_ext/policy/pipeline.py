@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from ddpo_plugins import GuidanceSpec
+
 from .conditioning import CallRecord, Conditioning
 from .dry_run import dry_run
-from .guidance import GuidanceRule, resolve_rules
 from .noising import NoisingTable
 from .recorder import DenoiserCall, unflatten
 from .recording import Recording
-from .runner import Denoiser, Runner, to_uint8
+from .rule_choice import GuidanceRule, asked_rule, rule_tiers
+from .runner import Denoiser, Runner, check_call, to_uint8
 from .samplers import SamplerOptions, choose_sampler
 from .scheduler import Transition
 from .trajectory import Trajectory
@@ -52,15 +54,18 @@ class LogProbPipeline:
         num_inference_steps (`int`, *optional*, defaults to 50):
             T.
         guidance_scale (`float`, *optional*, defaults to 5.0):
-            As the pipeline understands it.
+            As the pipeline understands it. `None` leaves it to the pipeline, which may have no such argument.
         eta (`float`, *optional*, defaults to 1.0):
             DDIM's weight of the noise, in (0, 1].
-        guidance (`str` or `GuidanceRule`, *optional*):
-            Name of a rule, or a function. Inferred by default.
+        guidance (`str`, `GuidanceRule` or `GuidanceSpec`, *optional*):
+            Name of a rule, or a function `rule(outputs, guidance_scale, arguments)`; see [`GuidanceSpec`]. Inferred by
+            default.
         pipeline_kwargs (`Mapping[str, Any]`, *optional*):
             More arguments for every call of the pipeline (`negative_prompt`, `height`, ...).
         sampler (`str`, *optional*), noise_level (`float`, *optional*), sde_window (`Sequence[int]`, *optional*):
             As in [`SamplerOptions`].
+        guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
+            What plugins offer: tried first if it is for this pipeline's class, by name in any case.
 
     Raises:
         [`PipelineError`]: the pipeline cannot be recorded; the message says why.
@@ -72,22 +77,21 @@ class LogProbPipeline:
         self,
         pipeline: DiffusionPipeline,
         num_inference_steps: int = 50,
-        guidance_scale: float = 5.0,
+        guidance_scale: float | None = 5.0,
         eta: float = 1.0,
-        guidance: str | GuidanceRule | None = None,
+        guidance: str | GuidanceRule | GuidanceSpec | None = None,
         pipeline_kwargs: Mapping[str, Any] | None = None,
         sampler: str | None = None,
         noise_level: float = 0.7,
         sde_window: Sequence[int] | None = None,
+        guidance_rules: Sequence[GuidanceSpec] = (),
     ):
         sampling = SamplerOptions(sampler, eta, noise_level, sde_window)
         sampling.check_window(num_inference_steps)
-        rules = resolve_rules(guidance)
-        call_kwargs = {
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-            **(pipeline_kwargs or {}),
-        }
+        rules = rule_tiers(asked_rule(guidance, guidance_rules), guidance_rules, type(pipeline))
+        scale = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
+        call_kwargs = {"num_inference_steps": num_inference_steps, **scale, **(pipeline_kwargs or {})}
+        check_call(pipeline, call_kwargs)
         self.runner = Runner(pipeline, choose_sampler(pipeline.scheduler, sampling), call_kwargs)
         self.findings = dry_run(self.runner, rules)
 

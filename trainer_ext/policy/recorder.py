@@ -104,7 +104,7 @@ class Recorder:
         # dtype that the pipeline gave them first. And always in the same memory format: kernels differ by a rounding.
         for name in {latents_name} | (named.keys() & set(TIME_ARGUMENTS)):
             if isinstance(named[name], torch.Tensor | list):  # a timestep may be a number
-                named[name] = _cast(named[name], self._dtypes.setdefault(name, _dtype(named[name])))
+                named[name] = in_dtype(named[name], self._dtypes.setdefault(name, _dtype(named[name])))
         output = self._denoiser(**named)
         self._calls.append(DenoiserCall(flatten(named), output[0]))
         return output
@@ -132,7 +132,11 @@ def infer_layout(two: DenoiserCall, three: DenoiserCall) -> CallLayout:
         )
     copies, remainder = divmod(len(two.arguments[latents_name]), 2)
     if remainder or len(three.arguments[latents_name]) != 3 * copies:
-        raise PipelineError("The denoiser's batch does not grow with the number of prompts; it cannot be replayed.")
+        rows = [len(call.arguments[latents_name]) for call in (two, three)]
+        raise PipelineError(
+            f"The denoiser's batch does not grow with the number of prompts: {rows[0]} rows for 2, {rows[1]} for 3. A pipeline "
+            "that draws images one by one, or in pieces, cannot be replayed."
+        )
     sizes = {name: (num_rows(value), num_rows(three.arguments[name])) for name, value in two.arguments.items()}
     growing = {name: size for name, size in sizes.items() if size[0] != size[1]}
     for name, (rows_two, rows_three) in growing.items():
@@ -151,7 +155,8 @@ def _dtype(rows: Rows) -> torch.dtype:
     return rows[0].dtype if isinstance(rows, list) else rows.dtype
 
 
-def _cast(rows: Rows, dtype: torch.dtype) -> Rows:
+def in_dtype(rows: Rows, dtype: torch.dtype) -> Rows:
+    """Cast, contiguously."""
     return [row.to(dtype).contiguous() for row in rows] if isinstance(rows, list) else rows.to(dtype).contiguous()
 
 

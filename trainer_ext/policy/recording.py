@@ -11,7 +11,7 @@ from ..errors import GuidanceError, PipelineError
 from .conditioning import CallRecord, Conditioning
 from .guidance import TOLERANCE, Guidance
 from .noising import NoisingTable
-from .recorder import CallLayout, DenoiserCall, is_same
+from .recorder import CallLayout, DenoiserCall, in_dtype, is_same
 from .scheduler import Transition
 from .trajectory import Trajectory
 from .transitions import TransitionTable
@@ -42,7 +42,8 @@ class Recording:
         if len(calls) != len(self.layouts):
             raise PipelineError(
                 f"Step {transition.step} made {len(calls)} denoiser calls; the first step made {len(self.layouts)}. "
-                "Guidance that is switched on or off on the way (guidance_end, cfg intervals) cannot be replayed yet."
+                "Guidance that is switched on or off on the way (guidance_end, cfg intervals), or a second denoiser that takes "
+                "over, cannot be replayed yet."
             )
         if transition.step == 0:
             self.firsts = calls
@@ -51,7 +52,7 @@ class Recording:
         elif not is_same(transition.latents, self.latents[-1]):
             raise PipelineError(
                 f"The pipeline changes the latents between steps {transition.step - 1} and {transition.step} (in a "
-                "callback, or by rounding them); such a pipeline cannot be replayed."
+                "callback, by rounding them, or by painting a known image into them); such a pipeline cannot be replayed."
             )
         for index, (layout, call) in enumerate(zip(self.layouts, calls, strict=True)):
             self._check_call(layout, call, self.firsts[index], transition)
@@ -70,11 +71,7 @@ class Recording:
         return Trajectory(self.table, latents, model_outputs, Conditioning.of_batch(calls, len(latents)))
 
     def _check_call(self, layout: CallLayout, call: DenoiserCall, first: DenoiserCall, transition: Transition) -> None:
-        if not is_same(call.arguments[layout.latents_name], layout.latents_argument(transition.latents)):
-            raise PipelineError(
-                f"At step {transition.step} the pipeline changes the latents between scheduler and denoiser "
-                f"(argument {layout.latents_name!r}); such a pipeline cannot be replayed."
-            )
+        check_latents(layout, call, transition)
         for name in call.arguments.keys() - {layout.latents_name, layout.time_name}:
             if not is_same(call.arguments[name], first.arguments.get(name)):
                 raise PipelineError(
@@ -90,6 +87,23 @@ class Recording:
                 f"At step {transition.step} the guidance rule {self.guidance.name!r} is off by {error:.0e} (relative; "
                 f"allowed {TOLERANCE:.0e}). Does the guidance scale change on the way?"
             )
+
+
+def check_latents(layout: CallLayout, call: DenoiserCall, transition: Transition) -> None:
+    """Raise [`PipelineError`] unless the denoiser was called with the scheduler's latents."""
+    ours = transition.latents.shape[1:]
+    if layout.row_shape.numel() != ours.numel():
+        raise PipelineError(
+            f"The denoiser gets {tuple(layout.row_shape)} for each image (argument {layout.latents_name!r}), where the scheduler "
+            f"has {tuple(ours)}: the pipeline appends something to the latents (an image to edit, a mask), or cuts them into "
+            "pieces. Such a pipeline cannot be replayed yet."
+        )
+    given, expected = call.arguments[layout.latents_name], layout.latents_argument(transition.latents)
+    if not is_same(in_dtype(given, torch.float32), in_dtype(expected, torch.float32)):  # what the scheduler keeps
+        raise PipelineError(
+            f"At step {transition.step} the pipeline changes the latents between scheduler and denoiser (argument "
+            f"{layout.latents_name!r}: scaled, noised again, or in another order); such a pipeline cannot be replayed."
+        )
 
 
 def branches_of(

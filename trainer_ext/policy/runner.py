@@ -35,7 +35,7 @@ class Runner:
             Arguments of every call.
 
     Raises:
-        [`PipelineError`]: there is no denoiser, or the pipeline does not take one of the arguments.
+        [`PipelineError`]: there is no denoiser.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, sampler: Sampler, call_kwargs: Mapping[str, Any]):
@@ -43,7 +43,6 @@ class Runner:
         self.denoiser_name = find_denoiser(pipeline)
         self.sampler = sampler
         self.call_kwargs = dict(call_kwargs)
-        self._check_call_kwargs()
 
     @property
     def denoiser(self) -> torch.nn.Module:
@@ -90,14 +89,6 @@ class Runner:
         parameters = inspect.signature(type(self.pipeline).__call__).parameters
         return {**{name: parameter.default for name, parameter in parameters.items()}, **self.call_kwargs}
 
-    def _check_call_kwargs(self) -> None:
-        known = inspect.signature(type(self.pipeline).__call__).parameters
-        for name in self.call_kwargs:
-            if name not in known:
-                raise PipelineError(
-                    f"{type(self.pipeline).__name__} has no argument {name!r}. It takes: {', '.join(list(known)[1:])}."
-                )
-
 
 def spread_texts(call_kwargs: Mapping[str, Any], num_prompts: int) -> dict[str, Any]:
     """Repeat each negative prompt for all prompts: Stable Diffusion refuses one text beside a list of prompts."""
@@ -105,6 +96,20 @@ def spread_texts(call_kwargs: Mapping[str, Any], num_prompts: int) -> dict[str, 
         name: [value] * num_prompts if name.startswith("negative_prompt") and isinstance(value, str) else value
         for name, value in call_kwargs.items()
     }
+
+
+def check_call(pipeline: DiffusionPipeline, call_kwargs: Mapping[str, Any]) -> None:
+    """Raise [`PipelineError`] unless the pipeline draws images for prompts and takes all arguments."""
+    find_denoiser(pipeline)
+    # Not counting **kwargs: several pipelines have it and ignore what is in it, misspelt options too.
+    name, known = type(pipeline).__name__, list(inspect.signature(type(pipeline).__call__).parameters)[1:]
+    takes = f"It takes: {', '.join(known)}."
+    if "prompt" not in known:
+        raise PipelineError(f"{name} takes no prompt, and DDPO trains pipelines that draw images for prompts. {takes}")
+    for argument in call_kwargs:
+        if argument not in known:
+            hint = " Leave it out by guidance_scale=None." if argument == "guidance_scale" else ""
+            raise PipelineError(f"{name} has no argument {argument!r}. {takes}{hint}")
 
 
 def find_denoiser(pipeline: DiffusionPipeline) -> str:
@@ -130,5 +135,19 @@ def swapped(pipeline: DiffusionPipeline, attributes: Mapping[str, Any]) -> Itera
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Round images `(B, 3, H, W)` in [0, 1] to uint8 `(B, H, W, 3)` on the host, as diffusers does for PIL."""
+    """
+    Round images `(B, 3, H, W)` or videos of one frame `(B, 1, 3, H, W)`, in [0, 1], to uint8 `(B, H, W, 3)` on the host, as
+    diffusers does for PIL.
+
+    Raises:
+        [`PipelineError`]: they are something else.
+    """
+    if isinstance(images, torch.Tensor) and images.dim() == 5 and images.shape[1] == 1:
+        images = images.squeeze(1)
+    if not isinstance(images, torch.Tensor) or images.dim() != 4 or images.shape[1] != 3:
+        made = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
+        raise PipelineError(
+            f"The pipeline made {made}; DDPO trains pipelines that make RGB images (B, 3, H, W), or videos of one frame "
+            "(pipeline_kwargs with num_frames=1, where the pipeline has it)."
+        )
     return (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()

@@ -160,7 +160,12 @@ def _ddim_scheduler(scheduler: SchedulerMixin) -> DDIMScheduler:
         )
     # Clipping the predicted x_0 zeroes its gradient. `from_config` turns it on where the key is missing, and drops values
     # that the old scheduler had by default: only keywords count.
-    return DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
+    config = dict(scheduler.config)
+    if "variance_type" in config:
+        config["variance_type"] = (
+            "fixed_small"  # pipelines read it, and drop a learned variance, for which DDIM has no use
+        )
+    return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False)
 
 
 def _flow_transitions(

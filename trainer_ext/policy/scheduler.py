@@ -70,6 +70,7 @@ def log_prob_scheduler(
             on_start(loop.table, sampler.noising(new).starting_at(first))
         if loop.step == loop.table.num_steps:
             raise PipelineError("The pipeline took more denoising steps than its scheduler has timesteps.")
+        _check_rows(sample, generators)
         index = torch.tensor([loop.step])
         latents = sample.float()
         noise = randn_tensor(latents.shape, generator=_one_or_all(generators), device=latents.device)
@@ -83,6 +84,15 @@ def log_prob_scheduler(
 
     new.step = step
     return new
+
+
+def _check_rows(sample: torch.Tensor, generators: Sequence[torch.Generator] | None) -> None:
+    if generators is not None and len(sample) != len(generators):
+        raise PipelineError(
+            f"The pipeline gives its scheduler {tuple(sample.shape)} for {len(generators)} images; DDPO needs one row for each "
+            "image. Of a video, one frame (pipeline_kwargs with num_frames=1); images that are drawn one by one, tiles and "
+            "layers cannot be recorded."
+        )
 
 
 def _first_step(scheduler: Scheduler, timestep: Any) -> int:

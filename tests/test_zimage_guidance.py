@@ -1,0 +1,178 @@
+"""A pipeline that is refused, and the plugin that makes it work: Z-Image with `cfg_normalization`."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import test_zoo
+import torch
+import zoo
+from datasets import Dataset
+
+from trainer_ext import DDPOConfig, DDPOTrainer, guidance_from_plugins
+from trainer_ext.cli import main
+from trainer_ext.errors import GuidanceError
+from trainer_ext.loading import load_pipeline
+from trainer_ext.policy import LogProbPipeline
+from trainer_ext.rollout import image_generators
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = Path(__file__).parents[1] / "examples" / "ddpo-zimage-guidance"
+
+pytestmark = pytest.mark.skipif("ZImagePipeline" not in zoo.FAMILIES, reason="the installed diffusers has no Z-Image")
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The example, installed as its own pyproject.toml says."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    ((entry_point, module),) = project["entry-points"]["ddpo_plugins"].items()
+    folder = tmp_path / "site-packages"
+    info = folder / f"{project['name']}-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (info / "entry_points.txt").write_text(f"[ddpo_plugins]\n{entry_point} = {module}\n")
+    shutil.copy(PROJECT / f"{module}.py", folder)
+    monkeypatch.syspath_prepend(folder)
+    yield
+    sys.modules.pop(module)
+
+
+@pytest.fixture
+def pipeline():
+    torch.manual_seed(0)
+    return load_pipeline(zoo.z_image())
+
+
+def family(limit, **options):
+    options = {**zoo.options(**zoo.SIZE, cfg_normalization=limit), **options}
+    return zoo.Family("ZImagePipeline, limited", zoo.z_image, "zimage_norm_limited", options)
+
+
+def test_without_the_plugin_it_is_refused_with_what_to_do(pipeline):
+    with pytest.raises(GuidanceError, match=r"the best, cfg_\w+, has a relative error of") as caught:
+        test_zoo.make_policy(family(1.0), pipeline)
+    assert "def rule(outputs, guidance_scale, arguments):" in str(caught.value)
+
+
+@pytest.fixture
+def limited(installed):
+    """A limit that some predictions keep to by themselves and others do not."""
+    return family(1.2, guidance_rules=guidance_from_plugins())
+
+
+def test_the_limit_matters(limited, pipeline):
+    """Or the tests below would say nothing."""
+    policy = test_zoo.make_policy(limited, pipeline)
+    trajectory = test_zoo.two_each(policy).trajectory
+    free = test_zoo.make_policy(family(0.0, guidance_rules=guidance_from_plugins()), pipeline)
+    rows, steps = torch.arange(4).repeat_interleave(4), torch.arange(4).repeat(4)
+    with torch.no_grad():
+        latents = trajectory.latents[rows, steps]
+        pairs = [each.predict(trajectory.conditioning, latents, rows, steps) for each in (policy, free)]
+    same = (pairs[0] == pairs[1]).flatten(1).all(1)
+    assert 0 < same.sum() < len(same)
+
+
+def test_ratios_are_one(limited, pipeline):
+    test_zoo.test_ratios_are_one_before_any_update(limited, pipeline, torch.float32)
+
+
+def test_ratios_are_one_in_bfloat16(limited, pipeline):
+    test_zoo.test_ratios_are_one_before_any_update(limited, pipeline, torch.bfloat16)
+
+
+@pytest.mark.parametrize("limit", [1.2, 1.0])
+def test_gradients(installed, pipeline, limit):
+    test_zoo.test_gradients_are_finite_differences(family(limit, guidance_rules=guidance_from_plugins()), pipeline)
+
+
+def test_images_are_those_of_the_stock_pipeline(limited, pipeline):
+    test_zoo.test_images_are_those_of_the_stock_pipeline(limited, pipeline)
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_is_trained(pipeline, tmp_path):
+    def brightness(images, prompts, **columns):
+        return [float(np.asarray(image).mean()) for image in images]
+
+    args = DDPOConfig(
+        output_dir=str(tmp_path / "run"),
+        num_inference_steps=4,
+        num_images_per_rollout=16,
+        rollout_batch_size=16,
+        per_device_train_batch_size=16,
+        gradient_accumulation_steps=1,
+        num_train_epochs=6,
+        learning_rate=1e-2,
+        clip_range=1.0,
+        skip_last_steps=1,
+        advantages="batch",
+        num_sample_images=0,
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        **family(1.0).options,
+    )
+    dataset = Dataset.from_dict({"prompt": ["a cat"] * 16})
+    trainer = DDPOTrainer(pipeline, brightness, args, dataset, guidance_rules=guidance_from_plugins())
+    assert trainer.policy.findings.guidance.name == "zimage_norm_limited"
+
+    def bright():
+        sampled = trainer.policy.sample(["a cat"], image_generators(range(16)), num_images_per_prompt=16)
+        return sampled.images.float().mean().item()
+
+    before = bright()
+    trainer.train()
+    assert bright() > before + 1
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_is_listed(capsys):
+    assert main(["rewards"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("zimage_norm_limited ")]
+    assert line.split()[1:5] == ["guidance", "rule", "ddpo-zimage-guidance", "0.1.0"]
+    assert any(line.split()[:4] == ["cfg_renormed", "guidance", "rule", "ddpo-plugins"] for line in lines)
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_command_line_takes_it_without_being_told(pipeline, tmp_path, monkeypatch):
+    pipeline.save_pretrained(tmp_path / "model")
+    kwargs = '{"height": 32, "width": 32, "cfg_normalization": 1.0}'
+    options = (
+        "--num_train_epochs 1 --num_images_per_rollout 4 --rollout_batch_size 4 --per_device_train_batch_size 4 "
+        "--gradient_accumulation_steps 1 --num_inference_steps 2 --num_sample_images 0 --disable_tqdm true --use_cpu true"
+    )
+    command = ["train", "--model_name_or_path", str(tmp_path / "model"), "--reward_funcs", "jpeg_compressibility"]
+    command += ["--pipeline_kwargs", kwargs, *options.split(), "--output_dir", str(tmp_path / "run")]
+    assert main(command) == 0
+    assert (tmp_path / "run" / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_the_doctor_finds_it_too(pipeline, tmp_path, capsys, request):
+    pipeline.save_pretrained(tmp_path / "model")
+    kwargs = '{"height": 32, "width": 32, "cfg_normalization": 1.0}'
+    command = ["doctor", str(tmp_path / "model"), "--pipeline_kwargs", kwargs, "--num_inference_steps", "2"]
+    command += ["--disable_tqdm", "true", "--use_cpu", "true"]
+    assert main(command) == 1
+    assert "cannot be trained. No guidance rule of" in capsys.readouterr().out
+    request.getfixturevalue("installed")
+    assert main(command) == 0
+    assert "guidance    zimage_norm_limited of 2 denoiser outputs" in capsys.readouterr().out
+
+
+def test_a_function_of_ones_own_does_the_same(pipeline, monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT)
+    import ddpo_zimage_guidance
+
+    options = {"num_inference_steps": 2, **family(1.0).options}
+    policy = LogProbPipeline(pipeline, **options, guidance=ddpo_zimage_guidance.norm_limited)
+    assert policy.findings.guidance.name == "custom"
+    sys.modules.pop("ddpo_zimage_guidance")
