@@ -129,6 +129,21 @@ def test_a_grid_counts_by_its_strength_not_by_its_place():
     assert moved == pytest.approx([scores[3]] * 2, abs=0.1)
 
 
+def waves(periods, strength):
+    return strength * np.sin(2 * np.pi * periods * np.arange(64) / 64)[None, :, None]
+
+
+def test_a_grid_is_fine_strong_enough_and_need_not_fit_the_image():
+    base = np.asarray(scene(5), float)
+    shade = np.linspace(0, 255, 64)[:, None, None] + np.zeros((64, 64, 3))
+    images = [base + waves(2, 60), shade + waves(16, 3), base + waves(14.5, 25)]
+    (coarse, weak, odd), found = score("blank_or_noise", [picture(values) for values in images])
+    assert coarse < 0.1
+    assert weak < 0.1
+    assert odd > 0.8
+    assert found["kind"][2] == "grid"
+
+
 @pytest.mark.parametrize("name", ["blank_or_noise", "low_diversity"])
 def test_images_of_any_size_and_mode(name):
     images = [Image.new("RGB", (1, 1)), Image.new("L", (3, 200), 90), scene(1, (17, 90)), scene(1).convert("L")]
@@ -147,16 +162,11 @@ def test_order_does_not_matter(name):
 
 
 def test_diversity_by_hand():
-    """One colour each: differences of 0.1, 0.1 and 0.2 or more, which is as far as it gets."""
-    images = [Image.new("RGB", (32, 32), (level,) * 3) for level in (0, 51 // 2, 51, 255)]
+    """One colour each: the first two differ by 25/255, half as far as counts; the third by more than counts."""
+    images = [Image.new("RGB", (32, 32), (level,) * 3) for level in (0, 25, 102, 255)]
     scores, found = score("low_diversity", images, ["a", "a", "a", "b"])
-    near, far = 25 / 51, 26 / 51  # of 0.2
-    assert scores == [
-        pytest.approx(1 - (near + 1) / 2),
-        pytest.approx(1 - (near + far) / 2),
-        pytest.approx(1 - (far + 1) / 2),
-        None,
-    ]
+    near = 25 / 255 / 0.2
+    assert scores == [pytest.approx(1 - (near + 1) / 2), pytest.approx(1 - (near + 1) / 2), 0, None]
     assert found["group_size"] == [3, 3, 3, 1]
 
 
