@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from chat_server import serving
 from stand_ins import save_classifier, save_clip, save_head
 
 from ddpo_plugins import load_catalogue
@@ -15,7 +16,21 @@ def built_in(offers):
 
 
 @pytest.fixture(scope="module")
-def how(tmp_path_factory):
+def judge():
+    """A server whose model looks at the image: what it says depends on the colours."""
+
+    def reply(image, question):
+        red, green, blue = image.resize((1, 1)).getpixel((0, 0))
+        if question.startswith("Does this image show"):
+            return {"yes": (1 + red) / 258, "no": (257 - red) / 258}
+        return "two cats" if green > blue else "a red picture"
+
+    with serving(reply) as server:
+        yield {"model": "llava", "base_url": server.base_url}
+
+
+@pytest.fixture(scope="module")
+def how(tmp_path_factory, judge, encoder_folder):
     """What a check needs beside the spec, by name: options with tiny stand-ins for weights, prompts, columns."""
     torch.manual_seed(0)
     folders = {name: tmp_path_factory.mktemp(name) for name in ("clip", "head", "classifier")}
@@ -28,6 +43,14 @@ def how(tmp_path_factory):
         "aesthetic": {"options": {"model": clip, "head": head}},
         "classifier": {"options": {"model": classifier}, "prompts": ["cat", "dog", "tabby"]},
         **dict.fromkeys(["clip_score", "pick_score", "hps_v2"], similarity),
+        "prompt_alignment": {"options": {**judge, "similarity": encoder_folder}},
+        "counting": {
+            "options": judge,
+            "prompts": ["two cats", "six dogs", "a cat"],
+            "columns": {"questions": [["How many?"]] * 3, "answers": [["two"], ["six"], ["cat"]]},
+        },
+        "yes_probability": {"options": judge},
+        "low_diversity": {"independent": False},  # it compares images
     }
 
 

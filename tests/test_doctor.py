@@ -137,7 +137,7 @@ def test_it_takes_the_config_file_of_a_training_run(folder, tmp_path, capsys):
 def test_arguments_that_are_lists(config):
     lists = examine(load_pipeline(zoo.z_image()), config(pipeline_kwargs=zoo.SIZE)).to_dict()
     assert lists["call"][0]["lists"] == ("cap_feats", "x")
-    assert lists["call"][0]["row_shape"] == (4, 1, 8, 8)
+    assert lists["call"][0]["row_shape"] == (4, 1, 4, 4)
 
 
 def test_arguments_that_are_nested(config):

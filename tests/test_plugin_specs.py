@@ -185,6 +185,11 @@ def test_the_built_ins_import_only_what_a_stranger_may():
         "ddpo_plugins",
         "PIL",
         "inflect",
+        "numpy",
+        "onnxruntime",  # of extras, as those below but for two
+        "openai",
+        "rapidfuzz",
+        "rapidocr",
         "torch",
         "transformers",
     }

@@ -130,8 +130,8 @@ class Calls:
 
 def _raised(function: ImageFunction, error: BaseException) -> RewardError:
     return RewardError(
-        f"{function} raised {type(error).__name__}: {error}. Training stops, because a failed {function.kind} must not "
-        f"become a number; mend the {function.kind} and resume from the last checkpoint."
+        f"{function} raised {type(error).__name__}: {str(error).rstrip('.')}. Training stops, because a failed "
+        f"{function.kind} must not become a number; mend the {function.kind} and resume from the last checkpoint."
     )
 
 

@@ -156,8 +156,8 @@ def _build(
     except (Exception, SystemExit) as error:
         raise PluginError(
             f"Plugin {offer.plugin!r} ({offer.distribution} {offer.version}) could not build {offer.kind} "
-            f"{offer.spec.name!r}: {type(error).__name__}: {error}. Check the {offer.kind}'s options and what it needs "
-            "installed."
+            f"{offer.spec.name!r}: {type(error).__name__}: {str(error).rstrip('.')}. Check the {offer.kind}'s options and "
+            "what it needs installed."
         ) from error
     provenance = Provenance.of_plugin(offer.origin, offer.spec.factory, options)
     return kind(offer.spec.name, function, offer.spec.images, provenance)
