@@ -20,7 +20,7 @@ def row(family):
         trajectory = two_each(policy).trajectory
         same.append(max(abs(value) for step in as_sampled(policy, trajectory, None) for value in step))
         if dtype == torch.float32:
-            rule, error = policy.findings.guidance.name, max(mixed(policy, trajectory))
+            rule, error = policy.findings.guidance.name, mixed(policy, trajectory)
     return (
         f"| `{family.kind}`{family.name[len(family.kind) :]} | `{rule}` | {same[0]:.0e} | {error:.0e} | {same[1]:.0e} |"
     )

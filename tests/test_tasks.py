@@ -32,10 +32,9 @@ def run(tmp_path):
 
     def run(task, kwargs, *arguments):
         folder = tmp_path / "run"
-        options = ["--reward_kwargs", json.dumps(kwargs)] if kwargs else []
-        assert (
-            main(["train", "--preset", f"lora/{task}", *SMALL, *options, *arguments, "--output_dir", str(folder)]) == 0
-        )
+        options = {**SMALL, "preset": f"lora/{task}", "reward_kwargs": json.dumps(kwargs), "output_dir": folder}
+        flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        assert main(["train", *flags, *arguments]) == 0
         assert (folder / "pytorch_lora_weights.safetensors").exists()
         (entry,) = json.loads((folder / "run.json").read_text())["runs"]
         return pq.read_table(folder / "rollouts" / "rollout-00000.parquet").to_pydict(), entry

@@ -221,8 +221,8 @@ def stable_diffusion_xl(kind="StableDiffusionXLPipeline"):
     )
 
 
-def stable_diffusion_3():
-    return diffusers.StableDiffusion3Pipeline(
+def stable_diffusion_3(kind="StableDiffusion3Pipeline"):
+    return getattr(diffusers, kind)(
         transformer=diffusers.SD3Transformer2DModel(
             sample_size=4,
             patch_size=2,
@@ -547,8 +547,8 @@ class Family:
             In which gradients are checked.
         differentiable (`str`, *optional*):
             Part of the names of the parameters whose gradients can be checked; all by default.
-        learning (`tuple[int, int, float]`):
-            Images of a rollout, denoising steps, and length of an update with which three updates are enough.
+        learning (`tuple[int, int, float]`, *optional*):
+            Images of a rollout, denoising steps, and length of an update in the test that three updates raise the reward.
         above (`str`):
             Version of diffusers with which it cannot be replayed.
     """
@@ -582,6 +582,7 @@ def options(guidance_scale=4.0, **pipeline_kwargs):
 
 # DDIM's few steps have little noise; to see through that of the first latents takes more images.
 OF_DDIM = (256, 5, 0.8)
+LONGER = (128, 5, 1.0)
 PICTURE = Image.linear_gradient("L").convert("RGB").resize((16, 16))
 SHORT = {"max_sequence_length": 24}
 UNBINNED = {**SIZE, **SHORT, "use_resolution_binning": False}
@@ -605,10 +606,22 @@ KNOWN = (
         "StableDiffusionImg2ImgPipeline",
         partial(stable_diffusion, "StableDiffusionImg2ImgPipeline"),
         options=options(image=PICTURE, strength=0.75),
-        learning=(512, 5, 0.8),
+        learning=OF_DDIM,
     ),
     Family("StableDiffusionXLPipeline", stable_diffusion_xl, options=options(), learning=OF_DDIM),
+    Family(
+        "StableDiffusionXLImg2ImgPipeline",
+        partial(stable_diffusion_xl, "StableDiffusionXLImg2ImgPipeline"),
+        options=options(image=PICTURE, strength=0.75),
+        learning=OF_DDIM,
+    ),
     Family("StableDiffusion3Pipeline", stable_diffusion_3, options=options()),
+    Family(
+        "StableDiffusion3Img2ImgPipeline",
+        partial(stable_diffusion_3, "StableDiffusion3Img2ImgPipeline"),
+        options=options(image=PICTURE, strength=0.75, **SIZE),
+        learning=LONGER,
+    ),
     Family("FluxPipeline", flux, "none", options(3.5, **SIZE, **SHORT)),
     Family(
         "FluxPipeline, true guidance",
@@ -616,7 +629,12 @@ KNOWN = (
         "cfg",
         options(3.5, **SIZE, **SHORT, true_cfg_scale=4.0, negative_prompt=""),
     ),
-    Family("Flux2KleinPipeline", flux2_klein, options=options(**SIZE, **SHORT, text_encoder_out_layers=(1, 2, 3))),
+    Family(
+        "Flux2KleinPipeline",
+        flux2_klein,
+        options=options(**SIZE, **SHORT, text_encoder_out_layers=(1, 2, 3)),
+        learning=LONGER,
+    ),
     Family(
         "PixArtAlphaPipeline",
         partial(pixart, "PixArtAlphaPipeline"),
@@ -637,12 +655,19 @@ KNOWN = (
         qwen_image,
         "cfg_renormed",
         options(None, **SIZE, true_cfg_scale=4.0, negative_prompt=" "),
+        learning=LONGER,
         above="0.35.2",  # there it is given the lengths of the batch's prompts, which do not fit a batch of other rows
     ),
     Family("ZImagePipeline", z_image, "cfg_from_cond", options(**SIZE)),
-    Family("Lumina2Pipeline", lumina2, "cfg_renormed", options(**SIZE, max_sequence_length=48, system_prompt="Paint")),
-    Family("CogView4Pipeline", cogview4, options=options(**SIZE)),
-    Family("AuraFlowPipeline", aura_flow, options=options(**SIZE, **SHORT)),
+    Family(
+        "Lumina2Pipeline",
+        lumina2,
+        "cfg_renormed",
+        options(**SIZE, max_sequence_length=48, system_prompt="Paint"),
+        learning=LONGER,
+    ),
+    Family("CogView4Pipeline", cogview4, options=options(**SIZE), learning=LONGER),
+    Family("AuraFlowPipeline", aura_flow, options=options(**SIZE, **SHORT), learning=LONGER),
     Family("ChromaPipeline", chroma, options=options(**SIZE, **SHORT)),
     Family(
         "HunyuanDiTPipeline",

@@ -72,7 +72,7 @@ class Recording:
 
     def _check_call(self, layout: CallLayout, call: DenoiserCall, first: DenoiserCall, transition: Transition) -> None:
         check_latents(layout, call, transition)
-        for name in call.arguments.keys() - {layout.latents_name, layout.time_name}:
+        for name in sorted(call.arguments.keys() - {layout.latents_name, layout.time_name}):
             if not is_same(call.arguments[name], first.arguments.get(name)):
                 raise PipelineError(
                     f"The denoiser's argument {name!r} changes at step {transition.step}; only the latents and the "
