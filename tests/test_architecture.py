@@ -59,9 +59,11 @@ ALLOWED = {
                 "flow", "functions", "interrupts", "learner", "loading", "lockstep", "metrics", "moment", "policy", "progress", "rewards",
                 "rollout", "rollout_maker", "run_record", "scoring", "sealing", "sharding", "stopping"},
     "findings": set(),
+    "twin": {"loading", "policy"},
     "doctor": {"collector", "config", "denoiser", "findings", "loading", "policy", "replay_check", "rollout"},
     "cli": {"adapters", "checkpoint", "config", "data", "denoiser", "doctor", "findings", "guidance_rules", "loading", "options", "plugins",
-            "quiet", "samples", "trainer"},
+            "quiet", "samples", "trainer",
+            "twin"},
 }  # fmt: skip
 
 

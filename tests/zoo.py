@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
 from trainer_ext.policy.runner import find_denoiser
+from trainer_ext.twin import awake
 
 SIZE = {"height": 16, "width": 16}
 WIDTH = 16  #: of what text encoders return
@@ -143,16 +144,6 @@ def unet(**options):
             **options,
         }
     )
-
-
-def awake(module):
-    """Let prompts and attention matter, which they hardly do as training starts: matrices of gain 1, and none that is 0."""
-    for parameter in module.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        elif not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.2)
-    return module
 
 
 def cast(model, dtype):

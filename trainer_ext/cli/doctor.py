@@ -44,6 +44,13 @@ class DoctorOptions:
     """How to say it."""
 
     json: bool = field(default=False, metadata={"help": "Print JSON, for machines."})
+    tiny: bool = field(
+        default=False,
+        metadata={
+            "help": "Look at a twin with two layers of each kind and random weights, made from the configuration files alone: "
+            "no weights are downloaded."
+        },
+    )
 
 
 def run(arguments: list[str]) -> int:
@@ -73,7 +80,10 @@ def _help() -> int:
 def _examine(model: str, lora: LoraOptions, how: DoctorOptions, config: DDPOConfig) -> int:
     from ..doctor import examine
     from ..plugins import guidance_from_plugins
+    from ..twin import random_twin
 
+    examined = random_twin(model, config.weights_dtype) if how.tiny else model
+    of_twin = " (a twin with few layers and random weights)" * how.tiny
     adapter = None if config.full_finetuning else lora_config(lora)
     with _bar(config) as bar:
 
@@ -82,13 +92,13 @@ def _examine(model: str, lora: LoraOptions, how: DoctorOptions, config: DDPOConf
                 bar.clear()
                 print_facts(facts)
 
-        report = examine(model, config, adapter, guidance_from_plugins(), show, lambda step: bar.update())
+        report = examine(examined, config, adapter, guidance_from_plugins(), show, lambda step: bar.update())
     if how.json:
         print(json.dumps(report.to_dict(), indent=2))
     elif report.refusal is None:
-        _print("verdict", "can be trained")
+        _print("verdict", f"can be trained{of_twin}")
     else:
-        _print("verdict", f"cannot be trained. {report.refusal}")
+        _print("verdict", f"cannot be trained{of_twin}. {report.refusal}")
     return 0 if report.can_be_trained else 1
 
 
