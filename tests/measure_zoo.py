@@ -1,5 +1,6 @@
 """Prints the README's table of pipelines, measured: python tests/measure_zoo.py [NAME ...]"""
 
+import copy
 import sys
 import warnings
 
@@ -13,7 +14,7 @@ HEADER = "| pipeline | guidance rule found | as sampled | steps mixed | as sampl
 def row(family):
     """One line: log-ratios before any update, at most."""
     torch.manual_seed(0)
-    pipeline = built(family.name)
+    pipeline = copy.deepcopy(built(family.name))
     same = []
     for dtype in (torch.float32, torch.bfloat16):
         policy = make_policy(family, pipeline if dtype == torch.float32 else zoo.in_bfloat16(pipeline))
