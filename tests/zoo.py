@@ -597,7 +597,7 @@ KNOWN = (
         "StableDiffusionImg2ImgPipeline",
         partial(stable_diffusion, "StableDiffusionImg2ImgPipeline"),
         options=options(image=PICTURE, strength=0.75),
-        learning=OF_DDIM,
+        learning=(512, 5, 0.8),
     ),
     Family("StableDiffusionXLPipeline", stable_diffusion_xl, options=options(), learning=OF_DDIM),
     Family(
