@@ -49,6 +49,7 @@ def how(tmp_path_factory, judge, encoder_folder):
             "prompts": ["two cats", "six dogs", "a cat"],
             "columns": {"questions": [["How many?"]] * 3, "answers": [["two"], ["six"], ["cat"]]},
         },
+        "embedded_judge": {"prompts": ["a cat", "a bee playing chess", "an apple"]},
         "yes_probability": {"options": judge},
         "low_diversity": {"independent": False},  # it compares images
     }

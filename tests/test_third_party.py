@@ -73,6 +73,8 @@ def test_the_wheel_holds_everything(wheels):
         "trainer_ext/presets/embedded.yaml",
         "trainer_ext/templates/pyproject.toml.template",
         "reward_plugins/imagenet_animals.txt",
+        "reward_plugins/judge/model.safetensors",
+        "reward_plugins/judge/NOTICE",
     } <= names
     assert not any(name.startswith(("tests/", "examples/", "benchmarks/")) for name in names)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,15 @@ from .words import ACTIVITIES, SUBJECTS
 
 SEED = 5
 LABELS = (*SUBJECTS, "no activity", *ACTIVITIES)  #: two groups of classes in one vector of logits
+#: What [`pixels`] does, for those who load the judge with transformers alone.
+PREPROCESSOR = {
+    "image_processor_type": "ViTImageProcessor",
+    "size": {"height": 64, "width": 64},
+    "resample": 2,
+    "rescale_factor": 1 / 255,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
 
 
 def make_judge() -> ResNetForImageClassification:
@@ -76,6 +86,13 @@ def train(shards: Sequence[Path], folder: Path, plan: Plan, deadline: Deadline) 
     images, subjects, activities = (read(shards, name) for name in ("images", "subjects", "activities"))
     trained = trainer.train(step_loss(judge, images, subjects, activities, plan), deadline)
     trained.half().save_pretrained(folder)
+    write_preprocessor(folder)
+
+
+def write_preprocessor(folder: Path) -> None:
+    """Write how pictures become inputs."""
+    text = json.dumps(PREPROCESSOR, indent=2) + "\n"
+    folder.joinpath("preprocessor_config.json").write_text(text, encoding="utf-8")
 
 
 def load(folder: Path) -> ResNetForImageClassification:

@@ -1,0 +1,97 @@
+"""Whether an image shows what its prompt says, by the classifier that comes with the embedded model: alignment, offline."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from ddpo_plugins import Reward, RewardSpec
+
+from .classifier import Classifier, load_classifier
+from .vision import batches
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+IDLE = "no activity"  #: the first label of the second group
+
+
+def embedded_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
+    """
+    Build the reward: the probability, in [0, 1], that an image shows the prompt's subject, times that of its activity.
+
+    Its mean over images is about the share of them that show what they should. A prompt without an activity asks for none.
+
+    Args:
+        device (`torch.device` or `str`):
+            Where the model, a ResNet of 1.3 M parameters, is put.
+        batch_size (`int`):
+            Images classified at once.
+    """
+    judge = load_judge(device)
+
+    def score(images: list[Image.Image], prompts: list[str], **columns: Any) -> list[float]:
+        asked = [classes(judge, prompt) for prompt in prompts]
+        rows = [row for batch in batches(images, batch_size) for row in judge.probabilities(batch)]
+        return [row[subject] * row[activity] for row, (subject, activity) in zip(rows, asked, strict=True)]
+
+    return score
+
+
+def load_judge(device: torch.device | str) -> Classifier:
+    """Load the judge: a classifier whose labels are subjects and then activities, each group with probabilities of its own."""
+    judge = load_classifier(str(files("reward_plugins").joinpath("judge")), "main", device)
+    (first,) = judge.names[IDLE]
+
+    def activation(logits: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.cat([group.softmax(-1) for group in logits.tensor_split([first], -1)], -1)
+
+    return replace(judge, activation=activation)
+
+
+def classes(judge: Classifier, prompt: str) -> tuple[int, int]:
+    """
+    Return the subject and the activity that a prompt names: "a cat", "an ant riding a bike".
+
+    Raises:
+        `ValueError`: the judge does not know them.
+    """
+    (first,) = judge.names[IDLE]
+    labels = sorted(judge.names, key=lambda name: judge.names[name][0])
+    subjects, activities = labels[:first], labels[first:]
+    pattern = rf"(?:an? )?({_either(subjects)})(?: ({_either(activities[1:])}))?"
+    if not (found := re.fullmatch(pattern, prompt.strip().lower())):
+        raise ValueError(_unknown(prompt, subjects, activities[1:]))
+    return judge.classes(found[1])[0], judge.classes(found[2] or IDLE)[0]
+
+
+def _either(names: Sequence[str]) -> str:
+    return "|".join(map(re.escape, names))
+
+
+def _unknown(prompt: str, subjects: Sequence[str], activities: Sequence[str]) -> str:
+    known = [f"{subject}{activity}" for subject in subjects for activity in ("", *(f" {name}" for name in activities))]
+    bare = re.sub(r"^an? ", "", prompt.strip().lower())
+    near = difflib.get_close_matches(bare, known)
+    return (
+        f"The embedded model's judge does not know what {prompt!r} asks for. It knows 'a(n) SUBJECT' and 'a(n) SUBJECT "
+        f"ACTIVITY', with the {len(subjects)} subjects {', '.join(subjects[:3])}, ... {subjects[-1]} and the activities "
+        f"{', '.join(activities)}{'; near: ' + ' or '.join(map(repr, near)) if near else ''}. Ask for these (the prompt sets "
+        "`animals` and `animal_activities` do), or take another reward: `clip_score`, `prompt_alignment`."
+    )
+
+
+REWARDS = (
+    RewardSpec(
+        "embedded_judge",
+        embedded_judge,
+        "Probability in [0, 1] that an image of the embedded model shows the prompt's subject and activity; offline.",
+    ),
+)
