@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,10 @@ def embedded_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
             Images classified at once.
     """
     judge = load_judge(device)
+    labels = Labels.of(judge)
 
     def score(images: list[Image.Image], prompts: list[str], **columns: Any) -> list[float]:
-        asked = [classes(judge, prompt) for prompt in prompts]
+        asked = [labels.asked(prompt) for prompt in prompts]
         rows = [row for batch in batches(images, batch_size) for row in judge.probabilities(batch)]
         return [row[subject] * row[activity] for row, (subject, activity) in zip(rows, asked, strict=True)]
 
@@ -56,20 +57,40 @@ def load_judge(device: torch.device | str) -> Classifier:
     return replace(judge, activation=activation)
 
 
-def classes(judge: Classifier, prompt: str) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Labels:
     """
-    Return the subject and the activity that a prompt names: "a cat", "an ant riding a bike".
+    What the judge knows, each in the order of its classes: subjects first, then activities, of which the first is none.
 
-    Raises:
-        `ValueError`: the judge does not know them.
+    Parameters:
+        subjects (`tuple` of `str`):
+            Such as "cat".
+        activities (`tuple` of `str`):
+            Such as "riding a bike".
     """
-    (first,) = judge.names[IDLE]
-    labels = sorted(judge.names, key=lambda name: judge.names[name][0])
-    subjects, activities = labels[:first], labels[first:]
-    pattern = rf"(?:an? )?({_either(subjects)})(?: ({_either(activities[1:])}))?"
-    if not (found := re.fullmatch(pattern, prompt.strip().lower())):
-        raise ValueError(_unknown(prompt, subjects, activities[1:]))
-    return judge.classes(found[1])[0], judge.classes(found[2] or IDLE)[0]
+
+    subjects: tuple[str, ...]
+    activities: tuple[str, ...]
+
+    @classmethod
+    def of(cls, judge: Classifier) -> Labels:
+        """Read them from the judge."""
+        (first,) = judge.names[IDLE]
+        labels = sorted(judge.names, key=lambda name: judge.names[name][0])
+        return cls(tuple(labels[:first]), tuple(labels[first:]))
+
+    def asked(self, prompt: str) -> tuple[int, int]:
+        """
+        Return the classes of the subject and the activity that a prompt names: "a cat", "an ant riding a bike".
+
+        Raises:
+            `ValueError`: the judge does not know them.
+        """
+        pattern = rf"(?:an? )?({_either(self.subjects)})(?: ({_either(self.activities[1:])}))?"
+        if not (found := re.fullmatch(pattern, prompt.strip().lower())):
+            raise ValueError(_unknown(prompt, self.subjects, self.activities[1:]))
+        subject, activity = found[1], found[2] or IDLE
+        return self.subjects.index(subject), len(self.subjects) + self.activities.index(activity)
 
 
 def _either(names: Sequence[str]) -> str:

@@ -29,17 +29,18 @@ def export(generator_folder: Path, vae_folder: Path, folder: Path) -> None:
     )
     pipeline.to(torch.float16).save_pretrained(folder)
     _name_as_all_versions_do(folder / "text_encoder" / "model.safetensors")
-    _drop_unexpected(folder / "vae" / "config.json")
+    _drop_from_config(folder / "vae" / "config.json", "block_out_channels", "_name_or_path")
+    _drop_from_config(folder / "unet" / "config.json", "_name_or_path")
     # transformers 5 writes tokenizer.json alone; transformers 4 reads these two.
     for name in ("vocab.json", "merges.txt"):
         (folder / "tokenizer" / name).write_bytes((generator_folder / "tokenizer" / name).read_bytes())
 
 
-def _drop_unexpected(file: Path) -> None:
-    """Remove a key that `AutoencoderTiny` writes and then warns about."""
+def _drop_from_config(file: Path, *keys: str) -> None:
+    """Remove where a part lay, which is nobody's business, and a key that `AutoencoderTiny` writes and then warns about."""
     config = json.loads(file.read_text(encoding="utf-8"))
-    config.pop("block_out_channels", None)
-    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    kept = {key: value for key, value in config.items() if key not in keys}
+    file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _name_as_all_versions_do(file: Path) -> None:
