@@ -24,13 +24,12 @@ def test_what_is_loaded_is_what_is_in_the_files(embedded_pipeline, part):
 
 def test_prompts_are_told_apart(embedded_pipeline):
     ids = embedded_pipeline.tokenizer(["a cat", "a dog"], padding="max_length", max_length=16).input_ids
-    assert [row[:4] for row in ids] == [[920, 158, 473, 921], [920, 158, ids[1][2], 921]]
-    assert ids[0] != ids[1]
+    assert [row[:4] for row in ids] == [[648, 158, 373, 649], [648, 158, 424, 649]]
 
 
 def test_it_is_small():
     size = sum(file.stat().st_size for file in embedded_model().rglob("*") if file.is_file())
-    assert size < 15.5e6
+    assert size < 15e6
 
 
 def test_half_precision(embedded_pipeline):

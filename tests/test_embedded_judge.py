@@ -58,6 +58,15 @@ def test_all_sizes_are_read(images, judge):
     assert judge(sized, PROMPTS) == pytest.approx(judge(back, PROMPTS), rel=1e-4)
 
 
+def test_it_tells_what_the_embedded_model_draws(embedded_pipeline, judge):
+    animals = ["a lion", "a frog", "a bear", "a tiger", "a monkey", "a butterfly", "a chicken", "a fox"]
+    settings = {"num_inference_steps": 10, "guidance_scale": 2.0, "eta": 1.0}
+    drawn = embedded_pipeline(animals, generator=torch.Generator().manual_seed(0), **settings).images
+    assert np.mean(judge(drawn, animals)) > 0.8
+    assert np.mean(judge(drawn, animals[1:] + animals[:1])) < 0.1
+    assert np.mean(judge(drawn, [f"{animal} playing chess" for animal in animals])) < 0.1
+
+
 @pytest.mark.parametrize("prompts", ["animals", "animal_activities"])
 def test_it_knows_the_papers_prompts(images, judge, prompts):
     rows = prompts_from_plugin(prompts)["prompt"]

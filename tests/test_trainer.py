@@ -220,8 +220,11 @@ torch.save(image, out)
 """
 
 
-def test_the_saved_adapter_gives_the_same_image_in_stock_diffusers(make_trainer, tmp_path):
-    trainer = make_trainer(model="embedded", use_cpu=True)
+@pytest.mark.parametrize("modules", [["to_q", "to_v"], ["to_q", "conv1", "proj_in"]], ids=["attention", "convolutions"])
+def test_the_saved_adapter_gives_the_same_image_in_stock_diffusers(make_trainer, tmp_path, modules):
+    from peft import LoraConfig
+
+    trainer = make_trainer(model="embedded", use_cpu=True, peft_config=LoraConfig(r=2, target_modules=modules))
     trainer.train()
     trainer.save_model()
     policy, out = trainer.policy, tmp_path / "image.pt"
