@@ -287,7 +287,7 @@ def test_every_word_is_one_token(made):
 
 def test_figures(made):
     figures = json.loads((made / "evaluation" / "pipeline" / "figures.json").read_text())
-    assert figures.keys() == {"guidance 1", "guidance 2"}
+    assert figures.keys() == {"guidance 1", "guidance 3"}
     for row in figures.values():
         assert list(row) == ["animals", "other animals", "objects", "pairs seen", "pairs held out", "animals held out",
                              "objects held out", "seconds an image"]  # fmt: skip

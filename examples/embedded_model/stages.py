@@ -15,7 +15,7 @@ from .settings import Settings
 
 NOTICE = Path(__file__).with_name("NOTICE")  #: of the art's authors; it goes where the weights go
 JUDGE_SEED, TEST_SEED = 1_000_000, 2_000_000  #: far from those of the generator's scenes, which count from 0
-GUIDANCE_SCALES = (1.0, 2.0)  #: none, as in the package's preset, and what the model card suggests
+GUIDANCE_SCALES = (1.0, 3.0)  #: none, as in the package's preset, and what the model card suggests
 
 
 @dataclass(frozen=True)
