@@ -40,6 +40,7 @@ AMOUNTS = {
     "prompts_per_set": 2,
     "images_per_prompt": 1,
     "num_inference_steps": 1,
+    "sheet_steps": 2,
     "sampling_batch_size": 4,
     "workers": 1,
 }

@@ -23,6 +23,7 @@ class Settings:
         prompts_per_set (`int`): That evaluation asks, evenly spread over those there are; no set has a thousand.
         images_per_prompt (`int`): That evaluation samples.
         num_inference_steps (`int`): That it takes for each.
+        sheet_steps (`int`): That it takes for pictures to look at: what few steps leave blurred, the judge minds less.
         sampling_batch_size (`int`): Images that it samples at a time.
     """
 
@@ -41,6 +42,7 @@ class Settings:
     prompts_per_set: int = 1_000
     images_per_prompt: int = 20
     num_inference_steps: int = 20
+    sheet_steps: int = 50
     sampling_batch_size: int = 16
 
 

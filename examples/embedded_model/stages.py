@@ -122,6 +122,7 @@ def evaluate_pipeline(shop: Workshop, pipeline: Path | None = None) -> None:
         settings.prompts_per_set,
         settings.images_per_prompt,
         settings.num_inference_steps,
+        settings.sheet_steps,
         GUIDANCE_SCALES,
         settings.sampling_batch_size,
     )
