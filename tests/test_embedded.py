@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from trainer_ext.loading import embedded_model, load_pipeline
@@ -37,3 +38,11 @@ def test_half_precision(embedded_pipeline):
     assert {next(pipeline.components[name].parameters()).dtype for name in ("unet", "vae", "text_encoder")} == {
         torch.bfloat16
     }
+
+
+def test_stock_diffusers_needs_no_precision():
+    """Files in half precision: diffusers loads its parts in float32, transformers its own in what the config says."""
+    pipeline = StableDiffusionPipeline.from_pretrained(embedded_model())
+    pipeline.set_progress_bar_config(disable=True)
+    assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.float32}
+    assert pipeline("a cat", num_inference_steps=1, output_type="np").images.shape == (1, 64, 64, 3)

@@ -255,6 +255,12 @@ def test_pipeline_loads_without_warnings(made, caplog):
     assert images.shape == (2, 64, 64, 3)
 
 
+def test_pipeline_loads_in_one_precision(made):
+    """Though nobody asks for one, and the files hold halves."""
+    pipeline = StableDiffusionPipeline.from_pretrained(made / "pipeline")
+    assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.float32}
+
+
 def test_pipeline_holds_what_was_trained(made):
     checkpoint = load_file(made / "generator" / "generator.checkpoint.safetensors")
     for part, file in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):

@@ -29,18 +29,20 @@ def export(generator_folder: Path, vae_folder: Path, folder: Path) -> None:
     )
     pipeline.to(torch.float16).save_pretrained(folder)
     _name_as_all_versions_do(folder / "text_encoder" / "model.safetensors")
-    _drop_from_config(folder / "vae" / "config.json", "block_out_channels", "_name_or_path")
-    _drop_from_config(folder / "unet" / "config.json", "_name_or_path")
+    # Where a part lay is nobody's business; `AutoencoderTiny` writes its block_out_channels and then warns about them.
+    _edit_config(folder / "vae" / "config.json", drop=("block_out_channels", "_name_or_path"))
+    _edit_config(folder / "unet" / "config.json", drop=("_name_or_path",))
+    # Asked for no precision, transformers 5 takes this one and diffusers float32; a pipeline of both does not run.
+    _edit_config(folder / "text_encoder" / "config.json", drop=("torch_dtype",), dtype="float32")
     # transformers 5 writes tokenizer.json alone; transformers 4 reads these two.
     for name in ("vocab.json", "merges.txt"):
         (folder / "tokenizer" / name).write_bytes((generator_folder / "tokenizer" / name).read_bytes())
 
 
-def _drop_from_config(file: Path, *keys: str) -> None:
-    """Remove where a part lay, which is nobody's business, and a key that `AutoencoderTiny` writes and then warns about."""
+def _edit_config(file: Path, *, drop: tuple[str, ...], **values: str) -> None:
     config = json.loads(file.read_text(encoding="utf-8"))
-    kept = {key: value for key, value in config.items() if key not in keys}
-    file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    kept = {key: value for key, value in config.items() if key not in drop}
+    file.write_text(json.dumps(kept | values, indent=2) + "\n", encoding="utf-8")
 
 
 def _name_as_all_versions_do(file: Path) -> None:
