@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from trainer_ext.sealing import SEAL, checkpoints, damage
+from trainer_ext.runs.manifest import MANIFEST, checkpoints, find_damage
 
 # The clock's; and what `Trainer` begins anew at each start: the mean loss of the whole run, which nobody trains on.
 CLOCK = ("seconds/", "images_per_second", "eval_runtime", "train_runtime", "train_loss")
@@ -38,7 +38,7 @@ def checkpoint_differences(first: Path, second: Path) -> list[str]:
     found = []
     for checkpoint in whole_checkpoints(first):
         if checkpoint in whole_checkpoints(second):
-            names = [set(_files(folder / checkpoint)) - {SEAL} for folder in (first, second)]
+            names = [set(_files(folder / checkpoint)) - {MANIFEST} for folder in (first, second)]
             found += [f"{checkpoint}/{name}: only in one run" for name in sorted(names[0] ^ names[1])]
             for name in sorted(names[0] & names[1]):
                 between = _file_differences(first / checkpoint / name, second / checkpoint / name)
@@ -48,7 +48,7 @@ def checkpoint_differences(first: Path, second: Path) -> list[str]:
 
 def whole_checkpoints(folder: Path) -> list[str]:
     """Return the names of a run's checkpoints that can be resumed from."""
-    return [path.name for path in checkpoints(folder) if damage(path) is None]
+    return [path.name for path in checkpoints(folder) if find_damage(path) is None]
 
 
 def _files(folder: Path) -> list[str]:

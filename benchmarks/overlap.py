@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from trainer_ext import DDPOConfig, DDPOTrainer, prompts_from_plugin
-from trainer_ext.quiet import quiet_libraries
+from trainer_ext.cli.quiet import quiet_libraries
 
 OPTIONS = {
     "num_inference_steps": 5,

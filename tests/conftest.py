@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
+from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig, DDPOTrainer, RewardFunction, trainer
-from trainer_ext.sealing import damage
+from trainer_ext.runs.manifest import find_damage
 
 PROCESS = int(os.environ.get("RANK", "0"))
 PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})  # few, so that each is sampled by both processes
@@ -181,7 +181,7 @@ def train(folder, name, resume=None, evaluate=None, callbacks=(), **options):
         "interrupted": interrupted,
         "kinds": {type(value).__name__ for value in made.model.parameters()},
         "evaluated": made.evaluate(evaluate) if evaluate else {},
-        "checkpoints": {path.name: damage(path) for path in checkpoints},
+        "checkpoints": {path.name: find_damage(path) for path in checkpoints},
     }
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict, deque
 import numpy as np
 import pytest
 
-from trainer_ext.advantages import BatchBaseline, GroupBaseline, PerPromptStatTracker, images_of, standardise
+from trainer_ext.learning.advantages import BatchBaseline, GroupBaseline, PerPromptStatTracker, images_of, standardise
 
 
 class AuthorsTracker:

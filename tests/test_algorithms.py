@@ -8,12 +8,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from trainer_ext.algorithms import ALGORITHMS
-from trainer_ext.denoiser import TrainedDenoiser, default_lora_config
-from trainer_ext.learner import Learner
+from trainer_ext.learning.algorithms import ALGORITHMS
+from trainer_ext.learning.rollout import Rollout
+from trainer_ext.learning.update import GradientAccumulator
+from trainer_ext.model.denoiser import TrainedDenoiser
+from trainer_ext.model.lora import default_lora_config
 from trainer_ext.options import DDPOOptions
-from trainer_ext.policy import Finals, LogProbPipeline, log_prob
-from trainer_ext.rollout import Rollout, image_generators
+from trainer_ext.policy.pipeline import LogProbPipeline
+from trainer_ext.policy.recording.trajectory import FinalLatents
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.policy.transitions.gaussian import log_prob
 
 STEPS, GUIDANCE = 3, 3.0
 DDPO, RWR = ["ddpo_is", "ddpo_sf"], ["rwr", "sparse_rwr"]
@@ -34,14 +38,14 @@ def algorithm_of(name, policy, **options):
 
 def rollout_of(policy, algorithm, weights=WEIGHTS):
     trajectory = policy.sample(["a cat", "a dog", "two bears"], image_generators([1, 2, 3])).trajectory
-    return Rollout(0, algorithm.keep(trajectory), weights)
+    return Rollout(0, algorithm.retain(trajectory), weights)
 
 
 def learner_of(policy, algorithm, beta=0.0, lora=True):
     denoiser = TrainedDenoiser(
         policy.denoiser, "unet", default_lora_config(policy.denoiser) if lora else None, beta > 0
     )
-    return Learner(policy, algorithm, denoiser, beta, Accelerator(cpu=True))
+    return GradientAccumulator(policy, algorithm, denoiser, beta, Accelerator(cpu=True))
 
 
 def every_transition(num_steps=STEPS):
@@ -75,13 +79,13 @@ def perturb(denoiser, size=0.1):
 def test_policy_gradients_keep_the_whole_way(policy):
     trajectory = policy.sample(["a cat"], image_generators([1])).trajectory
     for name in DDPO:
-        assert algorithm_of(name, policy).keep(trajectory) is trajectory
+        assert algorithm_of(name, policy).retain(trajectory) is trajectory
 
 
 @pytest.mark.parametrize("name", RWR)
 def test_regressions_keep_the_ends_alone(policy, name):
     trajectory = policy.sample(["a cat", "a dog"], image_generators([1, 2])).trajectory
-    finals = algorithm_of(name, policy).keep(trajectory)
+    finals = algorithm_of(name, policy).retain(trajectory)
     assert torch.equal(finals.latents, trajectory.latents[:, STEPS])
     assert len(finals) == 2
     elements = trajectory.latents[:, 0].numel()
@@ -91,8 +95,8 @@ def test_regressions_keep_the_ends_alone(policy, name):
 def test_ends_are_joined_image_by_image(policy):
     algorithm = algorithm_of("rwr", policy)
     parts = [policy.sample([prompt], image_generators([seed])) for prompt, seed in (("a cat", 1), ("a dog", 2))]
-    joined = Finals.concatenate([algorithm.keep(part.trajectory) for part in parts])
-    together = policy.sample(["a cat", "a dog"], image_generators([1, 2])).trajectory.finals()
+    joined = FinalLatents.concatenate([algorithm.retain(part.trajectory) for part in parts])
+    together = policy.sample(["a cat", "a dog"], image_generators([1, 2])).trajectory.final_latents()
     torch.testing.assert_close(joined.latents, together.latents, rtol=1e-4, atol=1e-4)
     (((ours,),), ((expected,),)) = joined.conditioning.groups, together.conditioning.groups
     for name, value in ours.per_image.items():
@@ -151,7 +155,7 @@ def test_transitions_are_the_recorded_ones(policy):
     rollout = rollout_of(policy, algorithm)
     images, steps = torch.tensor([2, 0, 1]), torch.tensor([0, 2, 1])
     batch = algorithm.minibatch(rollout, images, steps, torch.Generator())
-    way = rollout.memory
+    way = rollout.data
     for row, (image, step) in enumerate(zip(images, steps, strict=True)):
         assert torch.equal(batch.latents[row], way.latents[image, step])
         assert torch.equal(batch.next_latents[row], way.latents[image, step + 1])
@@ -183,7 +187,7 @@ def test_the_noise_of_a_minibatch_is_a_pure_function_of_its_generator(policy, na
     assert first.weights.tolist() == [0.5, 2.0, -1.0, 2.0]
     # the noise that is in them is standard normal, and their own final image is under it
     signal, noise = (share[steps].reshape(-1, 1, 1, 1) for share in (policy.noising.signal, policy.noising.noise))
-    epsilon = (first.latents - signal * rollout.memory.latents[images]) / noise
+    epsilon = (first.latents - signal * rollout.data.latents[images]) / noise
     assert abs(epsilon.mean()) < 4 / epsilon.numel() ** 0.5
     assert abs(epsilon.std() - 1) < 4 / (2 * epsilon.numel()) ** 0.5
 
@@ -193,7 +197,9 @@ def test_the_noise_of_a_minibatch_is_a_pure_function_of_its_generator(policy, na
 
 def test_at_ratio_1_both_estimators_have_the_same_gradient(policy):
     both = [learner_of(policy, algorithm_of("ddpo_is", policy))]
-    both.append(Learner(policy, algorithm_of("ddpo_sf", policy), both[0].denoiser, 0.0, both[0].accelerator))
+    both.append(
+        GradientAccumulator(policy, algorithm_of("ddpo_sf", policy), both[0].denoiser, 0.0, both[0].accelerator)
+    )
     perturb(both[0].denoiser)
     rollout = rollout_of(policy, both[0].algorithm)
     importance, score = (gradient(loss_of(learner, rollout).loss, learner.denoiser) for learner in both)
@@ -264,7 +270,7 @@ def test_the_regression_gradient_against_finite_differences(policy, name):
 def stock_kl(policy, network, reference, rollout):
     """Of each step's Gaussians, `(N,)`: `torch.distributions`, with means and std of `DDIMScheduler` itself."""
     scheduler, (images, steps) = stock_scheduler(policy), every_transition()
-    latents = rollout.memory.latents[images, steps]
+    latents = rollout.data.latents[images, steps]
     outputs = [stock_guided(model, policy, latents, images, steps) for model in (network, reference)]
     divergences = []
     for row, timestep in enumerate(scheduler.timesteps[steps]):
@@ -290,7 +296,7 @@ def test_kl_to_the_model_before_training(policy, name, lora):
     beta = 0.7
     reference = copy.deepcopy(policy.denoiser)
     learner = learner_of(policy, algorithm_of(name, policy), beta, lora)
-    plain = Learner(policy, learner.algorithm, learner.denoiser, 0.0, learner.accelerator)
+    plain = GradientAccumulator(policy, learner.algorithm, learner.denoiser, 0.0, learner.accelerator)
     rollout = rollout_of(policy, learner.algorithm)
     assert loss_of(learner, rollout).metrics["kl"].item() == 0
     perturb(learner.denoiser, 0.1 if lora else 0.02)
@@ -330,13 +336,13 @@ def test_the_reference_of_full_fine_tuning_is_a_copy_of_its_own(policy, tmp_path
     assert len(list(denoiser.parameters())) == len(list(policy.denoiser.parameters())), "not among what is trained"
     assert {name.removeprefix("network.") for name in denoiser.state_dict()} == set(before)
     perturb(denoiser)
-    with denoiser.reference() as reference:
+    with denoiser() as reference:
         assert all(torch.equal(value, before[name]) for name, value in reference.state_dict().items())
         assert not any(value.requires_grad for value in reference.parameters())
         assert not reference.training
     denoiser.save(Path(tmp_path), policy.pipeline)
     denoiser.load(Path(tmp_path))
-    with denoiser.reference() as reference:
+    with denoiser() as reference:
         assert all(torch.equal(value, before[name]) for name, value in reference.state_dict().items())
 
 

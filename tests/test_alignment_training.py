@@ -8,7 +8,7 @@ from chat_server import serving
 from ddpo_plugins import load_catalogue
 from ddpo_plugins.errors import RewardError
 from trainer_ext import DDPOConfig, DDPOTrainer, prompts_from_plugin, reward_from_plugin
-from trainer_ext.cli.parsing import load_preset
+from trainer_ext.cli.parse import load_preset
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from stand_ins import SIZE, save_classifier
 
 from ddpo_plugins import PluginError, RewardError
 from trainer_ext import reward_from_plugin
-from trainer_ext.rewards import RewardSuite
+from trainer_ext.scoring.suite import RewardSuite
 
 LABELS = ["tabby, tabby cat", "crane", "ruffed grouse, partridge", "partridge, Perdix", "crane", "Chow"]
 

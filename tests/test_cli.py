@@ -17,9 +17,10 @@ from packaging.version import Version
 from PIL import Image
 
 from trainer_ext.cli import main
-from trainer_ext.denoiser import TrainedDenoiser, default_lora_config
-from trainer_ext.policy import LogProbPipeline
-from trainer_ext.samples import stock_images
+from trainer_ext.model.denoiser import TrainedDenoiser
+from trainer_ext.model.lora import default_lora_config
+from trainer_ext.policy.pipeline import LogProbPipeline
+from trainer_ext.policy.stock import stock_images
 
 FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "4", "--per_device_train_batch_size",
         "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip

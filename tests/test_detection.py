@@ -11,7 +11,7 @@ from datasets import Dataset
 from ddpo_plugins.errors import RewardError
 from trainer_ext import DDPOConfig, DDPOTrainer, DetectorFunction, RewardFunction
 from trainer_ext.errors import ConfigError
-from trainer_ext.rewards import RewardSuite, Scores
+from trainer_ext.scoring.suite import RewardSuite, Scores
 
 PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
 ROWS = [{"prompt": "a cat"}, {"prompt": "a dog"}, {"prompt": "a cat"}]

@@ -12,8 +12,8 @@ from peft import LoraConfig
 
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import main
-from trainer_ext.doctor import examine
-from trainer_ext.loading import load_pipeline
+from trainer_ext.doctor.examine import examine
+from trainer_ext.model.loading import load_pipeline
 
 QUICK = ["--num_inference_steps", "4", "--use_cpu", "true", "--disable_tqdm", "true"]
 

@@ -5,7 +5,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from trainer_ext.loading import embedded_model, load_pipeline
+from trainer_ext.model.loading import embedded_model, load_pipeline
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])

@@ -11,7 +11,7 @@ from transformers import ResNetForImageClassification
 
 from ddpo_plugins import RewardError
 from trainer_ext import prompts_from_plugin, reward_from_plugin
-from trainer_ext.rewards import RewardSuite
+from trainer_ext.scoring.suite import RewardSuite
 
 FOLDER = files("reward_plugins") / "judge"
 PROMPTS = ["a cat", "An ant riding a bike ", "unicorn wearing a hat"]

@@ -24,7 +24,7 @@ from embedded_model import art, captions, deadline, generator, loop, scenes, sha
 from embedded_model.cli import STOPPED, main
 
 from ddpo_plugins import load_catalogue
-from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model
+from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model
 
 HELD_OUT = words.HeldOut.read()
 AMOUNTS = {

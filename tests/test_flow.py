@@ -4,7 +4,7 @@ import pytest
 from transformers import TrainerControl, TrainerState
 
 from trainer_ext import DDPOConfig
-from trainer_ext.flow import RolloutFlow
+from trainer_ext.loop.epochs import EpochOnLastUpdate
 
 EPOCH = {"logging_strategy": "epoch", "save_strategy": "epoch", "eval_strategy": "epoch"}
 
@@ -15,7 +15,7 @@ def due(tmp_path, step, max_steps=6, **options):
     state = TrainerState(
         global_step=step, max_steps=max_steps, epoch=step / 3, logging_steps=2, save_steps=2, eval_steps=2
     )
-    flow = RolloutFlow(3)
+    flow = EpochOnLastUpdate(3)
     control = flow.on_step_end(args, state, TrainerControl())
     after = TrainerControl()
     flow.on_epoch_end(args, state, after)

@@ -16,9 +16,9 @@ from diffusers import (
 
 from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.errors import ConfigError, PipelineError
-from trainer_ext.loading import load_pipeline
-from trainer_ext.policy import ratio_terms
-from trainer_ext.policy.flow_matching import (
+from trainer_ext.model.loading import load_pipeline
+from trainer_ext.policy.recording.scheduler import log_prob_scheduler
+from trainer_ext.policy.transitions.flow import (
     cps_table,
     dance_sde_table,
     flow_noising,
@@ -26,9 +26,10 @@ from trainer_ext.policy.flow_matching import (
     ode_table,
     windowed,
 )
-from trainer_ext.policy.samplers import FLOW_TABLES, SAMPLERS, SamplerOptions, choose_sampler, stock_scheduler
-from trainer_ext.policy.scheduler import log_prob_scheduler
-from trainer_ext.samples import load_images
+from trainer_ext.policy.transitions.gaussian import ratio_terms
+from trainer_ext.policy.transitions.samplers import FLOW_TABLES, SAMPLERS, SamplerOptions, choose_sampler
+from trainer_ext.policy.transitions.stand_in import stock_scheduler
+from trainer_ext.runs.samples import load_images
 
 
 def falling(num_steps, shift=3.0):

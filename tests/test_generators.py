@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_ext.generators import GeneratorStates, untouched_generators
+from trainer_ext.loop.rewind import RngState, preserved_rng
 
 
 def draw():
@@ -16,7 +16,7 @@ def draw():
 
 def test_going_back_to_a_moment():
     draw()
-    moment = GeneratorStates.now()
+    moment = RngState.now()
     first, second = draw(), draw()
     assert all(a != b for a, b in zip(first, second, strict=True))
     for _ in range(2):
@@ -26,11 +26,11 @@ def test_going_back_to_a_moment():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_a_block_draws_leaves_no_trace(fails):
-    moment = GeneratorStates.now()
+    moment = RngState.now()
     expected = draw()
     moment.restore()
     try:
-        with untouched_generators():
+        with preserved_rng():
             draw()
             if fails:
                 raise ZeroDivisionError

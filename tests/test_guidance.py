@@ -4,10 +4,9 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 
 from ddpo_plugins import GuidanceSpec
 from trainer_ext.errors import GuidanceError, PipelineError
-from trainer_ext.guidance_rules import GUIDANCE_RULES
-from trainer_ext.policy import asked_rule
-from trainer_ext.policy.guidance import infer_guidance
-from trainer_ext.policy.rule_choice import rule_tiers
+from trainer_ext.policy.guidance.candidates import candidate_rules, resolve_rule
+from trainer_ext.policy.guidance.inference import infer_guidance
+from trainer_ext.policy.guidance.rules import GUIDANCE_RULES
 
 KNOWN = (tuple(GUIDANCE_RULES.values()),)
 SCALE = 4.5
@@ -26,7 +25,7 @@ PIPELINES = {
 
 
 def only(guidance):
-    return rule_tiers(asked_rule(guidance), (), object)
+    return candidate_rules(resolve_rule(guidance), (), object)
 
 
 def branches(dtype=torch.float32, channels=4):
@@ -135,7 +134,7 @@ def test_an_unknown_name_is_answered_with_all_names():
         GuidanceError,
         match=r"'cgf'. Known: none, cfg, cfg_from_cond, cfg_summed, cfg_rescaled, cfg_renormed. Leave `guidance` out",
     ):
-        asked_rule("cgf")
+        resolve_rule("cgf")
 
 
 def test_no_rule_fits():
@@ -189,16 +188,16 @@ def test_a_rule_for_the_class_is_tried_without_being_asked_for():
     expected = limited((cond, uncond), SCALE, {"limit": 0.5})
     arguments = {"guidance_scale": SCALE, "limit": 0.5}
     for kind in (Painter, FastPainter):
-        guidance = infer_guidance(rule_tiers(None, [LIMITED], kind), (uncond, cond), expected, arguments)
+        guidance = infer_guidance(candidate_rules(None, [LIMITED], kind), (uncond, cond), expected, arguments)
         assert (guidance.name, guidance.cond_first) == ("limited", False)
     with pytest.raises(GuidanceError, match="No guidance rule"):
-        infer_guidance(rule_tiers(None, [LIMITED], dict), (uncond, cond), expected, arguments)
+        infer_guidance(candidate_rules(None, [LIMITED], dict), (uncond, cond), expected, arguments)
 
 
 def test_a_rule_for_another_class_is_used_when_it_is_asked_for():
     cond, uncond = branches()
     expected = limited((cond, uncond), SCALE, {"limit": 0.5})
-    tiers = rule_tiers(asked_rule("limited", [LIMITED]), [LIMITED], dict)
+    tiers = candidate_rules(resolve_rule("limited", [LIMITED]), [LIMITED], dict)
     assert infer_guidance(tiers, (cond, uncond), expected, {"guidance_scale": SCALE, "limit": 0.5}).name == "limited"
 
 
@@ -206,20 +205,22 @@ def test_a_rule_for_the_class_wins_over_built_in_ones_that_fit_too():
     """They may agree at first and differ later: a limit that is not reached yet."""
     cond, uncond = branches()
     expected = PIPELINES["cfg_from_cond"](cond, uncond)
-    assert infer_guidance(rule_tiers(None, [LIMITED], Painter), (cond, uncond), expected, ARGUMENTS).name == "limited"
+    assert (
+        infer_guidance(candidate_rules(None, [LIMITED], Painter), (cond, uncond), expected, ARGUMENTS).name == "limited"
+    )
 
 
 def test_where_the_rule_for_the_class_does_not_fit_the_built_in_ones_are_tried():
     cond, uncond = branches()
     expected = PIPELINES["cfg"](cond, uncond)
-    assert infer_guidance(rule_tiers(None, [LIMITED], Painter), (cond, uncond), expected, ARGUMENTS).name == "cfg"
+    assert infer_guidance(candidate_rules(None, [LIMITED], Painter), (cond, uncond), expected, ARGUMENTS).name == "cfg"
 
 
 def test_a_name_that_is_built_in_is_not_a_plugins():
     with pytest.raises(GuidanceError, match="'cfg' is built in, and a plugin offers another by that name. Rename"):
-        asked_rule("cfg", [GuidanceSpec("cfg", limited)])
+        resolve_rule("cfg", [GuidanceSpec("cfg", limited)])
     with pytest.raises(GuidanceError, match=r"'cgf'. Known: none, .*, limited\."):
-        asked_rule("cgf", [LIMITED])
+        resolve_rule("cgf", [LIMITED])
 
 
 def test_a_rule_of_three_branches():
@@ -230,11 +231,11 @@ def test_a_rule_of_three_branches():
     three = [*branches(), torch.randn(3, 4, 8, 8)]
     expected = -between(three, SCALE, {})
     spec = GuidanceSpec("between", between, pipelines=("Painter",), num_outputs=3)
-    guidance = infer_guidance(rule_tiers(None, [spec], Painter), three[::-1], expected, ARGUMENTS)
+    guidance = infer_guidance(candidate_rules(None, [spec], Painter), three[::-1], expected, ARGUMENTS)
     assert (guidance.name, guidance.sign, guidance.cond_first) == ("between", -1, False)
     with pytest.raises(GuidanceError, match=r"makes 3 denoiser output\(s\) a step, for which .*\(none: 1, cfg: 2"):
         infer_guidance(KNOWN, three, expected, ARGUMENTS)
-    assert infer_guidance(rule_tiers(None, [spec], Painter), three[:1], three[0], ARGUMENTS).name == "none"
+    assert infer_guidance(candidate_rules(None, [spec], Painter), three[:1], three[0], ARGUMENTS).name == "none"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from ddpo_plugins import PluginError, RewardError, load_catalogue
 from trainer_ext import DDPOConfig, DDPOTrainer, reward_from_plugin
 from trainer_ext.cli import main
 from trainer_ext.errors import ConfigError
-from trainer_ext.rewards import RewardFunction, RewardSuite
+from trainer_ext.scoring.suite import RewardFunction, RewardSuite
 
 HEAD = "import sys, time\nfrom ddpo_plugins import RewardSpec, hookimpl\n"
 OFFER = "@hookimpl\ndef ddpo_register_rewards():\n    return [RewardSpec('mine', factory, 'Mine.')]\n"
@@ -138,7 +138,7 @@ def test_a_plugin_that_hangs_at_import_can_be_interrupted_and_is_named(install, 
     assert error.strip() == "ddpo rewards: interrupted in plugin 'slow' (slow-dist 2.1)."
 
 
-# Memory
+# RolloutData
 
 
 class Watch:

@@ -8,11 +8,12 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
 from trainer_ext import DDPOConfig, DDPOTrainer, LogProbPipeline
-from trainer_ext.denoiser import TrainedDenoiser, default_lora_config
 from trainer_ext.errors import PipelineError
-from trainer_ext.loading import load_pipeline
-from trainer_ext.replay_check import check_compiled
-from trainer_ext.rollout import image_generators
+from trainer_ext.model.denoiser import TrainedDenoiser
+from trainer_ext.model.loading import load_pipeline
+from trainer_ext.model.lora import default_lora_config
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.policy.self_check import check_compiled
 
 TINY = {
     "num_inference_steps": 4,
@@ -65,7 +66,7 @@ def test_sampling_with_other_steps_in_between_changes_no_ratio(tiny_pipeline, tm
 
     trainer = make_trainer(pipeline, tmp_path, reward)
     assert first_ratio(trainer) == 1.0
-    assert trainer._rollout.memory.table.num_steps == 4
+    assert trainer._rollout.data.table.num_steps == 4
 
 
 def test_the_safety_checker_is_off_and_the_log_says_so(tiny_pipeline, caplog):

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, LlavaForConditionalGeneration
 from ddpo_plugins import load_catalogue
 from ddpo_plugins.errors import PluginError, RewardError
 from trainer_ext import reward_from_plugin
-from trainer_ext.rewards import RewardSuite
+from trainer_ext.scoring.suite import RewardSuite
 
 # By which CLIP normalises pixels: mean and standard deviation of red, green and blue.
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])

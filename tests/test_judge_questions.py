@@ -10,7 +10,7 @@ from chat_server import serving
 from ddpo_plugins import load_catalogue
 from ddpo_plugins.errors import PluginError, RewardError
 from trainer_ext import prompts_from_plugin, reward_from_plugin
-from trainer_ext.rewards import RewardSuite
+from trainer_ext.scoring.suite import RewardSuite
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from chat_server import serving
 
 from ddpo_plugins.errors import PluginError, RewardError
 from trainer_ext import reward_from_plugin
-from trainer_ext.rewards import RewardSuite
+from trainer_ext.scoring.suite import RewardSuite
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
 

@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from ddpo_plugins.errors import DDPOError
-from trainer_ext.interrupts import StopRequest
-from trainer_ext.lockstep import Lockstep
+from trainer_ext.loop.interrupts import StopRequest
+from trainer_ext.loop.lockstep import Lockstep
 
 pytestmark = pytest.mark.xdist_group("two processes")  # launched once, not once a worker
 

@@ -20,12 +20,14 @@ from packaging.version import Version
 from peft import get_peft_model
 from torch.distributions import Normal
 
-from trainer_ext.denoiser import default_lora_config
 from trainer_ext.errors import ConfigError, GuidanceError, PipelineError
-from trainer_ext.policy import Conditioning, LogProbPipeline, Trajectory
-from trainer_ext.policy.runner import to_uint8
-from trainer_ext.rollout import image_generators
-from trainer_ext.samples import stock_images
+from trainer_ext.images import to_uint8
+from trainer_ext.model.lora import default_lora_config
+from trainer_ext.policy.pipeline import LogProbPipeline
+from trainer_ext.policy.recording.conditioning import Conditioning
+from trainer_ext.policy.recording.trajectory import Trajectory
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.policy.stock import stock_images
 
 PROMPTS = ["a cat", "a dog riding a bike"]
 SEEDS = [11, 12, 13, 14]

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_ext.losses import clipped_surrogate_loss, score_function_loss, weighted_denoising_loss
-from trainer_ext.policy import NoisingTable, TransitionTable, kl_divergence, ratio_terms
-from trainer_ext.weighting import RegressionWeighting, quantile_weights, softmax_weights
+from trainer_ext.learning.losses import clipped_surrogate_loss, score_function_loss, weighted_denoising_loss
+from trainer_ext.learning.weighting import RegressionWeighting, quantile_weights, softmax_weights
+from trainer_ext.policy.transitions.gaussian import TransitionTable, kl_divergence, ratio_terms
+from trainer_ext.policy.transitions.noising import NoisingTable
 
 CLIP = 0.2
 

@@ -4,8 +4,8 @@ import random
 import numpy as np
 import torch
 
-from trainer_ext.metrics import RunMetrics, mean_of
-from trainer_ext.moment import Moment
+from trainer_ext.loop.metrics import RunMetrics, mean_of
+from trainer_ext.loop.rewind import RewindPoint
 
 
 def test_means_since_the_last_drain():
@@ -31,7 +31,7 @@ def test_an_interrupted_run_goes_back_to_a_moment():
     metrics = RunMetrics()
     metrics.note({"reward": 1.0})
     torch.manual_seed(3)
-    moment = Moment.now(2, metrics)
+    moment = RewindPoint.now(2, metrics)
     drawn = torch.rand(2).tolist(), random.random(), np.random.random()
     metrics.note({"ratio": 9.0})
     moment.restore(metrics)

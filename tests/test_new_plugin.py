@@ -81,7 +81,7 @@ def test_its_reward_gets_the_column_of_its_prompts(environment, tmp_path):
     code = """
 import torch
 from trainer_ext import prompts_from_plugin, reward_from_plugin
-from trainer_ext.rewards import RewardSuite
+from trainer_ext.scoring.suite import RewardSuite
 rows = list(prompts_from_plugin("colour_contrast_prompts"))
 black = torch.zeros(len(rows), 8, 8, 3, dtype=torch.uint8)
 print(RewardSuite([reward_from_plugin("colour_contrast", target=9)]).score(black, rows).total.round(6).tolist())

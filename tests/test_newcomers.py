@@ -19,12 +19,12 @@ from packaging.version import Version
 from peft import LoraConfig
 
 from trainer_ext import DDPOConfig
-from trainer_ext.denoiser import complete_lora_config, default_lora_config
-from trainer_ext.doctor import examine
+from trainer_ext.doctor.examine import examine
 from trainer_ext.errors import ConfigError, GuidanceError, PipelineError
-from trainer_ext.loading import load_pipeline
-from trainer_ext.policy import LogProbPipeline
-from trainer_ext.rollout import image_generators
+from trainer_ext.model.loading import load_pipeline
+from trainer_ext.model.lora import complete_lora_config, default_lora_config
+from trainer_ext.policy.pipeline import LogProbPipeline
+from trainer_ext.policy.seeds import image_generators
 
 # Those that work
 

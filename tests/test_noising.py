@@ -5,8 +5,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from trainer_ext.errors import PipelineError
-from trainer_ext.policy.noising import NoisingTable, ddim_noising
-from trainer_ext.policy.transitions import ddim_table
+from trainer_ext.policy.transitions.ddim import ddim_table
+from trainer_ext.policy.transitions.noising import NoisingTable, ddim_noising
 
 TYPES = ["epsilon", "v_prediction", "sample"]
 SCHEDULES = [

@@ -2,8 +2,8 @@
 
 import torch
 
-from trainer_ext.policy import LogProbPipeline
-from trainer_ext.rollout import image_generators
+from trainer_ext.policy.pipeline import LogProbPipeline
+from trainer_ext.policy.seeds import image_generators
 
 STEPS, BATCH, BATCHES = 3, 64, 8
 

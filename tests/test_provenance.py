@@ -15,8 +15,8 @@ from ddpo_plugins.errors import PluginError, UnknownNameError
 from trainer_ext import DDPOConfig, DDPOTrainer, detector_from_plugin, reward_from_plugin
 from trainer_ext.cli import main
 from trainer_ext.errors import ConfigError
-from trainer_ext.provenance import Provenance
-from trainer_ext.run_record import PACKAGES, read_run_record
+from trainer_ext.runs.setup import PACKAGES, read_run_record
+from trainer_ext.scoring.provenance import Provenance
 
 FAST = ["--num_train_epochs", "3", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "2",
         "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2",
@@ -269,7 +269,7 @@ def test_a_resumed_run_adds_only_what_is_different(make_trainer, tmp_path, monke
     make_trainer(num_train_epochs=2).train(resume_from_checkpoint=True)
     runs = read_run_record(tmp_path / "run")
     assert [(run["from_update"], run["options"]["num_train_epochs"]) for run in runs] == [(0, 1), (1, 2)]
-    monkeypatch.setattr("trainer_ext.run_record.version", lambda name: "0.0")
+    monkeypatch.setattr("trainer_ext.runs.setup.version", lambda name: "0.0")
     make_trainer(num_train_epochs=2).train(resume_from_checkpoint=True)
     assert [run["packages"]["torch"] == "0.0" for run in read_run_record(tmp_path / "run")] == [False, False, True]
 

@@ -15,7 +15,7 @@ import zoo
 from ddpo_plugins import hookspecs, load_catalogue
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import COMMANDS, main
-from trainer_ext.cli.parsing import load_preset
+from trainer_ext.cli.parse import load_preset
 from trainer_ext.options import DDPOOptions, TrainerDefaults
 
 ROOT = Path(__file__).parents[1]
@@ -104,8 +104,8 @@ def test_the_guidance_rule_of_the_readme_is_z_images(tmp_path):
     import zoo
 
     from trainer_ext.errors import GuidanceError
-    from trainer_ext.loading import load_pipeline
-    from trainer_ext.policy import LogProbPipeline
+    from trainer_ext.model.loading import load_pipeline
+    from trainer_ext.policy.pipeline import LogProbPipeline
 
     (script,) = [block for block in blocks("python") if "def norm_limited" in block]
     torch.manual_seed(0)

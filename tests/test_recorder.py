@@ -4,10 +4,18 @@ import pytest
 import torch
 
 from trainer_ext.errors import PipelineError
-from trainer_ext.policy.conditioning import Conditioning, branches_first, images_first, to_device
-from trainer_ext.policy.recorder import DenoiserCall, Recorder, flatten, infer_layout, is_same, num_rows, unflatten
-from trainer_ext.policy.trajectory import Trajectory
-from trainer_ext.policy.transitions import TransitionTable
+from trainer_ext.policy.recording.calls import (
+    DenoiserCall,
+    Recorder,
+    flatten,
+    infer_layout,
+    is_same,
+    num_rows,
+    unflatten,
+)
+from trainer_ext.policy.recording.conditioning import Conditioning, branches_first, images_first, to_device
+from trainer_ext.policy.recording.trajectory import Trajectory
+from trainer_ext.policy.transitions.gaussian import TransitionTable
 
 
 class Denoiser(torch.nn.Module):

@@ -16,7 +16,7 @@ from datasets import Dataset
 from forked_runs import OPTIONS, PROMPTS, ForkedRuns
 
 from trainer_ext import DDPOConfig, DDPOTrainer
-from trainer_ext.sealing import seal, unseal
+from trainer_ext.runs.manifest import remove_manifest, write_manifest
 
 KINDS = {
     "several passes, pictures": {
@@ -39,24 +39,24 @@ KINDS = {
     },
 }
 
-CHECK = "trainer_ext.lockstep.Lockstep.check"  # after each denoising step, and before each step's gradient
-LOSS = "trainer_ext.learner.Learner.loss"
-SCORE = "trainer_ext.rewards.RewardSuite.score"
-COLLECT = "trainer_ext.collector.Collector.collect"
+CHECK = "trainer_ext.loop.lockstep.Lockstep.check"  # after each denoising step, and before each step's gradient
+LOSS = "trainer_ext.learning.update.GradientAccumulator.loss"
+SCORE = "trainer_ext.scoring.suite.RewardSuite.score"
+COLLECT = "trainer_ext.rollouts.collector.Collector.collect"
 ACCUMULATE = "trainer_ext.trainer.DDPOTrainer._accumulate"
 REWARD = "__main__.inside_reward"
-RECORDS = "trainer_ext.rollout_maker.write_records"
-FLOW = "trainer_ext.flow.RolloutFlow.on_step_end"
-AVERAGE = "trainer_ext.ema.MovingAverage.on_step_end"
+RECORDS = "trainer_ext.rollouts.maker.write_records"
+FLOW = "trainer_ext.loop.epochs.EpochOnLastUpdate.on_step_end"
+AVERAGE = "trainer_ext.model.ema.MovingAverage.on_step_end"
 EVALUATE = "trainer_ext.trainer.score_dataset"
 SAVE = "trainer_ext.trainer.DDPOTrainer._save_checkpoint"
-SEAL = "trainer_ext.trainer.seal"
-REMOVE = "trainer_ext.trainer.remove_old"
-DRAW = "trainer_ext.callbacks.SampleCallback._draw"
-SHEET = "trainer_ext.samples.draw_sheet"
-PICTURES = "trainer_ext.samples.to_pil"  # for the sheet, then for the single ones
-END = "trainer_ext.callbacks.SampleCallback.on_train_end"
-FINAL = "trainer_ext.denoiser.TrainedDenoiser.save"
+MANIFEST = "trainer_ext.trainer.seal"
+REMOVE = "trainer_ext.trainer.prune"
+DRAW = "trainer_ext.monitoring.snapshots.SampleCallback._draw"
+SHEET = "trainer_ext.runs.samples.draw_sheet"
+PICTURES = "trainer_ext.runs.samples.to_pil"  # for the sheet, then for the single ones
+END = "trainer_ext.monitoring.snapshots.SampleCallback.on_train_end"
+FINAL = "trainer_ext.model.denoiser.TrainedDenoiser.save"
 
 # One after the other in the same run, each in the process that resumes after the one before.
 STOPS = {
@@ -68,8 +68,8 @@ STOPS = {
     "in the first gradient": {"at": LOSS, "call": 3},
     "after the first update, before it is counted": {"at": FLOW},
     "before the first checkpoint": {"at": SAVE},
-    "before the seal": {"at": SEAL},
-    "after the seal of the second": {"at": SEAL, "call": 2, "after": True},
+    "before the seal": {"at": MANIFEST},
+    "after the seal of the second": {"at": MANIFEST, "call": 2, "after": True},
     "in a gradient again": {"at": LOSS, "call": 2},
     "in the next rollout": {"at": REWARD, "within": COLLECT},
     "before the third checkpoint": {"at": SAVE},
@@ -81,7 +81,7 @@ STOPS_OF = {
         "before the first picture is written": {
             "at": PICTURES,
             "call": 2,
-            "within": "trainer_ext.samples.SampleSet.save",
+            "within": "trainer_ext.runs.samples.SampleSet.save",
         },
         **STOPS,
         "in the removal of an old checkpoint": {"at": "file", "call": 3, "within": REMOVE},
@@ -216,9 +216,9 @@ def test_ctrl_c_right_after_a_resume_does_not_touch_the_checkpoint(runs, whole, 
     folder = shutil.copytree(whole(**SMALL), tmp_path / "run")
     for checkpoint in whole_checkpoints(folder)[1:]:
         shutil.rmtree(folder / checkpoint)
-    before = (folder / "checkpoint-1" / "ddpo_seal.json").read_bytes()
+    before = (folder / "checkpoint-1" / "ddpo_manifest.json").read_bytes()
     assert runs.run(folder, options=SMALL, at=CHECK, send="SIGINT")[0] == 130
-    assert (folder / "checkpoint-1" / "ddpo_seal.json").read_bytes() == before
+    assert (folder / "checkpoint-1" / "ddpo_manifest.json").read_bytes() == before
 
 
 def test_a_second_ctrl_c_stops_at_once_and_saves_nothing_half_done(runs, whole, tmp_path):
@@ -296,8 +296,8 @@ def test_another_number_of_processes_is_an_error(runs, whole, tmp_path):
     folder = shutil.copytree(whole(**SMALL), tmp_path / "run")
     state = folder / "checkpoint-2" / "ddpo_state_0.pt"
     torch.save({**torch.load(state), "num_processes": 2}, state)
-    unseal(state.parent)
-    seal(state.parent)
+    remove_manifest(state.parent)
+    write_manifest(state.parent)
     status, log = runs.run(folder, options=SMALL, resume=str(state.parent))
     assert status == 1
     assert "CheckpointError" in log

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ddpo_plugins.errors import DDPOError, RewardError
 from trainer_ext.errors import ConfigError
-from trainer_ext.functions import RewardFunction
-from trainer_ext.rewards import RewardSuite, Scores
+from trainer_ext.scoring.functions import RewardFunction
+from trainer_ext.scoring.suite import RewardSuite, Scores
 
 ROWS = [
     {"prompt": "a cat", "animal": "cat"},

@@ -4,14 +4,16 @@ from itertools import chain
 import pytest
 import torch
 
-from trainer_ext.rollout import Assignment, PromptSchedule, image_generators, shuffled_steps
+from trainer_ext.learning.order import shuffled_steps
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.rollouts.schedule import PromptSchedule, SamplingPlan
 
 ROWS = [{"prompt": f"prompt {index}", "index": index} for index in range(7)]
 
 
-def pieces(assignment):
+def pieces(plan):
     """What decides about each image."""
-    return [(row["index"], seed) for row, seed in zip(assignment.image_rows, assignment.seeds, strict=True)]
+    return [(row["index"], seed) for row, seed in zip(plan.image_rows, plan.seeds, strict=True)]
 
 
 # Which prompts and seeds
@@ -19,18 +21,18 @@ def pieces(assignment):
 
 def test_a_schedule_is_a_pure_function():
     first = PromptSchedule(ROWS, num_images=12, num_images_per_prompt=3, seed=5)
-    in_order = [first.assignment(rollout) for rollout in range(6)]
+    in_order = [first.plan(rollout) for rollout in range(6)]
     second = PromptSchedule(ROWS, num_images=12, num_images_per_prompt=3, seed=5)
     torch.manual_seed(99)
-    assert [second.assignment(rollout) for rollout in (4, 0, 4, 5)] == [in_order[rollout] for rollout in (4, 0, 4, 5)]
+    assert [second.plan(rollout) for rollout in (4, 0, 4, 5)] == [in_order[rollout] for rollout in (4, 0, 4, 5)]
     other = PromptSchedule(ROWS, num_images=12, num_images_per_prompt=3, seed=6)
-    assert other.assignment(0).seeds != in_order[0].seeds
-    assert [other.assignment(rollout).rows for rollout in range(6)] != [assignment.rows for assignment in in_order]
+    assert other.plan(0).seeds != in_order[0].seeds
+    assert [other.plan(rollout).rows for rollout in range(6)] != [plan.rows for plan in in_order]
 
 
 def test_every_prompt_is_used_equally_often():
     schedule = PromptSchedule(ROWS, num_images=12, num_images_per_prompt=3, seed=0)
-    drawn = [row["index"] for rollout in range(7) for row in schedule.assignment(rollout).rows]
+    drawn = [row["index"] for rollout in range(7) for row in schedule.plan(rollout).rows]
     assert Counter(drawn) == dict.fromkeys(range(7), 4)
     passes = [drawn[first : first + 7] for first in range(0, 28, 7)]
     assert all(sorted(one) == list(range(7)) for one in passes), "in whole passes, across rollouts"
@@ -41,32 +43,32 @@ def test_every_prompt_is_used_equally_often():
 def test_processes_share_what_one_process_would_do(num_processes):
     schedule = PromptSchedule(ROWS, num_images=24, num_images_per_prompt=3, seed=1)
     for rollout in (0, 1, 9):
-        shares = [schedule.assignment(rollout, process, num_processes) for process in range(num_processes)]
+        shares = [schedule.plan(rollout, process, num_processes) for process in range(num_processes)]
         assert [len(share.seeds) for share in shares] == [24 // num_processes] * num_processes
-        assert list(chain.from_iterable(map(pieces, shares))) == pieces(schedule.assignment(rollout))
+        assert list(chain.from_iterable(map(pieces, shares))) == pieces(schedule.plan(rollout))
 
 
 def test_no_seed_is_used_twice():
     schedule = PromptSchedule(ROWS, num_images=64, num_images_per_prompt=1, seed=0)
-    seeds = [seed for rollout in range(50) for seed in schedule.assignment(rollout).seeds]
+    seeds = [seed for rollout in range(50) for seed in schedule.plan(rollout).seeds]
     assert len(set(seeds)) == len(seeds) == 3200
 
 
 def test_more_prompts_than_rows():
     """One rollout takes several passes."""
-    assignment = PromptSchedule(ROWS, num_images=21, num_images_per_prompt=1, seed=0).assignment(0)
-    assert Counter(row["index"] for row in assignment.rows) == dict.fromkeys(range(7), 3)
+    plan = PromptSchedule(ROWS, num_images=21, num_images_per_prompt=1, seed=0).plan(0)
+    assert Counter(row["index"] for row in plan.rows) == dict.fromkeys(range(7), 3)
 
 
 def test_rows_are_copies():
     rows = [{"prompt": "a cat"}]
-    PromptSchedule(rows, 1, 1, 0).assignment(0).rows[0]["prompt"] = "changed"
+    PromptSchedule(rows, 1, 1, 0).plan(0).rows[0]["prompt"] = "changed"
     assert rows == [{"prompt": "a cat"}]
 
 
 def test_images_of_a_prompt_lie_together():
-    assignment = Assignment(ROWS[:2], seeds=[1, 2, 3, 4, 5, 6], num_images_per_prompt=3)
-    assert assignment.prompts == ["prompt 0"] * 3 + ["prompt 1"] * 3
+    plan = SamplingPlan(ROWS[:2], seeds=[1, 2, 3, 4, 5, 6], num_images_per_prompt=3)
+    assert plan.prompts == ["prompt 0"] * 3 + ["prompt 1"] * 3
 
 
 # Batches
@@ -86,10 +88,10 @@ def test_images_of_a_prompt_lie_together():
     ],
 )
 def test_batches_hold_whole_prompts_where_they_fit(num_images_per_prompt, batch_size, expected):
-    assignment = Assignment((ROWS * 2)[: 12 // num_images_per_prompt], list(range(100, 112)), num_images_per_prompt)
-    batches = assignment.batches(batch_size)
+    plan = SamplingPlan((ROWS * 2)[: 12 // num_images_per_prompt], list(range(100, 112)), num_images_per_prompt)
+    batches = plan.batches(batch_size)
     assert [(len(batch.rows), batch.num_images_per_prompt) for batch in batches] == expected
-    assert list(chain.from_iterable(map(pieces, batches))) == pieces(assignment)
+    assert list(chain.from_iterable(map(pieces, batches))) == pieces(plan)
 
 
 # Generators and steps

@@ -17,15 +17,15 @@ from datasets import Dataset
 
 from ddpo_plugins.errors import RewardError
 from trainer_ext import DDPOConfig, DDPOTrainer, LogProbPipeline
-from trainer_ext.calling import Calls
 from trainer_ext.errors import ConfigError
-from trainer_ext.functions import RewardFunction
-from trainer_ext.generators import GeneratorStates
-from trainer_ext.interrupts import StoppedError
-from trainer_ext.rewards import RewardSuite
-from trainer_ext.rollout import image_generators
-from trainer_ext.scoring import Scorer
-from trainer_ext.threads import EventLoop, Worker
+from trainer_ext.loop.interrupts import StoppedError
+from trainer_ext.loop.rewind import RngState
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.scoring.background import BackgroundScorer
+from trainer_ext.scoring.calls import Calls
+from trainer_ext.scoring.functions import RewardFunction
+from trainer_ext.scoring.suite import RewardSuite
+from trainer_ext.scoring.threads import EventLoop, Worker
 
 PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
 ROWS = [{"prompt": "a cat"}, {"prompt": "a dog"}]
@@ -75,9 +75,9 @@ def checkpoints(trainer):
 def test_sampling_draws_nothing_from_the_global_generators(tiny_pipeline):
     """So a reward may draw from them meanwhile, and still draws what it would have drawn alone."""
     policy = LogProbPipeline(tiny_pipeline(), 3, 2.0)
-    before = GeneratorStates.now()
+    before = RngState.now()
     policy.sample(["a cat", "a dog"], image_generators([1, 2]))
-    after = GeneratorStates.now()
+    after = RngState.now()
     assert before.python == after.python
     assert torch.equal(before.torch, after.torch)
     assert all(np.array_equal(a, b) for a, b in zip(before.numpy, after.numpy, strict=True))
@@ -122,7 +122,7 @@ def test_seconds_of_waiting(make_trainer):
 
 def score(*works, error=None):
     """Score several batches, then fail."""
-    with Scorer(Calls()).overlapping() as scoring:
+    with BackgroundScorer(Calls()).overlapping() as scoring:
         for work in works:
             scoring.put(work)
         if error is not None:
@@ -265,7 +265,7 @@ def test_an_async_reward_beside_one_that_fails_is_never_begun():
 
 
 def test_a_loop_that_is_blocked_does_not_keep_the_program(monkeypatch):
-    monkeypatch.setattr("trainer_ext.threads.GRACE", 0.1)
+    monkeypatch.setattr("trainer_ext.scoring.threads.GRACE_SECONDS", 0.1)
     release = threading.Event()
 
     async def block():
@@ -328,7 +328,7 @@ def test_a_reward_that_hangs_ends_the_run_with_a_checkpoint(make_trainer, kind):
 
 @pytest.mark.parametrize("kind", [hanging, hanging_async, blocking_async])
 def test_the_next_batch_after_one_that_hangs_has_a_thread_and_a_loop(kind):
-    release, scorer = threading.Event(), Scorer(Calls(), timeout=0.2)
+    release, scorer = threading.Event(), BackgroundScorer(Calls(), timeout=0.2)
 
     async def later(images, prompts, **columns):
         return [1.0, 2.0]
@@ -348,10 +348,10 @@ def test_a_reward_that_hangs_does_not_keep_the_program(tmp_path):
 import time
 from functools import partial
 import torch
-from trainer_ext.calling import Calls
-from trainer_ext.functions import RewardFunction
-from trainer_ext.rewards import RewardSuite
-from trainer_ext.scoring import Scorer
+from trainer_ext.scoring.calls import Calls
+from trainer_ext.scoring.functions import RewardFunction
+from trainer_ext.scoring.suite import RewardSuite
+from trainer_ext.scoring.background import BackgroundScorer
 
 def hangs(images, prompts, **columns):
     time.sleep(300)
@@ -359,7 +359,7 @@ def hangs(images, prompts, **columns):
 async def waits(images, prompts, **columns):
     return [1.0]
 
-scorer = Scorer(Calls(), timeout=0.2)
+scorer = BackgroundScorer(Calls(), timeout=0.2)
 images, rows = torch.zeros(1, 2, 2, 3, dtype=torch.uint8), [{"prompt": "a cat"}]
 scorer.run(partial(RewardSuite([RewardFunction("waits", waits)], calls=scorer.calls).score, images, rows))
 scorer.run(partial(RewardSuite([RewardFunction("hangs", hangs)], calls=scorer.calls).score, images, rows))
@@ -382,8 +382,8 @@ def test_a_time_out_needs_a_thread():
 
 
 def test_the_bar_says_what_is_waited_for(make_trainer, monkeypatch, capsys):
-    monkeypatch.setattr("trainer_ext.progress.SLOW", 0.1)
-    monkeypatch.setattr("trainer_ext.scoring.POLL", 0.05)
+    monkeypatch.setattr("trainer_ext.loop.progress.SLOW_SECONDS", 0.1)
+    monkeypatch.setattr("trainer_ext.scoring.background.POLL_SECONDS", 0.05)
 
     def sluggish(images, prompts, **columns):
         time.sleep(0.5)

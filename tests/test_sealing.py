@@ -8,16 +8,16 @@ import shutil
 import pytest
 
 from trainer_ext.errors import CheckpointError
-from trainer_ext.files import replacing
-from trainer_ext.sealing import (
-    SEAL,
+from trainer_ext.runs.atomic import replacing
+from trainer_ext.runs.manifest import (
+    MANIFEST,
     check_checkpoint,
     checkpoints,
-    damage,
+    find_damage,
     newest_checkpoint,
-    remove_old,
-    seal,
-    unseal,
+    prune,
+    remove_manifest,
+    write_manifest,
 )
 
 
@@ -30,7 +30,7 @@ def make(tmp_path):
         (folder / "unet").mkdir(parents=True)
         (folder / "state.pt").write_bytes(b"state")
         (folder / "unet" / "weights.bin").write_bytes(b"weights")
-        seal(folder)
+        write_manifest(folder)
         return folder
 
     return make
@@ -40,51 +40,51 @@ def make(tmp_path):
 
 
 def test_a_sealed_checkpoint_is_whole(make):
-    assert damage(make()) is None
+    assert find_damage(make()) is None
 
 
 def test_it_stays_whole_where_it_is_moved_to(make, tmp_path):
-    assert damage(make().rename(tmp_path / "elsewhere")) is None
+    assert find_damage(make().rename(tmp_path / "elsewhere")) is None
 
 
 def test_a_missing_file(make):
     folder = make()
     (folder / "unet" / "weights.bin").unlink()
-    assert damage(folder) == "unet/weights.bin is missing"
+    assert find_damage(folder) == "unet/weights.bin is missing"
 
 
 def test_a_truncated_file(make):
     folder = make()
     (folder / "state.pt").write_bytes(b"stat")
-    assert damage(folder) == "state.pt has 4 bytes instead of 5"
+    assert find_damage(folder) == "state.pt has 4 bytes instead of 5"
 
 
 def test_a_changed_file_of_the_same_size(make):
     folder = make()
     (folder / "unet" / "weights.bin").write_bytes(b"weighTs")
-    assert damage(folder) == "unet/weights.bin was changed since it was written"
+    assert find_damage(folder) == "unet/weights.bin was changed since it was written"
 
 
 def test_a_change_behind_the_first_chunk(make, monkeypatch):
-    monkeypatch.setattr("trainer_ext.sealing.CHUNK", 4)
+    monkeypatch.setattr("trainer_ext.runs.manifest.CHUNK_BYTES", 4)
     folder = make()
-    assert damage(folder) is None
+    assert find_damage(folder) is None
     (folder / "state.pt").write_bytes(b"statE")
-    assert damage(folder) == "state.pt was changed since it was written"
+    assert find_damage(folder) == "state.pt was changed since it was written"
 
 
 def test_a_folder_in_the_place_of_a_file(make):
     folder = make()
     (folder / "state.pt").unlink()
     (folder / "state.pt").mkdir()
-    assert damage(folder).startswith("state.pt ")
+    assert find_damage(folder).startswith("state.pt ")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_cannot_be_read(make):
     folder = make()
     (folder / "state.pt").chmod(0)
-    assert damage(folder).startswith("state.pt cannot be read (")
+    assert find_damage(folder).startswith("state.pt cannot be read (")
 
 
 def test_a_disk_that_fails(make, monkeypatch):
@@ -93,15 +93,15 @@ def test_a_disk_that_fails(make, monkeypatch):
     def fail(path):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("trainer_ext.sealing._sha256", fail)
-    assert damage(folder) == "state.pt cannot be read ([Errno 5] Input/output error)"
+    monkeypatch.setattr("trainer_ext.runs.manifest._sha256", fail)
+    assert find_damage(folder) == "state.pt cannot be read ([Errno 5] Input/output error)"
 
 
 def test_no_seal(make):
     folder = make()
-    unseal(folder)
-    unseal(folder)  # there may be none
-    assert damage(folder).startswith(f"it has no {SEAL}: the run was killed while it was written")
+    remove_manifest(folder)
+    remove_manifest(folder)  # there may be none
+    assert find_damage(folder).startswith(f"it has no {MANIFEST}: the run was killed while it was written")
 
 
 @pytest.mark.parametrize(
@@ -110,16 +110,16 @@ def test_no_seal(make):
 )
 def test_an_illegible_seal(make, tmp_path, content):
     before, folder = make(1), make(2)
-    (folder / SEAL).write_text(content, encoding="latin-1")
-    assert damage(folder).startswith(f"its {SEAL} cannot be read (")
+    (folder / MANIFEST).write_text(content, encoding="latin-1")
+    assert find_damage(folder).startswith(f"its {MANIFEST} cannot be read (")
     assert newest_checkpoint(tmp_path) == str(before)
 
 
 def test_a_seal_covers_every_file_and_not_itself(make):
     folder = make()
-    seal(folder)
-    assert json.loads((folder / SEAL).read_text())["files"].keys() == {"state.pt", "unet/weights.bin"}
-    assert damage(folder) is None
+    write_manifest(folder)
+    assert json.loads((folder / MANIFEST).read_text())["files"].keys() == {"state.pt", "unet/weights.bin"}
+    assert find_damage(folder) is None
 
 
 # ---- which is used ----
@@ -154,16 +154,16 @@ def test_numbers_are_compared_as_numbers(make, tmp_path):
 def test_damaged_ones_are_named_and_the_one_before_is_used(make, tmp_path, caplog):
     good, cut, unsealed = make(1), make(2), make(3)
     (cut / "state.pt").unlink()
-    unseal(unsealed)
+    remove_manifest(unsealed)
     assert newest_checkpoint(tmp_path) == str(good)
     messages = [record.getMessage() for record in caplog.records]
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert messages[0].startswith(f"{unsealed} is not used: it has no {SEAL}")
+    assert messages[0].startswith(f"{unsealed} is not used: it has no {MANIFEST}")
     assert messages[1] == f"{cut} is not used: state.pt is missing."
 
 
 def test_no_whole_one(make, tmp_path, caplog):
-    unseal(make(1))
+    remove_manifest(make(1))
     assert newest_checkpoint(tmp_path) is None
     assert "holds no whole checkpoint: training begins anew" in caplog.text
 
@@ -207,22 +207,22 @@ def remaining(folder):
 def test_the_newest_and_the_best_are_kept(make, tmp_path, limit, best, expected):
     for step in range(1, 5):
         make(step)
-    remove_old(tmp_path, limit, best and str(tmp_path / "." / f"checkpoint-{best}"))
+    prune(tmp_path, limit, best and str(tmp_path / "." / f"checkpoint-{best}"))
     assert remaining(tmp_path) == expected
 
 
 def test_the_newest_are_those_sealed_last(make, tmp_path):
     for step in (3, 4, 1, 2):
         make(step)
-    remove_old(tmp_path, 2, None)
+    prune(tmp_path, 2, None)
     assert remaining(tmp_path) == {1, 2}
 
 
 def test_unfinished_ones_do_not_count_and_are_not_removed(make, tmp_path):
     for step in (1, 2, 3):
         make(step)
-    unseal(tmp_path / "checkpoint-3")
-    remove_old(tmp_path, 1, None)
+    remove_manifest(tmp_path / "checkpoint-3")
+    prune(tmp_path, 1, None)
     assert remaining(tmp_path) == {2, 3}
 
 
@@ -235,9 +235,9 @@ def test_a_removal_that_is_cut_short_leaves_no_seal(make, tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", fail)
         with pytest.raises(OSError, match="the disk is gone"):
-            remove_old(tmp_path, 1, None)
-    assert damage(tmp_path / "checkpoint-1").startswith("it has no")
-    assert damage(tmp_path / "checkpoint-2") is None
+            prune(tmp_path, 1, None)
+    assert find_damage(tmp_path / "checkpoint-1").startswith("it has no")
+    assert find_damage(tmp_path / "checkpoint-2") is None
 
 
 # ---- replacing ----

@@ -11,7 +11,7 @@ from tiny_judges import tiny_encoder
 
 from ddpo_plugins.errors import PluginError
 from trainer_ext import reward_from_plugin
-from trainer_ext.rewards import RewardSuite
+from trainer_ext.scoring.suite import RewardSuite
 
 PAIRS = [
     ("A cat riding a bike.", "The image contains a cat riding a bike"),

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.errors import ConfigError
-from trainer_ext.stopping import RuleMetError, StopRule, StopRules
+from trainer_ext.loop.stopping import RuleMetError, StopRule, StopRules
 
 PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
 

@@ -17,10 +17,10 @@ from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig, DDPOTrainer, LogProbPipeline, RewardFunction, embedded_model
 from trainer_ext.errors import ConfigError
-from trainer_ext.loading import load_pipeline
+from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.runner import swapped
-from trainer_ext.rollout import image_generators
-from trainer_ext.samples import load_images
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.runs.samples import load_images
 
 PROMPTS = Dataset.from_dict(
     {"prompt": ["a cat", "a dog", "a lion", "a bear"], "animal": ["cat", "dog", "lion", "bear"]}
@@ -116,7 +116,7 @@ def test_the_update_is_the_mean_over_images_and_steps(make_trainer):
     rollout = trainer._rollout
     rows, steps = torch.cartesian_prod(torch.arange(8), torch.arange(4)).unbind(1)
     trainer.model.zero_grad()
-    log_ratio = trainer.policy.ratio_terms(rollout.memory, rows, steps, trainer.model).log_ratio
+    log_ratio = trainer.policy.ratio_terms(rollout.data, rows, steps, trainer.model).log_ratio
     (-rollout.weights[rows] * log_ratio).mean().backward()
     assert_close_as_a_whole(
         gradients, {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}

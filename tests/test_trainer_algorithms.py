@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig, DDPOTrainer, RewardFunction
-from trainer_ext.samples import load_images, stock_images
+from trainer_ext.policy.stock import stock_images
+from trainer_ext.runs.samples import load_images
 
 PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog", "a lion", "a bear"]})
 UNSEEN = Dataset.from_dict({"prompt": ["a wolf", "two wolves"]})

@@ -15,10 +15,11 @@ from diffusers import (
 from torch.distributions import Normal, kl_divergence
 
 from trainer_ext.errors import ConfigError, PipelineError
-from trainer_ext.policy import TransitionTable, log_prob, ratio_terms
-from trainer_ext.policy.samplers import SamplerOptions, choose_sampler, stock_scheduler
-from trainer_ext.policy.scheduler import log_prob_scheduler
-from trainer_ext.policy.transitions import ddim_table
+from trainer_ext.policy.recording.scheduler import log_prob_scheduler
+from trainer_ext.policy.transitions.ddim import ddim_table
+from trainer_ext.policy.transitions.gaussian import TransitionTable, log_prob, ratio_terms
+from trainer_ext.policy.transitions.samplers import SamplerOptions, choose_sampler
+from trainer_ext.policy.transitions.stand_in import stock_scheduler
 
 PREDICTION_TYPES = ["epsilon", "v_prediction", "sample"]
 SPACINGS = ["leading", "trailing", "linspace"]

@@ -8,11 +8,11 @@ import zoo
 
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import main
-from trainer_ext.doctor import examine
+from trainer_ext.doctor.examine import examine
+from trainer_ext.doctor.tiny_copy import DEPTH, random_twin, shrunk
 from trainer_ext.errors import PipelineError
-from trainer_ext.loading import load_pipeline
+from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.runner import find_denoiser
-from trainer_ext.twin import DEPTH, random_twin, shrunk
 
 KINDS = [
     "StableDiffusionPipeline",

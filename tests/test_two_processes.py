@@ -12,10 +12,10 @@ import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
-from trainer_ext.denoiser import LORA_FILE
 from trainer_ext.errors import CheckpointError, ConfigError
-from trainer_ext.sealing import damage
-from trainer_ext.sharding import check_sharding
+from trainer_ext.loop.sharding import check_sharding
+from trainer_ext.model.lora import LORA_FILE
+from trainer_ext.runs.manifest import find_damage
 
 pytestmark = pytest.mark.xdist_group("two processes")  # launched once, not once a worker
 
@@ -237,7 +237,7 @@ def test_ctrl_c_at_the_launcher(folder, torchrun):
     assert result.returncode != 0
     assert result.stdout.count("ddpo train: interrupted.") == 2, result.stdout
     (checkpoint,) = run.glob("checkpoint-*")
-    assert damage(checkpoint) is None
+    assert find_damage(checkpoint) is None
     assert len(list(checkpoint.glob("ddpo_state_*.pt"))) == 2
 
 
@@ -267,7 +267,7 @@ def test_a_failure_after_an_update_leaves_one_whole_checkpoint(folder, two):
     assert [seen[name][0] for seen in two] == ["DDPOError", "RewardError"]
     (checkpoint,) = (folder / name).glob("checkpoint-*")
     assert checkpoint.name == "checkpoint-2"
-    assert damage(checkpoint) is None
+    assert find_damage(checkpoint) is None
     assert len(list(checkpoint.glob("ddpo_state_*.pt"))) == 2
 
 

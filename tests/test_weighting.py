@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from trainer_ext.advantages import PerPromptStatTracker
+from trainer_ext.learning.advantages import PerPromptStatTracker
+from trainer_ext.learning.weighting import AdvantageWeighting, RegressionWeighting, quantile_weights, softmax_weights
 from trainer_ext.options import DDPOOptions
-from trainer_ext.weighting import AdvantageWeighting, RegressionWeighting, quantile_weights, softmax_weights
 
 
 def update(weighting, prompts, rewards, weights=(1.0,)):

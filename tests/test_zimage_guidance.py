@@ -14,9 +14,9 @@ from datasets import Dataset
 from trainer_ext import DDPOConfig, DDPOTrainer, guidance_from_plugins
 from trainer_ext.cli import main
 from trainer_ext.errors import GuidanceError
-from trainer_ext.loading import load_pipeline
-from trainer_ext.policy import LogProbPipeline
-from trainer_ext.rollout import image_generators
+from trainer_ext.model.loading import load_pipeline
+from trainer_ext.policy.pipeline import LogProbPipeline
+from trainer_ext.policy.seeds import image_generators
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -14,13 +14,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from trainer_ext import DDPOConfig, DDPOTrainer
-from trainer_ext.denoiser import LORA_FILE, TrainedDenoiser, default_lora_config
 from trainer_ext.errors import PipelineError
-from trainer_ext.loading import load_pipeline
-from trainer_ext.policy import LogProbPipeline
+from trainer_ext.model.denoiser import TrainedDenoiser
+from trainer_ext.model.loading import load_pipeline
+from trainer_ext.model.lora import LORA_FILE, default_lora_config
+from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.runner import find_denoiser
-from trainer_ext.rollout import image_generators
-from trainer_ext.samples import stock_images
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.policy.stock import stock_images
 
 PROMPTS = ["a cat", "a dog riding a bike"]
 SEEDS = [11, 12, 13, 14]

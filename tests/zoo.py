@@ -14,9 +14,9 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerFast
 
-from trainer_ext.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
+from trainer_ext.doctor.tiny_copy import randomise
+from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
 from trainer_ext.policy.runner import find_denoiser
-from trainer_ext.twin import awake
 
 SIZE = {"height": 16, "width": 16}
 WIDTH = 16  #: of what text encoders return
@@ -37,7 +37,7 @@ def vae_of_large_latents():
 
 def vae_of_eight():
     """4 x 4 latents are 32 x 32 images: some pipelines know no other factor."""
-    return awake(
+    return randomise(
         diffusers.AutoencoderKL(
             block_out_channels=(8,) * 4,
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -191,7 +191,7 @@ def stable_diffusion_controlnet():
         cross_attention_dim=WIDTH,
         conditioning_embedding_out_channels=(4, 4, 8),
     )
-    return stable_diffusion("StableDiffusionControlNetPipeline", controlnet=awake(controlnet))
+    return stable_diffusion("StableDiffusionControlNetPipeline", controlnet=randomise(controlnet))
 
 
 def stable_diffusion_xl(kind="StableDiffusionXLPipeline"):
@@ -274,7 +274,7 @@ def flux2_klein():
             axes_dims_rope=(4, 4, 4, 4),
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=awake(
+        vae=randomise(
             diffusers.AutoencoderKLFlux2(
                 block_out_channels=(8, 8, 8),
                 down_block_types=("DownEncoderBlock2D",) * 3,
@@ -341,7 +341,7 @@ def qwen_image():
             axes_dims_rope=(4, 4, 8),
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=awake(
+        vae=randomise(
             diffusers.AutoencoderKLQwenImage(
                 base_dim=8,
                 z_dim=4,
@@ -563,7 +563,7 @@ class Family:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".FluxPosEmbed. is deprecated", FutureWarning)  # of Chroma's own model
             pipeline = self.make()
-        awake(pipeline.components[find_denoiser(pipeline)])
+        randomise(pipeline.components[find_denoiser(pipeline)])
         return load_pipeline(pipeline)
 
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import DDPOConfig
-    from .functions import DetectorFunction, RewardFunction
-    from .loading import embedded_model
+    from .model.loading import embedded_model
     from .plugins import detector_from_plugin, guidance_from_plugins, prompts_from_plugin, reward_from_plugin
-    from .policy import LogProbPipeline
+    from .policy.pipeline import LogProbPipeline
+    from .scoring.functions import DetectorFunction, RewardFunction
     from .trainer import DDPOTrainer
 
 _MODULES = {
     "DDPOConfig": ".config",
     "DDPOTrainer": ".trainer",
-    "DetectorFunction": ".functions",
-    "LogProbPipeline": ".policy",
-    "RewardFunction": ".functions",
+    "DetectorFunction": ".scoring.functions",
+    "LogProbPipeline": ".policy.pipeline",
+    "RewardFunction": ".scoring.functions",
     "detector_from_plugin": ".plugins",
-    "embedded_model": ".loading",
+    "embedded_model": ".model.loading",
     "guidance_from_plugins": ".plugins",
     "prompts_from_plugin": ".plugins",
     "reward_from_plugin": ".plugins",

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from .algorithms import ALGORITHMS, ONE_UPDATE, POLICY_GRADIENTS
 from .errors import ConfigError
+from .learning.algorithms import ALGORITHMS, ONE_UPDATE, POLICY_GRADIENTS
+from .learning.weighting import AGGREGATIONS, BASELINES
+from .loop.stopping import StopRule
 from .options import DDPOOptions, TrainerDefaults
-from .policy.samplers import SamplerOptions
-from .stopping import StopRule
-from .weighting import AGGREGATIONS, BASELINES
+from .policy.transitions.samplers import SamplerOptions
 
 POSITIVE = (
     "num_inference_steps",

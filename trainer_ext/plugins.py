@@ -14,8 +14,8 @@ from ddpo_plugins.catalogue import Offer
 from ddpo_plugins.errors import PluginError
 
 from .errors import ConfigError
-from .functions import DetectorFunction, Function, RewardFunction
-from .provenance import Provenance, options_of
+from .scoring.functions import DetectorFunction, Function, RewardFunction
+from .scoring.provenance import Provenance, options_of
 
 Kwargs = Mapping[str, Mapping[str, Any]]
 

@@ -20,35 +20,39 @@ from transformers.trainer_utils import TrainOutput
 
 from ddpo_plugins import GuidanceSpec
 
-from .algorithms import ALGORITHMS
-from .callbacks import CurveCallback, SampleCallback
-from .calling import Calls
-from .checkpoint import DDPOState, check_output_dir, check_state
-from .collector import Collector, timed
 from .config import DDPOConfig
-from .data import check_datasets, check_prompts
-from .denoiser import TrainedDenoiser, complete_lora_config, freeze
-from .ema import MovingAverage, check_average
 from .errors import ConfigError
-from .evaluation import evaluation_metrics, evaluation_share, evaluation_suites, score_dataset
-from .flow import RolloutFlow
-from .functions import Detector, DetectorFunction, Reward, RewardFunction, named_functions
-from .interrupts import StoppedError, StopRequest
-from .learner import Learner
-from .loading import load_pipeline
-from .lockstep import Lockstep
-from .metrics import RunMetrics, mean_of
-from .moment import Moment
-from .policy import GuidanceRule, LogProbPipeline, asked_rule
-from .progress import RolloutProgress
-from .rewards import RewardSuite
-from .rollout import PromptSchedule, Rollout, seeded_generator, shuffled_steps
-from .rollout_maker import RolloutMaker
-from .run_record import RunRecordCallback, RunSetup, name_of
-from .scoring import Scorer
-from .sealing import remove_old, seal, unseal, whole_checkpoint
-from .sharding import check_sharding, check_shares
-from .stopping import RuleMetError
+from .learning.algorithms import ALGORITHMS
+from .learning.order import seeded_generator, shuffled_steps
+from .learning.rollout import Rollout
+from .learning.update import GradientAccumulator, TrainingBatch
+from .loop.epochs import EpochOnLastUpdate
+from .loop.interrupts import StoppedError, StopRequest
+from .loop.lockstep import Lockstep
+from .loop.metrics import RunMetrics, mean_of, timed
+from .loop.progress import RolloutProgress
+from .loop.rewind import RewindPoint
+from .loop.sharding import check_sharding, check_shares
+from .loop.stopping import RuleMetError
+from .model.denoiser import TrainedDenoiser, freeze
+from .model.ema import MovingAverage, check_average
+from .model.loading import load_pipeline
+from .model.lora import complete_lora_config
+from .monitoring.evaluation import evaluation_metrics, evaluation_share, score_dataset
+from .monitoring.snapshots import CurveCallback, SampleCallback
+from .policy.guidance.candidates import GuidanceRule, resolve_rule
+from .policy.pipeline import LogProbPipeline
+from .rollouts.collector import Collector
+from .rollouts.datasets import check_datasets, check_prompts
+from .rollouts.maker import RolloutMaker
+from .rollouts.schedule import PromptSchedule
+from .runs.checkpoint import DDPOState, check_output_dir, check_state
+from .runs.manifest import prune, remove_manifest, resolve_checkpoint, write_manifest
+from .runs.setup import RunRecordCallback, RunSetup, name_of
+from .scoring.background import BackgroundScorer
+from .scoring.calls import Calls
+from .scoring.functions import Detector, DetectorFunction, Reward, RewardFunction, named_functions
+from .scoring.suite import RewardSuite, evaluation_suites
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +118,7 @@ class DDPOTrainer(Trainer):
         args = DDPOConfig() if args is None else args
         if guidance is not None and args.guidance is not None:
             raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
-        rule = asked_rule(guidance or args.guidance, guidance_rules)
+        rule = resolve_rule(guidance or args.guidance, guidance_rules)
         if args.full_finetuning and peft_config is not None:
             raise ConfigError(
                 "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
@@ -123,7 +127,7 @@ class DDPOTrainer(Trainer):
         calls = Calls()
         self.reward_suite = RewardSuite(rewards, args.reward_weights, watching, args.detector_weights, calls)
         self.eval_suites = evaluation_suites(self.reward_suite, named_functions(eval_reward_funcs, RewardFunction))
-        self._scorer = Scorer(calls, args.overlap_rewards, args.reward_timeout)
+        self._scorer = BackgroundScorer(calls, args.overlap_rewards, args.reward_timeout)
         train_dataset = check_datasets(train_dataset, eval_dataset)
 
         set_seed(args.seed)  # the adapter's initialisation
@@ -143,14 +147,14 @@ class DDPOTrainer(Trainer):
         self._metrics = RunMetrics()
         self._seconds: dict[str, float] = {}
         self._stop = StopRequest()
-        self._moment: Moment | None = None
+        self._moment: RewindPoint | None = None
         self._newest_checkpoint: Path | None = None
         self._owns_output_dir = False
         others: dict[str, Any] = {"eval_dataset": eval_dataset, "callbacks": callbacks, "optimizers": optimizers}
         super().__init__(denoiser, args, train_dataset=train_dataset, **others)
         check_sharding(self.accelerator, args)
         self._lockstep = Lockstep(self.accelerator, self._stop)
-        self._learner = Learner(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
+        self._gradients = GradientAccumulator(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
         collector = Collector(
             self.policy, self.reward_suite, self._scorer, self.algorithm, denoiser, args, self._lockstep
         )
@@ -174,10 +178,10 @@ class DDPOTrainer(Trainer):
         resuming = bool(resume_from_checkpoint) or self._owns_output_dir
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
-        checkpoint = whole_checkpoint(self.args.folder, resume_from_checkpoint, self.is_world_process_zero())
+        checkpoint = resolve_checkpoint(self.args.folder, resume_from_checkpoint, self.is_world_process_zero())
         self._rollout = self._moment = self._newest_checkpoint = None
         self._metrics = RunMetrics()
-        with self._stop.listening():
+        with self._stop.handling_signals():
             try:
                 return super().train(checkpoint, *args, **kwargs)
             except StoppedError:
@@ -238,43 +242,27 @@ class DDPOTrainer(Trainer):
         """Make a rollout if the last one is used up, then accumulate the gradient of a batch of its images."""
         model.eval()  # dropout stays off in rollout and training; gradients and checkpointing do not need train()
         if self._moment is None or self._moment.step != self.state.global_step:
-            self._moment = Moment.now(self.state.global_step, self._metrics)
+            self._moment = RewindPoint.now(self.state.global_step, self._metrics)
         if self._rollout is None or self._rollout.index != self._rollout_index:
             self._rollout = self._maker.make(
                 model, self._rollout_index, self.state, self._metrics, self._save_after_failure
             )
-            self._moment = Moment.now(self.state.global_step, self._metrics)
+            self._moment = RewindPoint.now(self.state.global_step, self._metrics)
         with timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout
             inner_epoch = int(positions[0]) // len(self._rollout)
             images, steps = self._training_order(self._rollout, inner_epoch)
             here = positions % len(self._rollout)
             noise = seeded_generator(self.args.seed, self._rollout.index, int(positions[0]), self.args.process_index, 1)
-            return self._accumulate(model, self._rollout, images[here], steps[here], noise)
-
-    def _accumulate(
-        self,
-        model: torch.nn.Module,
-        rollout: Rollout[Any],
-        images: torch.Tensor,
-        steps: torch.Tensor,
-        noise: torch.Generator,
-    ) -> torch.Tensor:
-        """Backpropagate the loss of `images` `(b,)` at their `steps` `(b, K)`, one step of each image at a time."""
-        num_chunks = steps.shape[1]
-        total = torch.zeros((), device=self.args.device)
-        for chunk in range(num_chunks):
-            self._lockstep.check()
-            # DDP averages gradients in the backward pass; once, in the last, is enough
-            sync = contextlib.nullcontext() if chunk == num_chunks - 1 else self.accelerator.no_sync(model)
-            with sync:
-                output = self._learner.loss(model, rollout, images, steps[:, chunk], noise)
-                loss = output.loss / num_chunks
-                self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
-            total += loss.detach()
-            self._metrics.note(output.metrics)
-        self._metrics.note({"loss": total})
-        return total / self.current_gradient_accumulation_steps
+            total = self._gradients.accumulate(
+                model,
+                TrainingBatch(self._rollout, images[here], steps[here], noise),
+                self.current_gradient_accumulation_steps,
+                self._lockstep.check,
+                lambda output: self._metrics.note(output.metrics),
+            )
+            self._metrics.note({"loss": total})
+            return total / self.current_gradient_accumulation_steps
 
     # ---- logging and evaluation ----
 
@@ -333,7 +321,7 @@ class DDPOTrainer(Trainer):
         folder = self.args.folder / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # remove none before this one is sealed
         try:
-            unseal(folder)
+            remove_manifest(folder)
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
@@ -348,8 +336,8 @@ class DDPOTrainer(Trainer):
             self._average.save(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            seal(folder)
-            remove_old(self.args.folder, limit, self.state.best_model_checkpoint)
+            write_manifest(folder)
+            prune(self.args.folder, limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()  # launchers kill the others when one process ends
         self._newest_checkpoint = folder.resolve()
 
@@ -383,7 +371,7 @@ class DDPOTrainer(Trainer):
         logger.warning("Saved checkpoint-%d in %s.", self.state.global_step, self.args.output_dir)
 
     def _set_up_callbacks(self, args: DDPOConfig, model_name: str) -> None:
-        RolloutFlow(args.updates_per_rollout).replace_default(self.callback_handler)
+        EpochOnLastUpdate(args.updates_per_rollout).replace_default(self.callback_handler)
         RolloutProgress.replace_default(self, not args.disable_tqdm)
         if self._average is not None:
             self.add_callback(self._average)

@@ -7,12 +7,13 @@ from importlib import import_module
 
 from ddpo_plugins.errors import DDPOError
 
+# For each command, the module that runs it and what it does.
 COMMANDS = {
-    "train": "fine-tune a pipeline on rewards",
-    "sample": "draw the same prompts and seeds with and without an adapter",
-    "doctor": "say whether a pipeline can be trained, and what was found",
-    "rewards": "list the rewards, detectors, prompt sets and guidance rules that are installed",
-    "new-plugin": "write a plugin project, with tests, to be made your own",
+    "train": ("train", "fine-tune a pipeline on rewards"),
+    "sample": ("sample", "draw the same prompts and seeds with and without an adapter"),
+    "doctor": ("doctor", "say whether a pipeline can be trained, and what was found"),
+    "rewards": ("list_plugins", "list the rewards, detectors, prompt sets and guidance rules that are installed"),
+    "new-plugin": ("new_plugin", "write a plugin project, with tests, to be made your own"),
 }
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
@@ -20,7 +21,7 @@ INTERRUPTED = 130  # what shells report for Ctrl-C
 
 def usage() -> str:
     """Return the help of the command."""
-    commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())
     return (
         "usage: ddpo COMMAND [options]\n\nReinforcement learning on any diffusers text-to-image pipeline, with any reward.\n\n"
         f"commands:\n{commands}\n\n`ddpo COMMAND --help` explains one."
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ddpo: there is no command {name!r}.\n\n{usage()}", file=sys.stderr)
         return 2
     try:
-        return int(import_module(f".{name.replace('-', '_')}", __name__).run(rest))
+        return int(import_module(f".{COMMANDS[name][0]}", __name__).run(rest))
     except DDPOError as error:
         print(f"\nddpo {name}: {error}", file=sys.stderr)
         return 2

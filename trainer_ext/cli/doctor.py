@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..findings import (
+from ..doctor.facts import (
     AdapterFacts,
     CallFacts,
     CostFacts,
@@ -23,7 +23,7 @@ from ..findings import (
 )
 from ..options import DDPOOptions, TrainerDefaults
 from .options import LoraOptions, RunOptions
-from .parsing import load_preset, parse
+from .parse import load_preset, parse
 from .train import lora_config
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         return _help()
     from ..config import DDPOConfig
-    from ..quiet import quiet_libraries
+    from .quiet import quiet_libraries
 
     quiet_libraries()
     kinds = (RunOptions, LoraOptions, DoctorOptions, DDPOConfig)
@@ -78,9 +78,9 @@ def _help() -> int:
 
 
 def _examine(model: str, lora: LoraOptions, how: DoctorOptions, config: DDPOConfig) -> int:
-    from ..doctor import examine
+    from ..doctor.examine import examine
+    from ..doctor.tiny_copy import random_twin
     from ..plugins import guidance_from_plugins
-    from ..twin import random_twin
 
     examined = random_twin(model, config.weights_dtype) if how.tiny else model
     of_twin = " (a twin with few layers and random weights)" * how.tiny

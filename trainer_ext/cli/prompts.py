@@ -8,9 +8,9 @@ from datasets import Dataset, load_dataset
 
 from ddpo_plugins import Catalogue
 
-from ..data import check_prompts
 from ..errors import ConfigError
 from ..plugins import prompts_from_plugin
+from ..rollouts.datasets import check_prompts
 
 
 def load_prompts(source: str, catalogue: Catalogue) -> Dataset:

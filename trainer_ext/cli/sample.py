@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .parsing import load_preset, parse
+from .parse import load_preset, parse
 
 PROG = "ddpo sample"
 
@@ -62,11 +62,12 @@ def _check(options: SampleOptions) -> None:
 
 
 def _draw(options: SampleOptions) -> None:
-    from ..adapters import load_adapter
     from ..config import parse_mapping
-    from ..loading import load_pipeline
-    from ..quiet import quiet_libraries
-    from ..samples import SampleSet, draw_sheet, stock_images
+    from ..model.loading import load_pipeline
+    from ..model.stock import load_adapter
+    from ..policy.stock import stock_images
+    from ..runs.samples import SampleSet, draw_sheet
+    from .quiet import quiet_libraries
 
     quiet_libraries()
     given = options.pipeline_kwargs or {}

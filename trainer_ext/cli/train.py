@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 from ..options import DDPOOptions, TrainerDefaults
 from .options import LoraOptions, RunOptions
-from .parsing import load_preset, parse
+from .parse import load_preset, parse
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -47,7 +47,7 @@ def _help() -> int:
 
 def _train(arguments: list[str]) -> int:
     from ..config import DDPOConfig
-    from ..quiet import quiet_libraries
+    from .quiet import quiet_libraries
 
     quiet_libraries()
     options, lora, config = parse((RunOptions, LoraOptions, DDPOConfig), arguments, PROG, load_preset(arguments))
@@ -70,8 +70,8 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     """Turn names into objects, everything that can fail cheaply first."""
     from ddpo_plugins import load_catalogue
 
-    from ..checkpoint import check_output_dir
     from ..plugins import functions_from_plugins, guidance_from_plugins
+    from ..runs.checkpoint import check_output_dir
     from ..trainer import DDPOTrainer
     from .prompts import load_prompts
 

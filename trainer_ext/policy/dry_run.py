@@ -13,13 +13,13 @@ from ddpo_plugins import GuidanceSpec
 from ddpo_plugins.errors import DDPOError
 
 from ..errors import PipelineError
-from .guidance import Guidance, infer_guidance
-from .noising import NoisingTable
-from .recorder import CallLayout, DenoiserCall, flatten, infer_layout, is_close
-from .recording import branches_of, check_latents
+from .guidance.inference import Guidance, infer_guidance
+from .recording.calls import CallLayout, DenoiserCall, flatten, infer_layout, is_close
+from .recording.run import branches_of, check_latents
+from .recording.scheduler import Transition
 from .runner import Runner
-from .scheduler import Transition
-from .transitions import TransitionTable
+from .transitions.gaussian import TransitionTable
+from .transitions.noising import NoisingTable
 
 # Of unequal length: some pipelines pass a mask only when prompts are padded.
 PROBE_PROMPTS = ("a cat", "a dog riding a bike", "two bears")

@@ -11,17 +11,18 @@ from diffusers import DiffusionPipeline
 
 from ddpo_plugins import GuidanceSpec
 
-from .conditioning import CallRecord, Conditioning
+from ..images import to_uint8
 from .dry_run import dry_run
-from .noising import NoisingTable
-from .recorder import DenoiserCall, unflatten
-from .recording import Recording
-from .rule_choice import GuidanceRule, asked_rule, rule_tiers
-from .runner import Denoiser, Runner, check_call, to_uint8
-from .samplers import SamplerOptions, choose_sampler
-from .scheduler import Transition
-from .trajectory import Trajectory
-from .transitions import RatioTerms, TransitionTable, ratio_terms
+from .guidance.candidates import GuidanceRule, candidate_rules, resolve_rule
+from .recording.calls import DenoiserCall, unflatten
+from .recording.conditioning import CallRecord, Conditioning
+from .recording.run import Recording
+from .recording.scheduler import Transition
+from .recording.trajectory import Trajectory
+from .runner import Denoiser, Runner, check_call
+from .transitions.gaussian import RatioTerms, TransitionTable, ratio_terms
+from .transitions.noising import NoisingTable
+from .transitions.samplers import SamplerOptions, choose_sampler
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class LogProbPipeline:
     ):
         sampling = SamplerOptions(sampler, eta, noise_level, sde_window)
         sampling.check_window(num_inference_steps)
-        rules = rule_tiers(asked_rule(guidance, guidance_rules), guidance_rules, type(pipeline))
+        rules = candidate_rules(resolve_rule(guidance, guidance_rules), guidance_rules, type(pipeline))
         scale = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
         call_kwargs = {"num_inference_steps": num_inference_steps, **scale, **(pipeline_kwargs or {})}
         check_call(pipeline, call_kwargs)

@@ -11,11 +11,11 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..errors import PipelineError
-from .noising import NoisingTable
-from .recorder import DenoiserCall, Recorder
-from .samplers import Sampler
-from .scheduler import Transition, log_prob_scheduler
-from .transitions import TransitionTable
+from .recording.calls import DenoiserCall, Recorder
+from .recording.scheduler import Transition, log_prob_scheduler
+from .transitions.gaussian import TransitionTable
+from .transitions.noising import NoisingTable
+from .transitions.samplers import Sampler
 
 Denoiser = Callable[..., Any]
 
@@ -132,22 +132,3 @@ def swapped(pipeline: DiffusionPipeline, attributes: Mapping[str, Any]) -> Itera
         yield
     finally:
         vars(pipeline).update(originals)
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """
-    Round images `(B, 3, H, W)` or videos of one frame `(B, 1, 3, H, W)`, in [0, 1], to uint8 `(B, H, W, 3)` on the host, as
-    diffusers does for PIL.
-
-    Raises:
-        [`PipelineError`]: they are something else.
-    """
-    if isinstance(images, torch.Tensor) and images.dim() == 5 and images.shape[1] == 1:
-        images = images.squeeze(1)
-    if not isinstance(images, torch.Tensor) or images.dim() != 4 or images.shape[1] != 3:
-        made = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
-        raise PipelineError(
-            f"The pipeline made {made}; DDPO trains pipelines that make RGB images (B, 3, H, W), or videos of one frame "
-            "(pipeline_kwargs with num_frames=1, where the pipeline has it)."
-        )
-    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()

@@ -1,0 +1,240 @@
+"""Finds out whether a pipeline can be trained, by the policy's own functions: what `ddpo doctor` prints."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import DiffusionPipeline
+from diffusers.loaders.lora_base import LoraBaseMixin
+from peft import LoraConfig
+
+from ddpo_plugins import GuidanceSpec
+from ddpo_plugins.errors import DDPOError
+
+from ..config import DDPOConfig
+from ..errors import PipelineError
+from ..loop.metrics import timed
+from ..model.denoiser import TrainedDenoiser, freeze
+from ..model.loading import load_pipeline
+from ..model.lora import complete_lora_config
+from ..policy.guidance.candidates import resolve_rule
+from ..policy.pipeline import LogProbPipeline, Sampled
+from ..policy.recording.trajectory import Trajectory
+from ..policy.runner import find_denoiser
+from ..policy.seeds import image_generators
+from ..policy.self_check import check_replay, first_log_ratios
+from .facts import (
+    AdapterFacts,
+    CallFacts,
+    CostFacts,
+    DenoiserFacts,
+    Facts,
+    GradientFacts,
+    GuidanceFacts,
+    PipelineFacts,
+    ReplayFacts,
+    Report,
+    SamplerFacts,
+)
+
+PROMPTS = ("a cat", "a dog riding a bike")
+
+# LoRA starts at B = 0, where the gradient of A is 0 too: both must be seen.
+RANDOMISED_STD = 0.01
+
+
+def examine(
+    model: str | Path | DiffusionPipeline,
+    args: DDPOConfig,
+    peft_config: LoraConfig | None = None,
+    guidance_rules: Sequence[GuidanceSpec] = (),
+    on_found: Callable[[Facts], None] = lambda facts: None,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> Report:
+    """
+    Run a pipeline as training would, two images once, and say what was found.
+
+    Args:
+        model (`str`, `Path` or `DiffusionPipeline`):
+            As in [`DDPOTrainer`]. A pipeline that is loaded already gets an adapter with random weights.
+        args ([`DDPOConfig`]):
+            Of the training that is meant.
+        peft_config (`LoraConfig`, *optional*), guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
+            As in [`DDPOTrainer`].
+        on_found (`Callable[[Facts], None]`, *optional*):
+            Called with each part of the report as soon as it is known.
+        on_step (`Callable[[int], None]`, *optional*):
+            Called after each denoising step with its index.
+
+    Raises:
+        [`PipelineError`]: nothing could be loaded. What speaks against training is in the report instead.
+    """
+    pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
+    facts: list[Facts] = []
+    try:
+        for found in _parts(pipeline, args, peft_config, guidance_rules, on_step):
+            facts.append(found)
+            on_found(found)
+    except DDPOError as refusal:
+        return Report(tuple(facts), str(refusal))
+    return Report(tuple(facts), None)
+
+
+def _parts(
+    pipeline: DiffusionPipeline,
+    args: DDPOConfig,
+    peft_config: LoraConfig | None,
+    guidance_rules: Sequence[GuidanceSpec],
+    on_step: Callable[[int], None],
+) -> Iterator[Facts]:
+    yield PipelineFacts(type(pipeline).__name__, type(pipeline.scheduler).__name__, tuple(pipeline.components))
+    yield _denoiser_facts(pipeline)
+    rule = resolve_rule(args.guidance, guidance_rules)
+    policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+    yield from _policy_facts(policy)
+    freeze(pipeline)
+    adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
+    denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter)
+    yield _adapter_facts(pipeline, denoiser)
+    model = Accelerator(cpu=args.use_cpu, mixed_precision=_precision(args)).prepare_model(denoiser).eval()
+    seconds: dict[str, float] = {}
+    with timed(seconds, "sampling"):
+        sampled = _sample(policy, model, on_step)
+    yield from _call_facts(policy, sampled.trajectory)
+    yield _replay_facts(policy, model, sampled, args.clip_range)
+    _randomise_lora(denoiser)
+    rows, steps = _mixed(sampled.trajectory)
+    with timed(seconds, "training"):
+        _train(policy, model, sampled.trajectory, rows, steps)
+    yield _gradient_facts(denoiser)
+    each = (seconds["sampling"] / len(PROMPTS), seconds["training"] / len(rows))
+    yield CostFacts(str(args.device), *each, _peak_bytes(args.device))
+
+
+def _denoiser_facts(pipeline: DiffusionPipeline) -> DenoiserFacts:
+    name = find_denoiser(pipeline)
+    denoiser = pipeline.components[name]
+    parameters = list(denoiser.parameters())
+    size = sum(parameter.numel() for parameter in parameters)
+    return DenoiserFacts(name, type(denoiser).__name__, size, str(parameters[0].dtype).removeprefix("torch."))
+
+
+def _policy_facts(policy: LogProbPipeline) -> Iterator[Facts]:
+    table, guidance = policy.table, policy.findings.guidance
+    steps = table.stochastic_steps
+    if not len(steps):
+        raise PipelineError("No step of this schedule has noise, so there is nothing to train. Use more steps.")
+    weights = table.output_coef[steps].abs() / table.std[steps]
+    heaviest = int(steps[weights.argmax()])
+    yield SamplerFacts(
+        policy.runner.sampler.name, table.num_steps, tuple(steps.tolist()), float(weights.max()), heaviest
+    )
+    outputs = sum(layout.copies for layout in policy.findings.layouts)
+    error = policy.findings.error
+    yield GuidanceFacts(guidance.name, guidance.scale, outputs, guidance.cond_first, guidance.sign, error)
+
+
+def _adapter_facts(pipeline: DiffusionPipeline, denoiser: TrainedDenoiser) -> AdapterFacts:
+    trained = {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
+    size = sum(value.numel() for value in trained.values())
+    if denoiser.peft_config is None:
+        return AdapterFacts((), 0, size, ("model_index.json",), f"{type(pipeline).__name__}.from_pretrained")
+    with tempfile.TemporaryDirectory() as folder:
+        denoiser.save(Path(folder), pipeline)
+        denoiser.load(Path(folder))
+        files = tuple(sorted(path.name for path in Path(folder).iterdir() if path.suffix == ".safetensors"))
+    layers = sum("lora_A" in name for name in trained)
+    targets = denoiser.peft_config.target_modules
+    names = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
+    by = "load_lora_weights" if isinstance(pipeline, LoraBaseMixin) else "PeftModel.from_pretrained"
+    return AdapterFacts(names, layers, size, files, by)
+
+
+def _sample(policy: LogProbPipeline, model: torch.nn.Module, on_step: Callable[[int], None]) -> Sampled:
+    try:
+        return policy.sample(PROMPTS, image_generators(range(len(PROMPTS))), denoiser=model, on_step=on_step)
+    except DDPOError:
+        raise
+    except Exception as error:  # of a stranger's pipeline, after a first step that went well
+        raise PipelineError(
+            f"{type(policy.pipeline).__name__} failed while it made {len(PROMPTS)} images: {type(error).__name__}: {error}. "
+            "Does it work by itself, with these pipeline_kwargs, several prompts and one generator for each?"
+        ) from error
+
+
+def _call_facts(policy: LogProbPipeline, trajectory: Trajectory) -> Iterator[CallFacts]:
+    for layout, call in zip(policy.findings.layouts, trajectory.conditioning.groups[0], strict=True):
+        lists = tuple(name for name, value in call.per_image.items() if isinstance(value, list))
+        yield CallFacts(
+            layout.latents_name,
+            layout.time_name,
+            tuple(layout.row_shape),
+            layout.copies,
+            tuple(sorted(call.per_image)),
+            lists + ((layout.latents_name,) if layout.is_list else ()),
+            tuple(name for name, value in call.shared.items() if value is not None),
+            str(layout.dtype).removeprefix("torch."),
+        )
+
+
+def _replay_facts(policy: LogProbPipeline, model: torch.nn.Module, sampled: Sampled, clip_range: float) -> ReplayFacts:
+    with torch.no_grad():
+        same = first_log_ratios(policy, model, sampled.trajectory)
+        mixed = policy.ratio_terms(sampled.trajectory, *_mixed(sampled.trajectory), model).log_ratio
+    check_replay(policy, model, sampled.trajectory, clip_range)
+    shape = tuple(sampled.images.shape[1:])
+    return ReplayFacts(policy.findings.repeats_prompts, shape, *(float(x.expm1().abs().max()) for x in (same, mixed)))
+
+
+def _mixed(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three images and steps, as no rollout has them: the first, the middle and the last step with noise."""
+    steps = trajectory.table.stochastic_steps
+    return torch.tensor([1, 0, 1]), steps[[len(steps) - 1, len(steps) // 2, 0]]
+
+
+@torch.no_grad()
+def _randomise_lora(denoiser: TrainedDenoiser) -> None:
+    for name, parameter in denoiser.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_(std=RANDOMISED_STD)
+
+
+def _train(
+    policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor
+) -> None:
+    log_ratio = policy.ratio_terms(trajectory, rows, steps, model).log_ratio
+    if log_ratio.requires_grad:
+        log_ratio.sum().backward()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _gradient_facts(denoiser: TrainedDenoiser) -> GradientFacts:
+    trained = {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
+    without = tuple(name for name, value in trained.items() if value.grad is None or not value.grad.any())
+    if len(without) == len(trained):
+        raise PipelineError("No gradient reaches the trained weights: the denoiser's output does not depend on them.")
+    endless = [name for name, value in trained.items() if value.grad is not None and not value.grad.isfinite().all()]
+    if endless:
+        raise PipelineError(
+            f"The gradient of {len(endless)} of {len(trained)} trained tensors is not finite (first {endless[0]}). In half "
+            "precision, try bf16 or float32."
+        )
+    return GradientFacts(len(trained), without)
+
+
+def _precision(args: DDPOConfig) -> str:
+    return "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

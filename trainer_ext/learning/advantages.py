@@ -1,0 +1,159 @@
+"""Turn rewards into advantages. The functions and classes differ in what they compare a reward with."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..types import FloatArray
+
+Statistics = tuple[float, float]  #: mean and population standard deviation
+
+EPS = 1e-6  #: keeps the division finite, in units of the reward
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """
+    Parameters:
+        values (`np.ndarray` of shape `(B,)`, float64):
+            One for each image; 0 for an image without a reward.
+        frac_reward_zero_std (`float`):
+            Share of the prompts whose rewards do not differ, so that they teach nothing.
+    """
+
+    values: FloatArray
+    frac_reward_zero_std: float
+
+
+class Baseline(Protocol):
+    """What a reward is compared with."""
+
+    def update(self, prompts: Sequence[str], rewards: FloatArray) -> Advantages:
+        """
+        Take up the rewards of a rollout and return their advantages.
+
+        Args:
+            prompts (`Sequence[str]` of length B):
+                The prompt of each image, from every process.
+            rewards (`np.ndarray` of shape `(B,)`, float64):
+                NaN where an image has no reward: it is left out of the statistics and gets advantage 0.
+        """
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """Return what is remembered from rollout to rollout, for a checkpoint."""
+
+    def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Take up what [`state_dict`] returned."""
+
+
+class PerPromptStatTracker:
+    """
+    Compares with the last rewards of the prompt (Black et al., 2023, section 5).
+
+    For each prompt the last `buffer_size` rewards are kept. A prompt with fewer than `min_count` uses the statistics of
+    the whole batch instead. Statistics are the population's, in float64, and include the rewards that they standardise.
+
+    Args:
+        buffer_size (`int`):
+            Rewards remembered for each prompt.
+        min_count (`int`):
+            Rewards of its own that a prompt needs.
+        scale (`bool`, *optional*, defaults to `True`):
+            Divide by the standard deviation.
+    """
+
+    def __init__(self, buffer_size: int, min_count: int, scale: bool = True):
+        self.buffer_size = buffer_size
+        self.min_count = min_count
+        self.scale = scale
+        self._buffers: dict[str, deque[float]] = {}
+
+    def update(self, prompts: Sequence[str], rewards: FloatArray) -> Advantages:
+        """Remember the rewards, then compare them. See [`Baseline.update`]."""
+        for prompt, reward in zip(prompts, rewards, strict=True):
+            if np.isfinite(reward):
+                self._buffers.setdefault(prompt, deque(maxlen=self.buffer_size)).append(float(reward))
+        batch = _statistics(rewards)
+        return _compare(
+            prompts, rewards, {p: self._statistics_of(p, batch) for p in dict.fromkeys(prompts)}, self.scale
+        )
+
+    def _statistics_of(self, prompt: str, batch: Statistics) -> Statistics:
+        buffer = self._buffers.get(prompt, ())
+        return _statistics(np.array(buffer)) if len(buffer) >= self.min_count else batch
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """Return the remembered rewards by prompt."""
+        return {prompt: list(buffer) for prompt, buffer in self._buffers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Take up the rewards that [`state_dict`] returned."""
+        self._buffers = {prompt: deque(rewards, maxlen=self.buffer_size) for prompt, rewards in state.items()}
+
+
+class BatchBaseline:
+    """Compares with all rewards of the rollout, whatever their prompt."""
+
+    def __init__(self, scale: bool = True):
+        self.scale = scale
+
+    def update(self, prompts: Sequence[str], rewards: FloatArray) -> Advantages:
+        """See [`Baseline.update`]."""
+        return _compare(prompts, rewards, dict.fromkeys(prompts, _statistics(rewards)), self.scale)
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """Remember nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Remember nothing."""
+
+
+class GroupBaseline(BatchBaseline):
+    """Compares with the rewards of the prompt's images in this rollout (GRPO: Shao et al., 2024, section 4.1)."""
+
+    def update(self, prompts: Sequence[str], rewards: FloatArray) -> Advantages:
+        """See [`Baseline.update`]."""
+        statistics = {prompt: _statistics(rewards[rows]) for prompt, rows in images_of(prompts).items()}
+        return _compare(prompts, rewards, statistics, self.scale)
+
+
+def images_of(prompts: Sequence[str]) -> dict[str, list[int]]:
+    """Return the positions of each prompt's images."""
+    rows: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows.setdefault(prompt, []).append(row)
+    return rows
+
+
+def standardise(reward: float, mean: float, std: float, scale: bool = True) -> float:
+    """
+    Return (reward - mean) / (std + 1e-6), and 0 where that means nothing: without a reward, or where rewards are equal.
+
+    Without the second rule, a std of rounding errors would turn equal rewards into large advantages. Without `scale`,
+    return reward - mean.
+    """
+    if not np.isfinite(reward) or std == 0:
+        return 0.0
+    return (reward - mean) / (std + EPS if scale else 1.0)
+
+
+def _compare(
+    prompts: Sequence[str], rewards: FloatArray, statistics: Mapping[str, Statistics], scale: bool
+) -> Advantages:
+    values = [standardise(r, *statistics[p], scale) for p, r in zip(prompts, rewards, strict=True)]
+    num_constant = sum(std == 0 for _, std in statistics.values())
+    return Advantages(np.array(values, np.float64), num_constant / len(statistics) if statistics else 0.0)
+
+
+def _statistics(rewards: FloatArray) -> Statistics:
+    """Of the rewards there are. The standard deviation of equal ones is exactly 0."""
+    rewards = rewards[np.isfinite(rewards)]
+    if not len(rewards) or (rewards == rewards[0]).all():
+        return (float(rewards[0]) if len(rewards) else 0.0), 0.0
+    return float(rewards.mean()), float(rewards.std())

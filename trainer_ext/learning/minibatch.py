@@ -1,0 +1,69 @@
+"""What a loss is computed from: recorded transitions, or final latents noised again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from ..policy.transitions.gaussian import RatioTerms, TransitionTable, ratio_terms
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """
+    N recorded denoising steps.
+
+    Parameters:
+        table ([`TransitionTable`]):
+            Of the rollout.
+        steps (`torch.Tensor` of shape `(N,)`, int64):
+            Step of each.
+        latents, old_outputs, next_latents (`torch.Tensor` of shape `(N, ...)`):
+            State, guided prediction that sampled, and state after the step.
+        weights (`torch.Tensor` of shape `(N,)`):
+            Advantage of the image that each belongs to.
+    """
+
+    table: TransitionTable
+    steps: torch.Tensor
+    latents: torch.Tensor
+    old_outputs: torch.Tensor
+    next_latents: torch.Tensor
+    weights: torch.Tensor
+
+    def to(self, device: torch.device) -> Transitions:
+        """Move the tensors."""
+        moved = (self.latents, self.old_outputs, self.next_latents, self.weights)
+        return Transitions(self.table, self.steps, *(tensor.to(device) for tensor in moved))
+
+    def ratio_terms(self, prediction: torch.Tensor) -> RatioTerms:
+        """Compare the policy that predicts `prediction` `(N, ...)` with the one that sampled."""
+        return ratio_terms(self.table, self.steps, self.latents, prediction, self.old_outputs, self.next_latents)
+
+
+@dataclass(frozen=True)
+class NoisedLatents:
+    """
+    N final images, noised anew.
+
+    Parameters:
+        latents (`torch.Tensor` of shape `(N, ...)`):
+            After the forward process.
+        targets (`torch.Tensor` of shape `(N, ...)`):
+            The right model output for them.
+        weights (`torch.Tensor` of shape `(N,)`):
+            Weight of the image that each belongs to.
+    """
+
+    latents: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+
+    def to(self, device: torch.device) -> NoisedLatents:
+        """Move the tensors."""
+        return NoisedLatents(self.latents.to(device), self.targets.to(device), self.weights.to(device))
+
+
+Batch = TypeVar("Batch", Transitions, NoisedLatents)

@@ -1,0 +1,62 @@
+"""In which order images and their denoising steps are trained on."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from ..errors import ConfigError
+from ..policy.transitions.gaussian import TransitionTable
+
+logger = logging.getLogger(__name__)
+
+
+def seeded_generator(*entropy: int) -> torch.Generator:
+    """Return a generator that is a pure function of some numbers: it needs no saving."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+
+def shuffled_steps(steps: torch.Tensor, num_images: int, fraction: float, generator: torch.Generator) -> torch.Tensor:
+    """
+    Shuffle the trainable steps independently for each image and keep the first share.
+
+    Args:
+        steps (`torch.Tensor` of shape `(S,)`, int64):
+            Steps that can be trained.
+        num_images (`int`):
+            B.
+        fraction (`float`):
+            Share to keep, at least one step.
+        generator (`torch.Generator`):
+            Source of the order.
+
+    Returns:
+        `torch.Tensor` of shape `(B, K)`, int64, K = max(1, int(S * fraction)).
+    """
+    kept = max(1, int(len(steps) * fraction))
+    order = torch.rand(num_images, len(steps), generator=generator).argsort(dim=1)
+    return steps[order[:, :kept]]
+
+
+def trainable_steps(table: TransitionTable, skip_last: int) -> torch.Tensor:
+    """
+    Return the indices of the steps to train, int64: those with noise, but for the last ones if they are to be skipped.
+
+    Raises:
+        [`ConfigError`]: no step is left.
+    """
+    deterministic = table.num_steps - len(table.stochastic_steps)
+    if deterministic:
+        logger.warning(
+            "%d of %d denoising steps are deterministic and are not trained.", deterministic, table.num_steps
+        )
+    steps = table.stochastic_steps
+    steps = steps[steps < table.num_steps - skip_last]
+    if not len(steps):
+        raise ConfigError(
+            f"None of the {table.num_steps} denoising steps can be trained: {deterministic} are deterministic and "
+            f"skip_last_steps is {skip_last}. Use more num_inference_steps."
+        )
+    return steps

@@ -1,0 +1,34 @@
+"""What is trained on: one process's share of a rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from ..policy.recording.trajectory import FinalLatents, Trajectory
+
+RolloutData = TypeVar("RolloutData", Trajectory, FinalLatents)
+
+
+@dataclass(frozen=True)
+class Rollout(Generic[RolloutData]):
+    """
+    One process's share of a rollout, ready to be trained on. B images.
+
+    Parameters:
+        index (`int`):
+            0 for the first rollout of the run.
+        data ([`Trajectory`] or [`FinalLatents`]):
+            What the algorithm needs of the denoising runs, in host memory.
+        weights (`torch.Tensor` of shape `(B,)`, float32):
+            What each image counts: its advantage, or its weight in a regression.
+    """
+
+    index: int
+    data: RolloutData
+    weights: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.weights)

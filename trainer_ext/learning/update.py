@@ -1,0 +1,133 @@
+"""From recorded steps to gradients: replay them, ask the algorithm for its loss, and hold the policy near its reference."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+
+from ..policy.pipeline import LogProbPipeline
+from ..policy.transitions.gaussian import kl_divergence
+from .algorithms import Algorithm
+from .losses import LossOutput
+from .rollout import Rollout
+
+
+class LendsReference(Protocol):
+    """A trained module that remembers how it began."""
+
+    def reference(self) -> AbstractContextManager[Callable[..., Any]]:
+        """Lend the denoiser as it was before training."""
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """
+    Images of a rollout and the denoising steps to train on.
+
+    Parameters:
+        rollout ([`Rollout`]):
+            The rollout that the images belong to.
+        images (`torch.Tensor` of shape `(b,)`, int64):
+            Positions in the rollout.
+        steps (`torch.Tensor` of shape `(b, K)`, int64):
+            K steps for each image.
+        noise (`torch.Generator`):
+            Source of the noise that the algorithm draws.
+    """
+
+    rollout: Rollout[Any]
+    images: torch.Tensor
+    steps: torch.Tensor
+    noise: torch.Generator
+
+
+@dataclass(frozen=True)
+class GradientAccumulator:
+    """
+    Adds the gradient of a batch to the trained parameters, one step of each image at a time.
+
+    Parameters:
+        policy ([`LogProbPipeline`]):
+            Replays recorded steps.
+        algorithm ([`Algorithm`]):
+            Chooses what is replayed, and defines the loss.
+        denoiser ([`LendsReference`]):
+            The trained module; lends the reference of the KL term.
+        beta (`float`):
+            Weight of KL(policy || reference) in the loss.
+        accelerator (`Accelerator`):
+            The trainer's own: precision, and when processes exchange gradients.
+    """
+
+    policy: LogProbPipeline
+    algorithm: Algorithm[Any, Any]
+    denoiser: LendsReference
+    beta: float
+    accelerator: Accelerator
+
+    def accumulate(
+        self,
+        model: torch.nn.Module,
+        batch: TrainingBatch,
+        accumulation_steps: int,
+        before_chunk: Callable[[], None],
+        on_loss: Callable[[LossOutput], None],
+    ) -> torch.Tensor:
+        """
+        Backpropagate the mean loss over the K steps, divided by `accumulation_steps`.
+
+        Args:
+            model (`torch.nn.Module`):
+                The denoiser as the accelerator prepared it.
+            batch ([`TrainingBatch`]):
+                What to learn from.
+            accumulation_steps (`int`):
+                Batches in one optimizer update.
+            before_chunk (`Callable[[], None]`):
+                Called before each step; may raise to stop there.
+            on_loss (`Callable[[LossOutput], None]`):
+                Called with each step's loss and metrics.
+
+        Returns:
+            `torch.Tensor` of shape `()`: the mean loss over the steps.
+        """
+        num_chunks = batch.steps.shape[1]
+        total = torch.zeros((), device=self.accelerator.device)
+        for chunk in range(num_chunks):
+            before_chunk()
+            # DDP averages gradients in the backward pass; once, in the last, is enough
+            sync = contextlib.nullcontext() if chunk == num_chunks - 1 else self.accelerator.no_sync(model)
+            with sync:
+                output = self.loss(model, batch.rollout, batch.images, batch.steps[:, chunk], batch.noise)
+                loss = output.loss / num_chunks
+                self.accelerator.backward(loss / accumulation_steps)
+            total += loss.detach()
+            on_loss(output)
+        return total
+
+    def loss(
+        self,
+        model: torch.nn.Module,
+        rollout: Rollout[Any],
+        images: torch.Tensor,
+        steps: torch.Tensor,
+        noise: torch.Generator,
+    ) -> LossOutput:
+        """Return the loss of `images` `(N,)` of a rollout at `steps` `(N,)`; the algorithm draws from `noise`."""
+        minibatch = self.algorithm.minibatch(rollout, images, steps, noise).to(self.policy.pipeline.device)
+        predict = partial(self.policy.predict, rollout.data.conditioning, minibatch.latents, images, steps)
+        prediction = predict(model)
+        output = self.algorithm.loss(minibatch, prediction)
+        if not self.beta:
+            return output
+        with torch.no_grad(), self.accelerator.autocast(), self.denoiser.reference() as reference:
+            expected = predict(reference)
+        kl = kl_divergence(self.policy.table, steps, prediction, expected).mean()
+        return LossOutput(output.loss + self.beta * kl, {**output.metrics, "kl": kl.detach()})

@@ -1,0 +1,45 @@
+"""When a run logs, evaluates and saves."""
+
+from __future__ import annotations
+
+from transformers import DefaultFlowCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+
+class EpochOnLastUpdate(DefaultFlowCallback):
+    """
+    Acts on the strategies `"epoch"` with the last update on a rollout instead of after it.
+
+    Everything that belongs to an update is then done before its checkpoint is written. With `Trainer`'s own order, a run
+    that is killed between the checkpoint and the end of the epoch would lack that epoch's log for ever.
+
+    Args:
+        updates_per_rollout (`int`):
+            Updates of an epoch.
+    """
+
+    def __init__(self, updates_per_rollout: int):
+        self.updates_per_rollout = updates_per_rollout
+
+    def replace_default(self, handler: CallbackHandler) -> None:
+        """Take the place of `Trainer`'s own: before all others, which may overrule it."""
+        handler.remove_callback(DefaultFlowCallback)
+        handler.callbacks.insert(0, self)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> TrainerControl:
+        """Say what is due after an update."""
+        control = super().on_step_end(args, state, control, **kwargs)
+        if state.global_step % self.updates_per_rollout == 0 or state.global_step >= state.max_steps:
+            control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
+            control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= state.epoch
+            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> TrainerControl:
+        """Do nothing: it is done."""
+        return control

@@ -1,0 +1,53 @@
+"""What a run measured since its last log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+
+import numpy as np
+import torch
+
+Values = Mapping[str, Sequence[float]]
+
+
+class RunMetrics:
+    """Collects measurements until they are logged as means."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = defaultdict(list)
+
+    def note(self, metrics: Mapping[str, float | torch.Tensor]) -> None:
+        """Take up measurements."""
+        for name, value in metrics.items():
+            self._values[name].append(float(value))
+
+    def drain(self) -> dict[str, float]:
+        """Return the mean of each, and begin anew."""
+        means = {name: float(np.mean(values)) for name, values in self._values.items()}
+        self._values.clear()
+        return means
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """Return what is not logged yet, for a checkpoint."""
+        return {name: list(values) for name, values in self._values.items()}
+
+    def load_state_dict(self, state: Values) -> None:
+        """Take up what [`state_dict`] returned."""
+        self._values = defaultdict(list, {name: list(values) for name, values in state.items()})
+
+
+def mean_of(processes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average over processes; over those that have it, if a reward logged something on some of them only."""
+    names = dict.fromkeys(name for means in processes for name in means)
+    return {name: float(np.mean([means[name] for means in processes if name in means])) for name in names}
+
+
+@contextlib.contextmanager
+def timed(seconds: MutableMapping[str, float], name: str) -> Iterator[None]:
+    """Add the seconds that the block takes."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

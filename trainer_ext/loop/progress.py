@@ -1,0 +1,91 @@
+"""Progress bars: one for the run with the reward beside it, one for the rollout in progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
+
+POSTFIX = ("reward", "approx_kl", "clipfrac")
+LINE = (
+    "reward",
+    "reward_std",
+    "loss",
+    "grad_norm",
+    "ratio",
+    "approx_kl",
+    "clipfrac",
+    "seconds/rollout",
+    "seconds/reward_wait",
+    "seconds/training",
+)
+SLOW_SECONDS = 10.0  #: seconds of waiting for rewards, after which it is said
+
+
+class RolloutProgress(ProgressCallback):
+    """`Trainer`'s bar over updates, with the reward in the postfix and one short line for each log."""
+
+    @classmethod
+    def replace_default(cls, trainer: Trainer, enabled: bool) -> None:
+        """Take the place of `Trainer`'s own bar; without bars, also of what it prints."""
+        trainer.remove_callback(ProgressCallback if enabled else PrinterCallback)
+        if enabled:
+            trainer.add_callback(cls())
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show a log."""
+        if not state.is_world_process_zero or self.training_bar is None or logs is None:
+            return
+        self.training_bar.set_postfix({key: f"{logs[key]:.4g}" for key in POSTFIX if key in logs})
+        shown = [f"{key} {logs[key]:.4g}" for key in LINE if key in logs]
+        if shown:
+            self.training_bar.write(f"rollout {state.epoch:g}: " + ", ".join(shown))
+
+
+class RolloutBar:
+    """
+    A bar over the denoising steps of a rollout, gone when it is done.
+
+    Args:
+        num_steps (`int`):
+            Of all its batches.
+        index (`int`):
+            Of the rollout.
+        enabled (`bool`):
+            Whether it is shown.
+    """
+
+    def __init__(self, num_steps: int, index: int, enabled: bool):
+        self.title = f"rollout {index}"
+        self.bar = tqdm(
+            total=num_steps, desc=self.title, unit="step", leave=False, disable=not enabled, dynamic_ncols=True
+        )
+
+    def __enter__(self) -> RolloutBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def on_step(self) -> None:
+        """Count a step."""
+        self.bar.update()
+
+    def on_reward(self, mean: float) -> None:
+        """Show the mean reward of a batch."""
+        self.bar.set_description(self.title, refresh=False)
+        self.bar.set_postfix({"reward": f"{mean:.4g}"})
+
+    def on_wait(self, names: Sequence[str], seconds: float) -> None:
+        """Show which rewards are waited for, if it takes long."""
+        if seconds >= SLOW_SECONDS and names:
+            self.bar.set_description(f"{self.title}, waiting for {', '.join(names)} ({seconds:.0f} s)")

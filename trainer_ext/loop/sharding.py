@@ -1,0 +1,58 @@
+"""What cannot be done where each process holds only a share of the weights."""
+
+from __future__ import annotations
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch.distributed.fsdp import StateDictType
+
+from ..errors import ConfigError
+from ..options import DDPOOptions
+
+
+def check_sharding(accelerator: Accelerator, options: DDPOOptions) -> None:
+    """
+    Refuse what would train something else, save nothing, or wait for ever.
+
+    Raises:
+        [`ConfigError`]: DeepSpeed; FSDP's first version; with FSDP, full fine-tuning, a moving average or pictures.
+    """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise ConfigError(
+            "DeepSpeed is not supported: its engine makes an update in every backward pass, and here an update has one for each "
+            "denoising step. Use DDP, or FSDP2 for a model that does not fit on one device."
+        )
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2 or plugin.state_dict_type != StateDictType.FULL_STATE_DICT:
+        raise ConfigError(
+            f"FSDP has version {plugin.fsdp_version} and state_dict_type {plugin.state_dict_type.name}; it must have version 2 "
+            "and FULL_STATE_DICT, so that the adapter is saved whole (fsdp_version and fsdp_state_dict_type in accelerate's "
+            "configuration)."
+        )
+    refused = {
+        "full_finetuning": (options.full_finetuning, "False: the pipeline could not be saved"),
+        "ema_decay": (options.ema_decay, "None: it would average weights that are not trained"),
+        "num_sample_images": (
+            options.num_sample_images,
+            "0: one process draws them, and has only a share of the model",
+        ),
+    }
+    for name, (value, allowed) in refused.items():
+        if value:
+            raise ConfigError(f"{name} is {value}, and the model is sharded by FSDP; it must be {allowed}.")
+
+
+def check_shares(kind: DistributedType, num_rows: int, num_processes: int) -> None:
+    """
+    Refuse to evaluate on shares of different sizes where a forward pass needs all processes.
+
+    Raises:
+        [`ConfigError`]: with FSDP, the rows do not divide.
+    """
+    if kind == DistributedType.FSDP and num_rows % num_processes:
+        raise ConfigError(
+            f"eval_dataset has {num_rows} rows for {num_processes} processes, and the model is sharded by FSDP; the number of "
+            "rows must be a multiple of the number of processes."
+        )

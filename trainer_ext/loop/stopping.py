@@ -1,0 +1,128 @@
+"""Rules that end a run, such as `typographic_attack>0.3`."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+
+COMPARISONS = {">": operator.gt, "<": operator.lt}
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """
+    A comparison of a metric with a number.
+
+    Parameters:
+        text (`str`):
+            As it was given.
+        name (`str`):
+            Of a metric, or of a detector for its mean.
+        sign (`">"` or `"<"`):
+            What is compared.
+        threshold (`float`):
+            What the metric is compared with.
+    """
+
+    text: str
+    name: str
+    sign: str
+    threshold: float
+
+    @classmethod
+    def parse(cls, text: str) -> StopRule:
+        """
+        Read NAME>NUMBER or NAME<NUMBER.
+
+        Raises:
+            [`ConfigError`]: it is something else.
+        """
+        parts = re.fullmatch(r"\s*([^<>\s]+)\s*([<>])\s*(\S+)\s*", text)
+        try:
+            if parts is None or not math.isfinite(threshold := float(parts[3])):
+                raise ValueError
+        except ValueError as error:
+            raise ConfigError(
+                f"stop_when has {text!r}; a rule is NAME>NUMBER or NAME<NUMBER, such as 'typographic_attack>0.3', where NAME "
+                "is a detector or a metric of the rollout."
+            ) from error
+        return cls(text.strip(), parts[1], parts[2], threshold)
+
+    def value(self, metrics: Mapping[str, float]) -> float | None:
+        """Return what is compared; `None` if it is not there."""
+        return metrics.get(f"detectors/{self.name}/mean", metrics.get(self.name))
+
+    def is_met(self, metrics: Mapping[str, float]) -> bool:
+        """Whether the metrics of a rollout meet it. One that is missing meets nothing."""
+        value = self.value(metrics)
+        return value is not None and COMPARISONS[self.sign](value, self.threshold)
+
+
+class RuleMetError(Exception):
+    """
+    A run is to end; `train()` catches it, when nothing was learned from the rollout yet.
+
+    Args:
+        rule ([`StopRule`]):
+            Which.
+        rollout (`int`):
+            Index.
+        metrics (`Mapping[str, float]`):
+            Of the rollout.
+    """
+
+    def __init__(self, rule: StopRule, rollout: int, metrics: Mapping[str, float]):
+        self.rule = rule
+        self.rollout = rollout
+        self.metrics = dict(metrics)
+        super().__init__(f"Rollout {rollout} meets stop_when {rule.text!r}: it is {rule.value(metrics):.4g}.")
+
+    def advice(self, updates: int) -> str:
+        """Say what happened, and how to go on from the checkpoint after `updates` updates."""
+        return (
+            f"{self} Training ends after {updates} update(s), and nothing was learned from this rollout. Resumed from "
+            f"checkpoint-{updates}, it makes the rollout again, and ends again unless stop_when is another."
+        )
+
+
+class StopRules:
+    """
+    Several rules, any of which ends the run.
+
+    Args:
+        rules (`Sequence[StopRule]`):
+            In the order in which they are looked at.
+        detectors (`Sequence[str]`):
+            Names, which may be absent from a rollout's metrics: they may not be able to say.
+    """
+
+    def __init__(self, rules: Sequence[StopRule], detectors: Sequence[str] = ()):
+        self.rules = tuple(rules)
+        self._seen = {name for detector in detectors for name in (detector, *_detector_metrics(detector))}
+
+    def check(self, rollout: int, metrics: Mapping[str, float]) -> None:
+        """
+        Compare the metrics of a rollout.
+
+        Raises:
+            [`RuleMetError`]: a rule is met.
+            [`ConfigError`]: a rule names a metric that no rollout has had.
+        """
+        self._seen |= metrics.keys()
+        for rule in self.rules:
+            if rule.name not in self._seen:
+                raise ConfigError(
+                    f"stop_when has {rule.text!r}, and rollout {rollout} has no metric {rule.name!r}; it has "
+                    f"{', '.join(sorted(metrics))}. Detectors are run when they are named in `detectors` (--detectors)."
+                )
+            if rule.is_met(metrics):
+                raise RuleMetError(rule, rollout, metrics)
+
+
+def _detector_metrics(name: str) -> tuple[str, str]:
+    return f"detectors/{name}/mean", f"detectors/{name}/max"

@@ -1,0 +1,183 @@
+"""The trained module: a denoiser with a LoRA adapter, or the denoiser itself, as `transformers.Trainer` wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ModelMixin
+from diffusers.loaders.lora_base import LoraBaseMixin
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import PretrainedConfig
+
+from ..errors import ConfigError
+from .lora import LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, _linear_layers, check_lora_config
+
+
+class TrainedDenoiser(torch.nn.Module):
+    """
+    What the optimizer sees of a pipeline.
+
+    Args:
+        base (`diffusers.ModelMixin`):
+            The pipeline's denoiser. A LoRA adapter is injected in place, so the pipeline samples with it.
+        name (`str`):
+            `"unet"` or `"transformer"`.
+        peft_config (`LoraConfig`, *optional*):
+            The adapter. `None` trains all weights.
+        keep_reference (`bool`, *optional*, defaults to `False`):
+            Whether [`reference`](TrainedDenoiser.reference) will be needed; for an adapter it costs nothing.
+    """
+
+    def __init__(self, base: ModelMixin, name: str, peft_config: LoraConfig | None, keep_reference: bool = False):
+        super().__init__()
+        self.name = name
+        self.network: Any  # ModelMixin or PeftModel
+        # In a tuple: no submodule, so that it is neither trained, counted nor wrapped.
+        self._reference: tuple[ModelMixin, ...] = ()
+        if keep_reference and peft_config is None:
+            self._reference = (copy.deepcopy(base),)
+        if peft_config is None:
+            self.network = base.requires_grad_(True)
+        else:
+            check_lora_config(peft_config)
+            self.network = _with_adapter(base, peft_config)
+        self.peft_config = peft_config
+        # TensorBoard, MLflow and the Trainer itself expect a transformers config, not diffusers' frozen dict.
+        self.config = PretrainedConfig.from_dict({"denoiser": dict(base.config)})
+
+    @property
+    def base(self) -> ModelMixin:
+        """The pipeline's denoiser."""
+        return self.network if self.peft_config is None else self.network.get_base_model()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the denoiser."""
+        return self.network(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[Callable[..., Any]]:
+        """Lend the denoiser as it was before training: the adapter is switched off meanwhile, or a copy is used."""
+        if self.peft_config is None:
+            yield self._reference[0]
+            return
+        with self.network.disable_adapter():
+            yield self
+
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Recompute activations in the backward pass (called by `Trainer`)."""
+        self.base.enable_gradient_checkpointing()
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
+        """Do the same, under the name that transformers 4 uses."""
+        self.base.enable_gradient_checkpointing()
+
+    def save(self, folder: Path, pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor] | None = None) -> None:
+        """
+        Write what stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline.
+
+        For a pipeline that has no `load_lora_weights`, what `PeftModel.from_pretrained` adds to its denoiser.
+
+        Args:
+            folder (`Path`):
+                Where to.
+            pipeline (`DiffusionPipeline`):
+                That the denoiser is of.
+            state (`Mapping[str, torch.Tensor]`, *optional*):
+                The adapter's weights, by this module's names, where the module's own are sharded.
+        """
+        if self.peft_config is None:
+            pipeline.save_pretrained(folder)
+            return
+        if not isinstance(pipeline, LoraBaseMixin):
+            self._save_for_peft(folder, state)
+            return
+        metadata = {f"{self.name}_lora_adapter_metadata": self._lora_metadata()}  # or lora_alpha is lost, silently
+        type(pipeline).save_lora_weights(folder, **{f"{self.name}_lora_layers": self._lora_state(state), **metadata})
+
+    def _save_for_peft(self, folder: Path, state: Mapping[str, torch.Tensor] | None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{PEFT_PREFIX}{key}": value for key, value in self._lora_state(state).items()}
+        metadata = {f"{self.name}.{key}": value for key, value in self._lora_metadata().items()}
+        save_file(tensors, folder / PEFT_FILE, {"lora_adapter_metadata": json.dumps(metadata)})
+        self.network.peft_config["default"].save_pretrained(str(folder))
+
+    def load(self, folder: Path) -> None:
+        """
+        Take up what [`save`](TrainedDenoiser.save) wrote, into the parameters that the optimizer holds.
+
+        Raises:
+            [`ConfigError`]: the folder holds no such weights, or those of an adapter with other options.
+        """
+        file = PEFT_FILE if (folder / PEFT_FILE).is_file() else LORA_FILE
+        kind, place = ("full weights", self.name) if self.peft_config is None else ("adapter", file)
+        if not (folder / place).exists():
+            raise ConfigError(f"{folder} holds no {kind} ({place}): was the run's full_finetuning changed?")
+        try:
+            if self.peft_config is None:
+                state = type(self.base).from_pretrained(folder / self.name).state_dict()
+                self.base.load_state_dict(state)
+            else:
+                self._load_lora(folder / file)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"The weights in {folder} do not load into this model: {error}") from error
+
+    def _lora_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        if state is not None:
+            state = {key.removeprefix("network."): value for key, value in state.items()}
+        state = get_peft_model_state_dict(self.network, state_dict=state)
+        return {key.removeprefix(PEFT_PREFIX): value.contiguous() for key, value in state.items()}
+
+    def _lora_metadata(self) -> dict[str, Any]:
+        config = self.network.peft_config["default"].to_dict()
+        return {key: _plain(config[key]) for key in LORA_METADATA_KEYS}
+
+    def _check_lora_metadata(self, file: Path) -> None:
+        with safe_open(file, "pt") as opened:
+            saved = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        here = self._lora_metadata()
+        there = {key: saved.get(f"{self.name}.{key}", here[key]) for key in here}
+        others = [f"{key}={there[key]!r} instead of {here[key]!r}" for key in here if there[key] != here[key]]
+        if others:
+            raise ValueError(f"{file.name} is of an adapter with {', '.join(others)}. Use the run's own LoRA options.")
+
+    def _load_lora(self, file: Path) -> None:
+        self._check_lora_metadata(file)
+        state = {
+            PEFT_PREFIX + key.removeprefix(PEFT_PREFIX).removeprefix(f"{self.name}."): value
+            for key, value in load_file(file).items()
+        }
+        result = set_peft_model_state_dict(self.network, state)
+        expected = {f"{PEFT_PREFIX}{key}" for key in self._lora_state()}
+        if result.unexpected_keys or set(state) != expected:
+            raise ValueError(f"{file} is an adapter of other layers than this run's; were the LoRA options changed?")
+
+
+def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
+    try:
+        return get_peft_model(base, config)
+    except ValueError as error:  # no layer has such a name, or it is of a kind that PEFT does not know
+        raise ConfigError(
+            f"No adapter fits {type(base).__name__}: {error} Pass peft_config=LoraConfig(target_modules=...) with other names "
+            "(--lora_target_modules on the command line), or leave them out for its attention projections. "
+            f"{_linear_layers(base)}"
+        ) from error
+
+
+def freeze(pipeline: DiffusionPipeline) -> None:
+    """Train nothing of the pipeline; what is trained is said after that."""
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False)
+
+
+def _plain(value: Any) -> Any:
+    """Sets are not JSON."""
+    return sorted(value) if isinstance(value, set) else value

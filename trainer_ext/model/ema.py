@@ -1,0 +1,81 @@
+"""An exponential moving average of the trained weights, which is what is evaluated, drawn and saved."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..errors import CheckpointError
+
+TRAINED_FILE = "trained_weights.safetensors"  #: of a checkpoint whose other weights are the average
+
+
+def check_average(checkpoint: Path, decay: float | None) -> None:
+    """
+    Refuse to go on from the average as if it were the trained weights, and the other way round.
+
+    Raises:
+        [`CheckpointError`]: `decay` and the checkpoint do not agree on whether there is an average.
+    """
+    if (checkpoint / TRAINED_FILE).is_file() != (decay is not None):
+        raise CheckpointError(
+            f"{checkpoint} was written with{'out' if decay is not None else ''} a moving average of the weights, and ema_decay "
+            f"is {decay}. Resume with ema_decay as it was."
+        )
+
+
+class MovingAverage(TrainerCallback):
+    """
+    Averages after every update. The first ones count more: update 1 is taken as it is, n > 1 has decay min(decay, n / (n + 9)).
+
+    Args:
+        module (`torch.nn.Module`):
+            Whose trainable parameters are averaged.
+        decay (`float`):
+            Of the average, in (0, 1).
+    """
+
+    def __init__(self, module: torch.nn.Module, decay: float):
+        self.parameters = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        self.average = EMAModel(self.parameters.values(), decay)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Take up an update."""
+        self.average.step(self.parameters.values())
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average in place of the trained weights for a while."""
+        self.average.store(self.parameters.values())
+        self.average.copy_to(self.parameters.values())
+        try:
+            yield
+        finally:
+            self.average.restore(self.parameters.values())
+
+    def save(self, folder: Path) -> None:
+        """Write the trained weights beside the average that the checkpoint holds already."""
+        weights = {name: value.detach().contiguous() for name, value in self.parameters.items()}
+        save_file(weights, folder / TRAINED_FILE, {"updates": str(self.average.optimization_step)})
+
+    @torch.no_grad()
+    def load(self, folder: Path) -> None:
+        """Take the module's weights, loaded from `folder`, for the average, and the trained ones from their file."""
+        self.restart()
+        with safe_open(folder / TRAINED_FILE, "pt") as file:
+            self.average.optimization_step = int(file.metadata()["updates"])
+            for name, value in self.parameters.items():
+                value.copy_(file.get_tensor(name))
+
+    def restart(self) -> None:
+        """Let the average be what the module's weights are."""
+        self.average.shadow_params = [value.detach().clone() for value in self.parameters.values()]

@@ -1,0 +1,61 @@
+"""From what users name to pipelines."""
+
+from __future__ import annotations
+
+import logging
+from importlib.resources import files
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from packaging.version import Version
+
+from ..errors import PipelineError
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"  #: name of the model that ships with the package
+
+# diffusers 0.40 renamed the argument and warns about the old name.
+DTYPE_ARGUMENT = "dtype" if Version(diffusers.__version__) >= Version("0.40") else "torch_dtype"
+
+
+def embedded_model() -> Path:
+    """Return the folder of the tiny pipeline that ships with the package."""
+    return Path(str(files("trainer_ext"))) / "embedded"
+
+
+def load_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
+    """
+    Load a pipeline for training or sampling; one that is loaded already is taken as it is.
+
+    Args:
+        model (`str`, `Path` or `DiffusionPipeline`):
+            A Hub id, a folder, `"embedded"`, or a pipeline.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+            Of the weights. Always given: without it, text encoder and denoiser may load in different ones.
+
+    Raises:
+        [`PipelineError`]: there is no such pipeline.
+    """
+    pipeline = model if isinstance(model, DiffusionPipeline) else _from_pretrained(str(model), dtype)
+    if pipeline.components.get("safety_checker") is not None:
+        # It would answer with black images, and a reward would learn from those.
+        pipeline.register_modules(safety_checker=None)
+        logger.warning(
+            "The pipeline's safety checker is off in training: its black images would be rewarded like any other."
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _from_pretrained(model: str, dtype: torch.dtype) -> DiffusionPipeline:
+    folder = str(embedded_model()) if model == EMBEDDED else model
+    try:
+        return DiffusionPipeline.from_pretrained(folder, **{DTYPE_ARGUMENT: dtype})
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"No pipeline could be loaded from {model!r}: {error}\nGive the id of a diffusers pipeline on the Hub, a folder "
+            f"that holds one, or {EMBEDDED!r}."
+        ) from error

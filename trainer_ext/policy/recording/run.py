@@ -1,0 +1,114 @@
+"""Turns the steps of one run into a trajectory, checking each that it can be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ...errors import GuidanceError, PipelineError
+from ..guidance.inference import TOLERANCE, Guidance
+from ..transitions.gaussian import TransitionTable
+from ..transitions.noising import NoisingTable
+from .calls import CallLayout, DenoiserCall, in_dtype, is_same
+from .conditioning import CallRecord, Conditioning
+from .scheduler import Transition
+from .trajectory import Trajectory
+
+
+class Recording:
+    """Collects the steps of one run into a [`Trajectory`], checking that they can be replayed."""
+
+    def __init__(self, layouts: Sequence[CallLayout], guidance: Guidance):
+        self.layouts, self.guidance = layouts, guidance
+        self.latents: list[torch.Tensor] = []
+        self.model_outputs: list[torch.Tensor] = []
+        self.timesteps: list[list[torch.Tensor]] = [[] for _ in layouts]
+        self.calls: list[CallRecord] = []
+        self.firsts: list[DenoiserCall] = []
+
+    def start(self, table: TransitionTable, noising: NoisingTable) -> None:
+        """Take up the table of the run."""
+        self.table = table
+
+    def add(self, calls: list[DenoiserCall], transition: Transition) -> None:
+        """
+        Take up one step.
+
+        Raises:
+            [`PipelineError`], [`GuidanceError`]: replaying the step would not give what the pipeline computed.
+        """
+        if len(calls) != len(self.layouts):
+            raise PipelineError(
+                f"Step {transition.step} made {len(calls)} denoiser calls; the first step made {len(self.layouts)}. "
+                "Guidance that is switched on or off on the way (guidance_end, cfg intervals), or a second denoiser that takes "
+                "over, cannot be replayed yet."
+            )
+        if transition.step == 0:
+            self.firsts = calls
+            self.calls = [CallRecord.first(*pair) for pair in zip(self.layouts, calls, strict=True)]
+            self.latents.append(transition.latents)
+        elif not is_same(transition.latents, self.latents[-1]):
+            raise PipelineError(
+                f"The pipeline changes the latents between steps {transition.step - 1} and {transition.step} (in a "
+                "callback, by rounding them, or by painting a known image into them); such a pipeline cannot be replayed."
+            )
+        for index, (layout, call) in enumerate(zip(self.layouts, calls, strict=True)):
+            self._check_call(layout, call, self.firsts[index], transition)
+            self.timesteps[index].append(call.arguments[layout.time_name].reshape(-1)[0].clone())
+        self._check_guidance(calls, transition)
+        self.latents.append(transition.next_latents)
+        self.model_outputs.append(transition.model_output)
+
+    def finish(self) -> Trajectory:
+        """Return the whole run."""
+        calls = tuple(
+            replace(call, timesteps=torch.stack(timesteps))
+            for call, timesteps in zip(self.calls, self.timesteps, strict=True)
+        )
+        latents, model_outputs = torch.stack(self.latents, 1), torch.stack(self.model_outputs, 1)
+        return Trajectory(self.table, latents, model_outputs, Conditioning.of_batch(calls, len(latents)))
+
+    def _check_call(self, layout: CallLayout, call: DenoiserCall, first: DenoiserCall, transition: Transition) -> None:
+        check_latents(layout, call, transition)
+        for name in sorted(call.arguments.keys() - {layout.latents_name, layout.time_name}):
+            if not is_same(call.arguments[name], first.arguments.get(name)):
+                raise PipelineError(
+                    f"The denoiser's argument {name!r} changes at step {transition.step}; only the latents and the "
+                    "timestep may change from step to step."
+                )
+
+    def _check_guidance(self, calls: list[DenoiserCall], transition: Transition) -> None:
+        outputs = branches_of(self.layouts, calls, transition.latents.shape[1:])
+        error = self.guidance.error(outputs, transition.model_output)
+        if not error <= TOLERANCE:
+            raise GuidanceError(
+                f"At step {transition.step} the guidance rule {self.guidance.name!r} is off by {error:.0e} (relative; "
+                f"allowed {TOLERANCE:.0e}). Does the guidance scale change on the way?"
+            )
+
+
+def check_latents(layout: CallLayout, call: DenoiserCall, transition: Transition) -> None:
+    """Raise [`PipelineError`] unless the denoiser was called with the scheduler's latents."""
+    ours = transition.latents.shape[1:]
+    if layout.row_shape.numel() != ours.numel():
+        raise PipelineError(
+            f"The denoiser gets {tuple(layout.row_shape)} for each image (argument {layout.latents_name!r}), where the scheduler "
+            f"has {tuple(ours)}: the pipeline appends something to the latents (an image to edit, a mask), or cuts them into "
+            "pieces. Such a pipeline cannot be replayed yet."
+        )
+    given, expected = call.arguments[layout.latents_name], layout.latents_argument(transition.latents)
+    if not is_same(in_dtype(given, torch.float32), in_dtype(expected, torch.float32)):  # what the scheduler keeps
+        raise PipelineError(
+            f"At step {transition.step} the pipeline changes the latents between scheduler and denoiser (argument "
+            f"{layout.latents_name!r}: scaled, noised again, or in another order); such a pipeline cannot be replayed."
+        )
+
+
+def branches_of(
+    layouts: Sequence[CallLayout], calls: Sequence[DenoiserCall], state_shape: torch.Size
+) -> list[torch.Tensor]:
+    """Return the outputs of a step's calls, one `(B, ...)` for each branch of guidance, in the order of the calls."""
+    each = (layout.branches(call.output, state_shape) for layout, call in zip(layouts, calls, strict=True))
+    return [branch for branches in each for branch in branches]

@@ -1,0 +1,117 @@
+"""A scheduler that samples from Gaussians and reports each step: the policy's half of a denoising loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
+
+from ...errors import PipelineError
+from ..transitions.gaussian import TransitionTable
+from ..transitions.noising import NoisingTable
+from ..transitions.samplers import Sampler
+from ..transitions.stand_in import Scheduler
+
+
+@dataclass(frozen=True)
+class Transition:
+    """
+    One denoising step, as it happened.
+
+    Parameters:
+        step (`int`):
+            0 to T-1, noisiest first.
+        latents, next_latents (`torch.Tensor` of shape `(B, ...)`, float32):
+            State before and after.
+        model_output (`torch.Tensor` of shape `(B, ...)`):
+            The guided prediction, in the dtype the pipeline computed it in.
+    """
+
+    step: int
+    latents: torch.Tensor
+    model_output: torch.Tensor
+    next_latents: torch.Tensor
+
+
+def log_prob_scheduler(
+    sampler: Sampler,
+    generators: Sequence[torch.Generator] | None,
+    on_start: Callable[[TransitionTable, NoisingTable], None],
+    on_step: Callable[[Transition], None],
+) -> Scheduler:
+    """
+    Return a scheduler for one run of the pipeline.
+
+    Its class stays diffusers', for which pipelines test; only `step` of this instance is another: it draws the next
+    latents in float32 from the step's Gaussian and keeps them in float32, so that what is stored is what was used.
+
+    Args:
+        sampler ([`Sampler`]):
+            Where configuration and tables come from; its scheduler is left as it is.
+        generators (`Sequence[torch.Generator]`, *optional*):
+            One for each image, so that an image does not depend on the batch it was made in.
+        on_start (`Callable`):
+            Called with the tables of the run before the first step.
+        on_step (`Callable`):
+            Called with each [`Transition`].
+    """
+    new = type(sampler.scheduler).from_config(sampler.scheduler.config)
+    loop = _Loop()
+
+    def step(
+        model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, return_dict: bool = True, **_: Any
+    ) -> SchedulerOutput | tuple[torch.Tensor]:
+        if loop.table is None:
+            first = _first_step(new, timestep)
+            loop.table, loop.dtype = sampler.transitions(new).starting_at(first), sample.dtype
+            on_start(loop.table, sampler.noising(new).starting_at(first))
+        if loop.step == loop.table.num_steps:
+            raise PipelineError("The pipeline took more denoising steps than its scheduler has timesteps.")
+        _check_rows(sample, generators)
+        index = torch.tensor([loop.step])
+        latents = sample.float()
+        noise = randn_tensor(latents.shape, generator=_one_or_all(generators), device=latents.device)
+        std = loop.table.std[loop.step].to(latents.device, torch.float32)
+        next_latents = loop.table.mean(index, latents, model_output) + std * noise
+        on_step(Transition(loop.step, latents, model_output, next_latents))
+        loop.step += 1
+        if loop.step == loop.table.num_steps:  # the decoder expects the pipeline's own dtype
+            next_latents = next_latents.to(loop.dtype)
+        return SchedulerOutput(prev_sample=next_latents) if return_dict else (next_latents,)
+
+    new.step = step
+    return new
+
+
+def _check_rows(sample: torch.Tensor, generators: Sequence[torch.Generator] | None) -> None:
+    if generators is not None and len(sample) != len(generators):
+        raise PipelineError(
+            f"The pipeline gives its scheduler {tuple(sample.shape)} for {len(generators)} images; DDPO needs one row for each "
+            "image. Of a video, one frame (pipeline_kwargs with num_frames=1); images that are drawn one by one, tiles and "
+            "layers cannot be recorded."
+        )
+
+
+def _first_step(scheduler: Scheduler, timestep: Any) -> int:
+    """Return where the pipeline begins: after the first timestep when it noises an image instead of starting from noise."""
+    found = (scheduler.timesteps == timestep).nonzero().flatten()
+    if not len(found):
+        raise PipelineError(
+            f"The pipeline's first step is at timestep {timestep}, which is none of its scheduler's; it cannot be recorded."
+        )
+    return int(found[0])
+
+
+@dataclass
+class _Loop:
+    step: int = 0
+    table: TransitionTable | None = None
+    dtype: torch.dtype | None = None
+
+
+def _one_or_all(generators: Sequence[torch.Generator] | None) -> list[torch.Generator] | None:
+    return list(generators) if generators is not None else None

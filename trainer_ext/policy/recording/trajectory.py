@@ -1,0 +1,90 @@
+"""What a rollout leaves behind: everything that replaying any of its steps needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..transitions.gaussian import TransitionTable
+from .conditioning import Conditioning
+
+
+@dataclass(frozen=True)
+class FinalLatents:
+    """
+    What is left of B denoising runs where only their ends matter.
+
+    Parameters:
+        latents (`torch.Tensor` of shape `(B, ...)`, float32):
+            What was decoded.
+        conditioning ([`Conditioning`]):
+            The denoiser's other arguments.
+    """
+
+    latents: torch.Tensor
+    conditioning: Conditioning
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @staticmethod
+    def concatenate(parts: Sequence[FinalLatents]) -> FinalLatents:
+        """Join the ends of runs, image by image."""
+        return FinalLatents(
+            torch.cat([part.latents for part in parts]), Conditioning.concatenate([part.conditioning for part in parts])
+        )
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """
+    B denoising runs of T steps.
+
+    Parameters:
+        table ([`TransitionTable`]):
+            Coefficients of the steps, frozen when the rollout was made.
+        latents (`torch.Tensor` of shape `(B, T + 1, ...)`, float32):
+            From pure noise to the latents that were decoded.
+        model_outputs (`torch.Tensor` of shape `(B, T, ...)`):
+            The guided predictions that sampled them.
+        conditioning ([`Conditioning`]):
+            The denoiser's other arguments.
+    """
+
+    table: TransitionTable
+    latents: torch.Tensor
+    model_outputs: torch.Tensor
+    conditioning: Conditioning
+
+    def __post_init__(self) -> None:
+        expected = (self.latents.shape[0], self.table.num_steps)
+        if self.model_outputs.shape[:2] != expected or self.latents.shape[1] != expected[1] + 1:
+            raise ValueError(
+                f"latents {tuple(self.latents.shape)} and model outputs {tuple(self.model_outputs.shape)} do not fit a "
+                f"table of {self.table.num_steps} steps."
+            )
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def cpu(self) -> Trajectory:
+        """Move everything to host memory."""
+        return Trajectory(self.table, self.latents.cpu(), self.model_outputs.cpu(), self.conditioning.cpu())
+
+    def final_latents(self) -> FinalLatents:
+        """Keep only the final latents."""
+        return FinalLatents(
+            self.latents[:, -1].clone(), self.conditioning
+        )  # a view would hold the full trajectory in memory
+
+    @staticmethod
+    def concatenate(parts: Sequence[Trajectory]) -> Trajectory:
+        """Join trajectories of one policy, image by image."""
+        return Trajectory(
+            parts[0].table,
+            torch.cat([part.latents for part in parts]),
+            torch.cat([part.model_outputs for part in parts]),
+            Conditioning.concatenate([part.conditioning for part in parts]),
+        )

@@ -1,0 +1,59 @@
+"""Images as a user of stock diffusers makes them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from ..images import to_uint8
+from .runner import spread_texts, swapped
+from .seeds import image_generators
+from .transitions.stand_in import stock_scheduler
+
+
+@torch.no_grad()
+def stock_images(
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    batch_size: int,
+    call_kwargs: Mapping[str, Any],
+) -> torch.Tensor:
+    """
+    Make images as a user of stock diffusers would: the pipeline's own call with a stock scheduler, one seed an image.
+
+    That is DDIM, which with training's `eta` is the sampler of training; or for flow matching Euler's method, which is
+    training's sampler without the noise.
+
+    Args:
+        pipeline (`DiffusionPipeline`):
+            With or without an adapter.
+        prompts, seeds (`Sequence` of length B):
+            One for each image.
+        batch_size (`int`):
+            Images made at once.
+        call_kwargs (`Mapping[str, Any]`):
+            More arguments of the call; those that the pipeline does not take (`eta`) are left out.
+
+    Returns:
+        `torch.Tensor` of shape `(B, H, W, 3)`, uint8.
+    """
+    takes = inspect.signature(type(pipeline).__call__).parameters
+    call_kwargs = {name: value for name, value in call_kwargs.items() if name != "eta" or name in takes}
+    images = []
+    with swapped(pipeline, {"scheduler": stock_scheduler(pipeline.scheduler)}):
+        for first in range(0, len(prompts), batch_size):
+            part = slice(first, first + batch_size)
+            made, *_ = pipeline(
+                prompt=list(prompts[part]),
+                generator=image_generators(seeds[part]),
+                output_type="pt",
+                return_dict=False,
+                **spread_texts(call_kwargs, len(prompts[part])),
+            )
+            images.append(to_uint8(made))
+    return torch.cat(images)

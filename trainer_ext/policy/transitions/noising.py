@@ -1,0 +1,67 @@
+"""The forward process at the steps of a sampler: what denoisers are trained on, and RWR with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+
+from ...errors import PipelineError
+from .gaussian import column
+
+
+@dataclass(frozen=True)
+class NoisingTable:
+    """
+    latents = signal * denoised + noise * epsilon before each of T steps, and the model output that is right there.
+
+    Parameters:
+        signal, noise (`torch.Tensor` of shape `(T,)`, float64):
+            Shares of the final latents and of the noise in the latents before the step.
+        target_denoised, target_noise (`torch.Tensor` of shape `(T,)`, float64):
+            Shares of both in the model output that the denoising loss asks for.
+    """
+
+    signal: torch.Tensor
+    noise: torch.Tensor
+    target_denoised: torch.Tensor
+    target_noise: torch.Tensor
+
+    def starting_at(self, first: int) -> NoisingTable:
+        """Leave out the steps before `first`."""
+        tables = (self.signal, self.noise, self.target_denoised, self.target_noise)
+        return NoisingTable(*(table[first:] for table in tables))
+
+    def noised(self, steps: torch.Tensor, denoised: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
+        """Return final latents `(N, ...)` as they would be before `steps` `(N,)`, for noise `(N, ...)`, in float32."""
+        return column(self.signal, steps, denoised) * denoised + column(self.noise, steps, denoised) * epsilon
+
+    def target(self, steps: torch.Tensor, denoised: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
+        """Return the model output that is right for them, `(N, ...)`, float32."""
+        return (
+            column(self.target_denoised, steps, denoised) * denoised
+            + column(self.target_noise, steps, denoised) * epsilon
+        )
+
+
+def ddim_noising(scheduler: DDIMScheduler) -> NoisingTable:
+    """
+    Tabulate the variance-preserving forward process (Ho et al., 2020, eq. 4) at a scheduler's timesteps.
+
+    Args:
+        scheduler (`DDIMScheduler`):
+            After `set_timesteps`.
+    """
+    alpha = scheduler.alphas_cumprod.double()[scheduler.timesteps.long().cpu()]
+    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+    zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
+    targets = {
+        "epsilon": (zero, one),
+        "v_prediction": (-noise, signal),  # Salimans & Ho, 2022, appendix D
+        "sample": (one, zero),
+    }
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type not in targets:
+        raise PipelineError(f"The scheduler's prediction_type is {prediction_type!r}; known: {', '.join(targets)}.")
+    return NoisingTable(signal, noise, *targets[prediction_type])

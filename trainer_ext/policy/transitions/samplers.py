@@ -1,0 +1,141 @@
+"""Which Gaussians a pipeline's denoising steps become: chosen once, from its scheduler and the options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from ...errors import ConfigError
+from .ddim import ddim_table
+from .flow import cps_table, dance_sde_table, flow_noising, flow_sde_table, windowed
+from .gaussian import TransitionTable
+from .noising import NoisingTable, ddim_noising
+from .stand_in import Scheduler, stock_scheduler
+
+FLOW_TABLES: dict[str, Callable[[torch.Tensor, float], TransitionTable]] = {
+    "flow_sde": flow_sde_table,
+    "dance_sde": dance_sde_table,
+    "cps": cps_table,
+}
+
+SAMPLERS = ("ddim", *FLOW_TABLES)
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """
+    What the user says about sampling.
+
+    Parameters:
+        sampler (`str`, *optional*):
+            `"ddim"`, `"flow_sde"`, `"dance_sde"` or `"cps"`. By the pipeline's scheduler by default: `"ddim"` or `"flow_sde"`.
+        eta (`float`, *optional*, defaults to 1.0):
+            DDIM's weight of the noise, in (0, 1].
+        noise_level (`float`, *optional*, defaults to 0.7):
+            The flow samplers' weight of the noise, above 0; of CPS at most 1.
+        sde_window (`Sequence[int]`, *optional*):
+            First and last step with noise, of the flow samplers; all by default.
+
+    Raises:
+        [`ConfigError`]: a value that no sampler has, or that leaves no noise.
+    """
+
+    sampler: str | None = None
+    eta: float = 1.0
+    noise_level: float = 0.7
+    sde_window: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampler not in (None, *SAMPLERS):
+            raise ConfigError(
+                f"sampler is {self.sampler!r}; it must be one of {', '.join(SAMPLERS)}, or left out for the one of the "
+                "pipeline's scheduler."
+            )
+        if not 0 < self.eta <= 1:
+            raise ConfigError(
+                f"eta is {self.eta}; it must be in (0, 1]. With eta=0 denoising is deterministic and has no log-probabilities, "
+                "so there is no policy to optimise; the paper uses eta=1."
+            )
+        if not 0 < self.noise_level < float("inf") or (self.sampler == "cps" and self.noise_level > 1):
+            raise ConfigError(
+                f"noise_level is {self.noise_level}; it must be greater than 0, and for 'cps' at most 1. Without noise there "
+                "are no log-probabilities; Flow-GRPO uses 0.7, DanceGRPO 0.3."
+            )
+
+    def check_window(self, num_inference_steps: int) -> None:
+        """Raise [`ConfigError`] unless `sde_window` is a range of steps."""
+        window = self.sde_window
+        if window is not None and not (len(window) == 2 and 0 <= window[0] <= window[1] < num_inference_steps):
+            raise ConfigError(
+                f"sde_window is {list(window)}; it must be two steps, the first and the last with noise, from 0 to "
+                f"num_inference_steps - 1 = {num_inference_steps - 1}."
+            )
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """
+    What takes the place of a pipeline's scheduler.
+
+    Parameters:
+        name (`str`):
+            One of `SAMPLERS`.
+        scheduler (`DDIMScheduler` or `FlowMatchEulerDiscreteScheduler`):
+            With the pipeline's noise schedule, for which pipelines set timesteps as for their own.
+        transitions (`Callable`):
+            From a scheduler after `set_timesteps` to its [`TransitionTable`].
+        noising (`Callable`):
+            Likewise to its [`NoisingTable`].
+        stock_kwargs (`Mapping[str, Any]`):
+            Arguments with which a stock pipeline, with that scheduler, samples most alike.
+    """
+
+    name: str
+    scheduler: Scheduler
+    transitions: Callable[[Scheduler], TransitionTable]
+    noising: Callable[[Scheduler], NoisingTable]
+    stock_kwargs: Mapping[str, Any]
+
+
+def choose_sampler(scheduler: SchedulerMixin, options: SamplerOptions) -> Sampler:
+    """
+    Return the sampler that `options` name, or else the one of the scheduler's family.
+
+    Raises:
+        [`PipelineError`]: the scheduler is of no family that we know.
+        [`ConfigError`]: the options are for the other family.
+    """
+    stand_in = stock_scheduler(scheduler)
+    if isinstance(stand_in, DDIMScheduler):
+        if options.sampler not in (None, "ddim") or options.sde_window is not None:
+            raise ConfigError(
+                f"The pipeline's scheduler, a {type(scheduler).__name__}, is sampled by DDIM: leave sampler and sde_window "
+                f"out. {', '.join(FLOW_TABLES)} and windows are for flow matching."
+            )
+        transitions = partial(ddim_table, eta=options.eta)
+        return Sampler("ddim", stand_in, transitions, ddim_noising, {"eta": options.eta})
+    name = options.sampler or "flow_sde"
+    if name not in FLOW_TABLES:
+        raise ConfigError(
+            f"The pipeline's scheduler, a {type(scheduler).__name__}, is flow matching's, and sampler is {name!r}; use one of "
+            f"{', '.join(FLOW_TABLES)}, or leave it out."
+        )
+    return Sampler(name, stand_in, partial(_flow_transitions, FLOW_TABLES[name], options), _flow_noising, {})
+
+
+def _flow_transitions(
+    tabulate: Callable[[torch.Tensor, float], TransitionTable], options: SamplerOptions, scheduler: Scheduler
+) -> TransitionTable:
+    sigmas = scheduler.sigmas.double().cpu()
+    table = tabulate(sigmas, options.noise_level)
+    return table if options.sde_window is None else windowed(table, sigmas, *options.sde_window)
+
+
+def _flow_noising(scheduler: Scheduler) -> NoisingTable:
+    return flow_noising(scheduler.sigmas.double().cpu())

@@ -1,0 +1,84 @@
+"""What is recorded and logged of a rollout: one record for each image, and their metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddpo_plugins.contract import RECORD_FIELDS
+from ddpo_plugins.errors import RewardError
+
+from ..scoring.suite import Scores
+from ..types import FloatArray
+from .schedule import SamplingPlan
+
+
+def image_records(index: int, plan: SamplingPlan, scores: Scores) -> list[dict[str, Any]]:
+    """
+    Describe each image of one process's share of a rollout.
+
+    Returns:
+        `list[dict]`, length B: rollout, seed, prompt, reward (weighted sum), `rewards/{name}`, `detectors/{name}`, what those
+        logged with `log_extra`. A missing reward is `None`.
+    """
+    columns = scores.by_record_name
+    return [
+        {
+            **dict(zip(RECORD_FIELDS, (index, seed, prompt, _or_none(total)), strict=True)),
+            **{name: _or_none(values[image]) for name, values in columns.items()},
+            **{name: extra[image] for name, extra in scores.extras.items()},
+        }
+        for image, (seed, prompt, total) in enumerate(zip(plan.seeds, plan.prompts, scores.total, strict=True))
+    ]
+
+
+def reward_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """
+    Return what is logged about the rewards of a rollout: mean and standard deviation of those there are.
+
+    Args:
+        records (`Sequence[Mapping]`):
+            From [`image_records`], of all processes.
+        names (`Sequence[str]`):
+            Of the reward functions.
+
+    Raises:
+        [`RewardError`]: no image got a reward.
+    """
+    total = column(records, "reward")
+    if np.isnan(total).all():
+        raise RewardError(
+            "No image of this rollout got a reward (every reward was None), so there is nothing to learn from."
+        )
+    metrics = {
+        "reward": np.nanmean(total),
+        "reward_std": np.nanstd(total),
+        "frac_reward_missing": np.isnan(total).mean(),
+    }
+    for name in names:
+        values = column(records, f"rewards/{name}")
+        if not np.isnan(values).all():
+            metrics |= {f"rewards/{name}/mean": np.nanmean(values), f"rewards/{name}/std": np.nanstd(values)}
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def detection_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """Return `detectors/{name}/mean` and `/max` of the images that a detector could say something about."""
+    metrics = {}
+    for name in names:
+        values = column(records, f"detectors/{name}")
+        if not np.isnan(values).all():
+            metrics[f"detectors/{name}/mean"] = float(np.nanmean(values))
+            metrics[f"detectors/{name}/max"] = float(np.nanmax(values))
+    return metrics
+
+
+def column(records: Sequence[Mapping[str, Any]], name: str) -> FloatArray:
+    """Return one number of every record `(B,)`, NaN for none."""
+    return np.array([record[name] for record in records], np.float64)
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

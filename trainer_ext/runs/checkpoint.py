@@ -1,0 +1,140 @@
+"""What a DDPO checkpoint holds beside what every `Trainer` saves, and who owns an output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError, OutputDirError
+from ..learning.rollout import Rollout
+from ..model.lora import LORA_FILE
+from ..policy.recording.conditioning import CallRecord, Conditioning
+from ..policy.recording.trajectory import FinalLatents, Trajectory
+from ..policy.transitions.gaussian import TransitionTable
+
+
+@dataclass(frozen=True)
+class DDPOState:
+    """
+    Parameters:
+        algorithm (`str`):
+            Name of the run's.
+        weighting (`Sequence[Mapping[str, Sequence[float]]]`):
+            Remembered rewards by prompt, for each reward that has its own memory.
+        rollout ([`Rollout`], *optional*):
+            The rollout in training, if updates on it are still to come.
+        metrics (`Mapping[str, Sequence[float]]`):
+            What was measured since the last log.
+    """
+
+    algorithm: str
+    weighting: Sequence[Mapping[str, Sequence[float]]]
+    rollout: Rollout[Any] | None
+    metrics: Mapping[str, Sequence[float]]
+
+    def save(self, folder: Path, process: int, num_processes: int) -> None:
+        """Write the share of `process` into a checkpoint."""
+        plain = {
+            "num_processes": num_processes,
+            "algorithm": self.algorithm,
+            "weighting": list(self.weighting),
+            "rollout": None if self.rollout is None else _rollout_to_plain(self.rollout),
+            "metrics": dict(self.metrics),
+        }
+        torch.save(plain, folder / _file_name(process))
+
+    @classmethod
+    def load(cls, folder: Path, process: int, num_processes: int) -> DDPOState:
+        """
+        Read the share of `process` from a checkpoint; only tensors and plain values, never code.
+
+        Raises:
+            [`CheckpointError`]: the checkpoint is of a run with another number of processes.
+        """
+        plain = torch.load(folder / _file_name(min(process, _num_shares(folder) - 1)), weights_only=True)
+        if plain["num_processes"] != num_processes:
+            raise CheckpointError(
+                f"{folder} was written by {plain['num_processes']} process(es), and this run has {num_processes}. Resume "
+                "with as many: a rollout belongs to the processes that made it."
+            )
+        rollout = None if plain["rollout"] is None else _rollout_from_plain(plain["rollout"])
+        return cls(plain["algorithm"], plain["weighting"], rollout, plain["metrics"])
+
+
+def _file_name(process: int) -> str:
+    return f"ddpo_state_{process}.pt"
+
+
+def _num_shares(folder: Path) -> int:
+    return len(list(folder.glob("ddpo_state_*.pt")))
+
+
+def _rollout_to_plain(rollout: Rollout[Any]) -> dict[str, Any]:
+    data = rollout.data
+    common = {
+        "index": rollout.index,
+        "weights": rollout.weights,
+        "latents": data.latents,
+        "conditioning": _conditioning_to_plain(data.conditioning),
+    }
+    if isinstance(data, FinalLatents):
+        return common
+    return {**common, "table": vars(data.table), "model_outputs": data.model_outputs}
+
+
+def _rollout_from_plain(plain: Mapping[str, Any]) -> Rollout[Any]:
+    conditioning = _conditioning_from_plain(plain["conditioning"])
+    data: FinalLatents | Trajectory = FinalLatents(plain["latents"], conditioning)
+    if "table" in plain:
+        data = Trajectory(TransitionTable(**plain["table"]), plain["latents"], plain["model_outputs"], conditioning)
+    return Rollout(plain["index"], data, plain["weights"])
+
+
+def _conditioning_to_plain(conditioning: Conditioning) -> dict[str, Any]:
+    return {**vars(conditioning), "groups": [[vars(call) for call in calls] for calls in conditioning.groups]}
+
+
+def _conditioning_from_plain(plain: Mapping[str, Any]) -> Conditioning:
+    groups = tuple(tuple(CallRecord(**call) for call in calls) for calls in plain["groups"])
+    return Conditioning(groups, plain["group_of"], plain["row_of"])
+
+
+def check_state(checkpoint: Path, state: DDPOState, algorithm: str, num_images: int) -> None:
+    """
+    Refuse a state that a run with these options would not have made.
+
+    Raises:
+        [`CheckpointError`]: the algorithm is another, or a rollout in training has another number of images.
+    """
+    if state.algorithm != algorithm:
+        raise CheckpointError(
+            f"{checkpoint} is of a run with algorithm={state.algorithm!r}, and this one's is {algorithm!r}; resume with the same."
+        )
+    if state.rollout is not None and len(state.rollout) != num_images:
+        raise CheckpointError(
+            f"{checkpoint} was written in the training on a rollout of {len(state.rollout)} images, and this run's rollouts have "
+            f"{num_images} in each process; resume with num_images_per_rollout as it was."
+        )
+
+
+def check_output_dir(output_dir: Path, resuming: bool) -> None:
+    """
+    Refuse to write a new run over another.
+
+    Raises:
+        [`OutputDirError`]: the folder holds a run, and it is not being resumed.
+    """
+    if resuming or not output_dir.is_dir():
+        return
+    found = [
+        path.name for pattern in ("checkpoint-*", "rollouts", LORA_FILE) for path in sorted(output_dir.glob(pattern))
+    ]
+    if found:
+        raise OutputDirError(
+            f"{output_dir} already holds a run ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''}). Continue it with "
+            "resume_from_checkpoint=True (--resume_from_checkpoint true), or give another output_dir; nothing was changed."
+        )

@@ -1,0 +1,152 @@
+"""
+Checkpoints that can be trusted. A checkpoint is sealed when all its files are written: the seal lists their sizes and
+hashes. One without a seal was cut short; one that differs from its seal was damaged; neither is resumed from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+
+from ..errors import CheckpointError
+from .atomic import replacing
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "ddpo_manifest.json"
+CHUNK_BYTES = 1 << 22
+UNKNOWN = sys.maxsize  # order of a checkpoint without a legible seal
+
+
+def write_manifest(folder: Path) -> None:
+    """Declare the checkpoint in `folder` complete."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    content = {str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)] for path in files}
+    # Counted, not timed: the clock of the machine that resumes may be behind, and its checkpoints would be removed first.
+    others = [order for order in map(_order, checkpoints(folder.parent)) if order < UNKNOWN]
+    with replacing(folder / MANIFEST) as file:
+        file.write_text(json.dumps({"order": max(others, default=0) + 1, "files": content}, indent=1))
+
+
+def remove_manifest(folder: Path) -> None:
+    """Declare the checkpoint in `folder` incomplete, before changing or removing it."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def find_damage(folder: Path) -> str | None:
+    """Say what is wrong with the checkpoint in `folder`; `None` if nothing is."""
+    try:
+        content = _read_seal(folder)["files"]
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}: the run was killed while it was written, or another program wrote it"
+    except (OSError, ValueError) as error:
+        return f"its {MANIFEST} cannot be read ({error})"
+    for name, (size, digest) in content.items():
+        problem = _file_damage(folder / name, size, digest)
+        if problem is not None:
+            return f"{name} {problem}"
+    return None
+
+
+def _file_damage(path: Path, size: int, digest: str) -> str | None:
+    try:
+        if path.stat().st_size != size:
+            return f"has {path.stat().st_size} bytes instead of {size}"
+        if _sha256(path) != digest:
+            return "was changed since it was written"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error})"
+    return None
+
+
+def resolve_checkpoint(output_dir: Path, resume_from_checkpoint: str | bool | None, is_main: bool) -> str | None:
+    """
+    Find the checkpoint to resume from: the named one, or for `True` the newest. The main process decides for all.
+
+    Raises:
+        [`CheckpointError`]: the named one is damaged, or not there.
+    """
+    if isinstance(resume_from_checkpoint, str | Path):
+        check_checkpoint(Path(resume_from_checkpoint))
+        return str(resume_from_checkpoint)
+    found = [newest_checkpoint(output_dir) if resume_from_checkpoint and is_main else None]
+    return broadcast_object_list(found)[0]
+
+
+def newest_checkpoint(output_dir: Path) -> str | None:
+    """
+    Return the checkpoint that was written last and is whole; `None` if there is none. Say which others were damaged.
+
+    Not the one with most updates: who resumes from an older one, with other options, leaves newer ones behind.
+    """
+    for folder in sorted(checkpoints(output_dir), key=_order, reverse=True):
+        problem = find_damage(folder)
+        if problem is None:
+            return str(folder)
+        logger.warning("%s is not used: %s.", folder, problem)
+    logger.warning("%s holds no whole checkpoint: training begins anew.", output_dir)
+    return None
+
+
+def check_checkpoint(folder: Path) -> None:
+    """
+    Refuse a damaged checkpoint.
+
+    Raises:
+        [`CheckpointError`]: there is no such checkpoint, or it is damaged.
+    """
+    problem = find_damage(folder) if folder.is_dir() else "there is no such folder"
+    if problem is not None:
+        raise CheckpointError(
+            f"{folder} cannot be resumed from: {problem}. Use resume_from_checkpoint=True (--resume_from_checkpoint true) "
+            "for the newest checkpoint of the output folder that is whole."
+        )
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """Return the checkpoints of a run, whole or not, oldest first."""
+    found = [path for path in output_dir.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def prune(output_dir: Path, limit: int | None, best: str | None) -> None:
+    """Keep the newest `limit` whole checkpoints (`None`: all), and the best."""
+    if not limit:
+        return
+    whole = sorted((path for path in checkpoints(output_dir) if (path / MANIFEST).is_file()), key=_order)
+    for folder in whole[:-limit]:
+        if best is None or folder.resolve() != Path(best).resolve():
+            remove_manifest(folder)
+            shutil.rmtree(folder)
+
+
+def _order(folder: Path) -> int:
+    """Of sealing; a checkpoint without a legible seal counts as the newest, so that it is looked at, and named, first."""
+    try:
+        return int(_read_seal(folder)["order"])
+    except (OSError, ValueError):
+        return UNKNOWN
+
+
+def _read_seal(folder: Path) -> Any:
+    content = json.loads((folder / MANIFEST).read_text())
+    if not isinstance(content, dict) or content.keys() != {"order", "files"}:
+        raise ValueError("not what a seal holds")
+    return content
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""Pictures of the policy: the same prompts and seeds, before, during and after training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..images import to_pil
+from .atomic import replacing
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """
+    Images of fixed prompts and seeds.
+
+    Parameters:
+        prompts (`list[str]` of length B):
+            Prompt of each image.
+        seeds (`list[int]` of length B):
+            Seed of each image.
+        images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
+            RGB.
+        rewards (`list[float]` of length B):
+            Weighted sums, NaN for none; or empty if nobody scored them.
+    """
+
+    prompts: list[str]
+    seeds: list[int]
+    images: torch.Tensor
+    rewards: list[float] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        """Write the images one by one, and all on one sheet beside the folder."""
+        draw_sheet(folder.with_suffix(".png"), [(folder.name, self)])
+        with replacing(folder) as place:
+            place.mkdir()
+            for index, image in enumerate(to_pil(self.images)):
+                image.save(place / f"{index:02d}.png")
+
+
+def evenly_spaced(items: Sequence[str], number: int) -> list[str]:
+    """Take `number` items at even distances; fewer if there are not so many."""
+    number = min(number, len(items))
+    return [items[index * len(items) // number] for index in range(number)]
+
+
+def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int = 8) -> None:
+    """Draw labelled sample sets under one another, each prompt's images in one column, with prompt and reward."""
+    total = len(rows[0][1].prompts)
+    columns = min(columns, total)
+    blocks = -(-total // columns)
+    figure = Figure(figsize=(1.6 * columns, 1.9 * blocks * len(rows) + 0.2), dpi=120, layout="constrained")
+    grid = figure.subplots(blocks * len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, (label, samples) in enumerate(rows):
+        for index, image in enumerate(to_pil(samples.images)):
+            axes = grid[(index // columns) * len(rows) + row][index % columns]
+            axes.imshow(image, interpolation="nearest")
+            reward = f": {samples.rewards[index]:.3g}" if samples.rewards else ""
+            axes.set_title(f"{samples.prompts[index]}\n{label}{reward}", fontsize=6)
+    with replacing(file) as place:
+        figure.savefig(place)
+
+
+def load_images(folder: Path) -> torch.Tensor:
+    """Read the images that [`SampleSet.save`] wrote: `(B, H, W, 3)`, uint8."""
+    return torch.stack([_read(file) for file in sorted(folder.glob("*.png"))])
+
+
+def _read(file: Path) -> torch.Tensor:
+    with Image.open(file) as image:
+        return torch.from_numpy(np.array(image.convert("RGB")))

@@ -1,0 +1,159 @@
+"""`run.json`: what made a run, for whoever reads its results later."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..config import DDPOConfig
+from ..options import DDPOOptions, TrainerDefaults
+from ..scoring.functions import ImageFunction
+from ..scoring.suite import RewardSuite
+from ..types import FloatArray
+from .atomic import replacing
+
+FILE = "run.json"
+PACKAGES = ("ddpo-plugins", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
+# What changes no result, and weights, which are with what they weigh.
+NOT_RECORDED = (
+    "detector_weights",
+    "disable_tqdm",
+    "logging_strategy",
+    "num_sample_images",
+    "output_dir",
+    "overlap_rewards",
+    "report_to",
+    "reward_timeout",
+    "reward_weights",
+    "sample_every",
+    "save_steps",
+    "save_total_limit",
+    "stop_when",
+)
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """
+    What makes a run, but for its data. Two runs with the same prompts and the same setup do the same.
+
+    Parameters:
+        model (`str`):
+            Hub id or folder, as far as the pipeline knows it.
+        pipeline (`str`):
+            Class of the pipeline.
+        options (`Mapping[str, Any]`):
+            [`DDPOConfig`]'s own that are not the defaults, and the seed.
+        rewards, detectors, eval_rewards (`Mapping[str, Mapping]`):
+            By name: where it came from ([`Provenance`]), and its weight.
+        processes (`int`):
+            That train together.
+        packages (`Mapping[str, str]`):
+            Versions.
+    """
+
+    model: str
+    pipeline: str
+    options: Mapping[str, Any]
+    rewards: Mapping[str, Mapping[str, Any]]
+    detectors: Mapping[str, Mapping[str, Any]]
+    eval_rewards: Mapping[str, Mapping[str, Any]]
+    processes: int
+    packages: Mapping[str, str]
+
+    @classmethod
+    def of(cls, args: DDPOConfig, model: str, pipeline: DiffusionPipeline, suites: Sequence[RewardSuite]) -> RunSetup:
+        """Describe a run of `model`, with what it is trained on and then what it is only evaluated with."""
+        trained, *others = suites
+        return cls(
+            model=model,
+            pipeline=type(pipeline).__name__,
+            options=_changed_options(args),
+            rewards=_described(trained.functions, trained.weights),
+            detectors=_described(trained.detectors, trained.detector_weights),
+            eval_rewards={name: entry for suite in others for name, entry in _described(suite.functions).items()},
+            processes=args.world_size,
+            packages=_package_versions(),
+        )
+
+
+def _described(functions: Sequence[ImageFunction], weights: FloatArray | None = None) -> dict[str, dict[str, Any]]:
+    """Return where functions came from and what they weigh, by name."""
+    each = {function.name: function.provenance.as_dict() for function in functions}
+    if weights is None:
+        return each
+    return {name: {**each[name], "weight": float(weight)} for name, weight in zip(each, weights, strict=True)}
+
+
+def name_of(model: str | Path | DiffusionPipeline) -> str:
+    """Return the Hub id or folder of a pipeline."""
+    return str(model.config.get("_name_or_path", "") if isinstance(model, DiffusionPipeline) else model)
+
+
+def _changed_options(args: DDPOConfig) -> dict[str, Any]:
+    """Return the options of a run that are not the defaults, and its seed."""
+    own = [item for kind in (DDPOOptions, TrainerDefaults) for item in dataclasses.fields(kind)]
+    values = {item.name: getattr(args, item.name) for item in own if item.name not in NOT_RECORDED}
+    defaults = {item.name: item.default for item in own}
+    return {"seed": args.seed, **{name: value for name, value in values.items() if value != defaults[name]}}
+
+
+def _package_versions() -> dict[str, str]:
+    """Return the versions of what has a say in the results."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # some are built under another name
+            continue
+    return found
+
+
+def write_run_record(output_dir: Path, setup: RunSetup, updates: int) -> None:
+    """
+    Add how the run goes on after `updates` updates, if it is not as before.
+
+    The file is an object with `runs`, a list: the setup that the run began with, then those it was resumed with, each with
+    `from_update`. A run that begins anew begins the file anew.
+    """
+    file = output_dir / FILE
+    runs = read_run_record(output_dir) if updates and file.is_file() else []
+    entry = json.loads(json.dumps(dataclasses.asdict(setup), default=str))
+    if runs and {**runs[-1], "from_update": 0} == {"from_update": 0, **entry}:
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as place:
+        place.write_text(json.dumps({"runs": [*runs, {"from_update": updates, **entry}]}, indent=2) + "\n")
+
+
+def read_run_record(output_dir: Path) -> list[dict[str, Any]]:
+    """Return the setups of a run, the first one first. See [`write_run_record`]."""
+    return list(json.loads((output_dir / FILE).read_text())["runs"])
+
+
+class RunRecordCallback(TrainerCallback):
+    """
+    Writes `run.json` when a run begins or goes on.
+
+    Args:
+        setup ([`RunSetup`]):
+            Of this process's run.
+    """
+
+    def __init__(self, setup: RunSetup):
+        self.setup = setup
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write it."""
+        if state.is_world_process_zero:
+            write_run_record(Path(str(args.output_dir)), self.setup, state.global_step)

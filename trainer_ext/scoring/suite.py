@@ -1,0 +1,211 @@
+"""Rewards and detectors of a batch of images, held to their contract: finite floats, one for each image, or a named error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddpo_plugins.contract import RewardLog, check_detections, check_rewards
+
+from ..errors import ConfigError
+from ..types import FloatArray
+from .calls import Calls
+from .functions import DetectorFunction, ImageFunction, RewardFunction
+
+
+@dataclass(frozen=True)
+class Scores:
+    """
+    The rewards of B images.
+
+    Parameters:
+        names (`tuple[str, ...]` of length K):
+            Of the reward functions.
+        values (`np.ndarray` of shape `(B, K)`, float64):
+            NaN where a function gave no reward.
+        total (`np.ndarray` of shape `(B,)`, float64):
+            Weighted sum, with detectors that have a weight; NaN where no function gave a reward.
+        extras (`Mapping[str, list]`):
+            What rewards and detectors logged for each image, by name.
+        metrics (`Mapping[str, float]`):
+            What they logged about the batch, by name.
+        detections (`Mapping[str, np.ndarray]` of shape `(B,)`, float64):
+            Of each detector, by name; NaN where it could not say.
+    """
+
+    names: tuple[str, ...]
+    values: FloatArray
+    total: FloatArray
+    extras: Mapping[str, list[Any]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    detections: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the totals; NaN if no image has a reward."""
+        rewarded = self.total[~np.isnan(self.total)]
+        return float(rewarded.mean()) if len(rewarded) else math.nan
+
+    @property
+    def by_record_name(self) -> dict[str, FloatArray]:
+        """Rewards and detections `(B,)`, by their column in the records."""
+        rewards = {f"rewards/{name}": values for name, values in zip(self.names, self.values.T, strict=True)}
+        return rewards | {f"detectors/{name}": values for name, values in self.detections.items()}
+
+    @staticmethod
+    def concatenate(parts: Sequence[Scores]) -> Scores:
+        """Join the batches of one rollout: metrics are averaged; extras are `None` where a batch logged none."""
+        extras = {
+            name: [value for part in parts for value in part.extras.get(name, [None] * len(part.total))]
+            for name in dict.fromkeys(name for part in parts for name in part.extras)
+        }
+        metrics = {
+            name: float(np.mean([part.metrics[name] for part in parts if name in part.metrics]))
+            for name in dict.fromkeys(name for part in parts for name in part.metrics)
+        }
+        detections = {name: np.concatenate([p.detections[name] for p in parts]) for name in parts[0].detections}
+        values, total = np.concatenate([p.values for p in parts]), np.concatenate([p.total for p in parts])
+        return Scores(parts[0].names, values, total, extras, metrics, detections)
+
+
+class RewardSuite:
+    """
+    Several rewards as one weighted sum, and detectors beside them.
+
+    Args:
+        functions (`Sequence[RewardFunction]`):
+            At least one.
+        weights (`Sequence[float]`, *optional*):
+            One for each function; all 1 by default.
+        detectors (`Sequence[DetectorFunction]`, *optional*):
+            Watch the same images.
+        detector_weights (`Sequence[float]`, *optional*):
+            What each detector adds to the sum; without weights, and with 0, it is only watched.
+        calls ([`Calls`], *optional*):
+            Makes the calls; several suites that share it share its event loop.
+
+    Raises:
+        [`ConfigError`]: no function, a name twice, or a wrong number of weights.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[RewardFunction],
+        weights: Sequence[float] | None = None,
+        detectors: Sequence[DetectorFunction] = (),
+        detector_weights: Sequence[float] | None = None,
+        calls: Calls | None = None,
+    ):
+        if not functions:
+            raise ConfigError("No reward function was given; pass at least one in `reward_funcs`.")
+        for kind in (functions, detectors):
+            _check_names(kind)
+        self.functions = tuple(functions)
+        self.detectors = tuple(detectors)
+        self.weights = _one_each("reward_weights", weights, self.functions, 1.0)
+        self.detector_weights = _one_each("detector_weights", detector_weights, self.detectors, 0.0)
+        self.calls = Calls() if calls is None else calls
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the functions, in order."""
+        return tuple(function.name for function in self.functions)
+
+    @property
+    def detector_names(self) -> tuple[str, ...]:
+        """Of the detectors, in order."""
+        return tuple(detector.name for detector in self.detectors)
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """What is trained on: weights by column in the records, of the rewards and of the detectors whose weight is not 0."""
+        rewards = {f"rewards/{name}": weight for name, weight in zip(self.names, self.weights, strict=True)}
+        detectors = zip(self.detector_names, self.detector_weights, strict=True)
+        return rewards | {f"detectors/{name}": weight for name, weight in detectors if weight}
+
+    @property
+    def objective_weights(self) -> FloatArray:
+        """Weights of the objectives, in order."""
+        return np.array(list(self.objectives.values()), np.float64)
+
+    @property
+    def without_detectors(self) -> RewardSuite:
+        """The rewards alone."""
+        return RewardSuite(self.functions, self.weights.tolist(), calls=self.calls)
+
+    def score(self, images: torch.Tensor, rows: Sequence[Mapping[str, Any]], trainer_state: Any = None) -> Scores:
+        """
+        Call every reward and detector on a batch.
+
+        Args:
+            images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
+                RGB.
+            rows (`Sequence[Mapping[str, Any]]` of length B):
+                The dataset row of each image.
+            trainer_state (`TrainerState`, *optional*):
+                Handed to the functions.
+
+        Raises:
+            [`RewardError`]: a function raised, or returned something else than B finite numbers or `None`s; or a detector a
+                number outside [0, 1].
+        """
+        log, prompts = RewardLog(len(images)), [row["prompt"] for row in rows]
+        arguments = {
+            **{name: [row[name] for row in rows] for name in rows[0] if name != "prompt"},
+            "prompts": prompts,
+            "trainer_state": trainer_state,
+            "log_metric": log.metric,
+            "log_extra": log.extra,
+        }
+        returned = self.calls.call_all([*self.functions, *self.detectors], images, arguments)
+        rewards, detected = returned[: len(self.functions)], returned[len(self.functions) :]
+        values = np.array([check_rewards(f.name, r, prompts) for f, r in zip(self.functions, rewards, strict=True)]).T
+        seen = [np.array(check_detections(d.name, r, prompts)) for d, r in zip(self.detectors, detected, strict=True)]
+        total = weighted_total(values, self.weights)
+        for weight, column in zip(self.detector_weights, seen, strict=True):
+            total = total + weight * np.nan_to_num(column)  # one that cannot say adds nothing
+        detections = dict(zip(self.detector_names, seen, strict=True))
+        return Scores(self.names, values, total, log.extras, log.metrics, detections)
+
+
+def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Sum rewards `(B, K)` with weights `(K,)`, leaving out missing ones; NaN where all of an image's are missing."""
+    total = np.nansum(values * weights, axis=1)
+    total[np.isnan(values).all(axis=1)] = np.nan
+    return total
+
+
+def _check_names(functions: Sequence[ImageFunction]) -> None:
+    names = [function.name for function in functions]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"Two {functions[0].kind}s have the same name ({', '.join(names)}); rename one, so that logs tell them apart."
+        )
+
+
+def _one_each(
+    option: str, weights: Sequence[float] | None, functions: Sequence[ImageFunction], default: float
+) -> FloatArray:
+    if weights is not None and len(weights) != len(functions):
+        kind = option.removesuffix("_weights")
+        names = ", ".join(function.name for function in functions)
+        raise ConfigError(
+            f"{option} has {len(weights)} value(s) for {len(functions)} {kind}(s) ({names or 'none'}); give one each."
+        )
+    return np.array([default] * len(functions) if weights is None else weights, np.float64)
+
+
+def evaluation_suites(trained: RewardSuite, others: Sequence[RewardFunction]) -> list[RewardSuite]:
+    """
+    Return the suites that an evaluation scores with: what is trained on, then the others.
+
+    Raises:
+        [`ConfigError`]: a reward in both, or twice.
+    """
+    RewardSuite([*trained.functions, *others])  # for its check of names
+    return [trained, RewardSuite(others, calls=trained.calls)] if others else [trained]

@@ -1,0 +1,107 @@
+"""Threads for rewards: one that works off calls, one with an event loop. None of them keeps a program from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+GRACE_SECONDS = 2.0  #: seconds that the end of a program waits for an event loop that is blocked
+
+
+class Worker:
+    """
+    A thread that does one thing after the other. It ends with its owner, and with the program even if it hangs.
+
+    Not a `ThreadPoolExecutor`, whose threads are waited for when the program ends.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        _start_thread(name, _work, self._queue)
+        weakref.finalize(self, self._queue.put, None)
+
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
+        """Do `work` after what was submitted before."""
+        future: Future[Result] = Future()
+        self._queue.put((future, work))
+        return future
+
+
+def _work(queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    while (item := queue.get()) is not None:
+        future, work = item
+        try:
+            result = work()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+            del result
+        del item, future, work  # or the images of the last batch would stay in memory until the next
+
+
+class EventLoop:
+    """
+    One event loop for all `async def` functions of an owner, in a thread of its own that starts with the first.
+
+    A client that a function creates and keeps, and that belongs to its loop, so works in every later call.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._current: Future[Any] | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine on the loop and wait for it. Also where another loop is running, as in a notebook."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            thread = _start_thread("async rewards", _serve, self._loop)
+            weakref.finalize(self, _end, self._loop, thread)
+        current = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._current = current
+        return current.result()
+
+    def cancel(self) -> None:
+        """Give up what runs."""
+        if self._current is not None:
+            self._current.cancel()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    tasks = asyncio.all_tasks(loop)  # what is left, such as the connections that clients keep
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join(GRACE_SECONDS)
+
+
+def _start_thread(name: str, target: Callable[..., None], *arguments: Any) -> threading.Thread:
+    """Start a daemon with the CUDA device of this thread: a new thread's would be the first of the machine."""
+    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+
+    def run() -> None:
+        if device is not None:
+            torch.cuda.set_device(device)
+        target(*arguments)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
