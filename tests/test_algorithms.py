@@ -336,13 +336,13 @@ def test_the_reference_of_full_fine_tuning_is_a_copy_of_its_own(policy, tmp_path
     assert len(list(denoiser.parameters())) == len(list(policy.denoiser.parameters())), "not among what is trained"
     assert {name.removeprefix("network.") for name in denoiser.state_dict()} == set(before)
     perturb(denoiser)
-    with denoiser() as reference:
+    with denoiser.reference() as reference:
         assert all(torch.equal(value, before[name]) for name, value in reference.state_dict().items())
         assert not any(value.requires_grad for value in reference.parameters())
         assert not reference.training
     denoiser.save(Path(tmp_path), policy.pipeline)
     denoiser.load(Path(tmp_path))
-    with denoiser() as reference:
+    with denoiser.reference() as reference:
         assert all(torch.equal(value, before[name]) for name, value in reference.state_dict().items())
 
 
