@@ -9,7 +9,8 @@ from typing import Any, Protocol, final, runtime_checkable
 
 from .errors import RewardError
 
-RECORD_FIELDS = ("rollout", "seed", "prompt", "reward")  #: of an image's record; extras may not take their names
+#: Fields of an image's record, whose names `log_extra` may not take.
+RECORD_FIELDS = ("rollout", "rollouts", "updates", "seed", "prompt", "reward")
 
 
 @runtime_checkable

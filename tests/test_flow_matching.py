@@ -324,9 +324,9 @@ def test_options_reach_the_steps_that_are_trained(algorithm, tmp_path):
     assert trainer.policy.runner.sampler.name == "cps"
     assert table.std[1].item() == pytest.approx(trainer.policy.noising.noise[2].item() * math.sin(math.pi / 4))
     assert table.stochastic_steps.tolist() == [1, 2]
-    assert trainer._trained_steps.tolist() == ([1, 2] if algorithm == "ddpo_is" else [0, 1, 2, 3])
+    assert trainer.algorithm.trained_steps.tolist() == ([1, 2] if algorithm == "ddpo_is" else [0, 1, 2, 3])
     trainer.train()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     assert len(losses) == 1
-    drawn = load_images(tmp_path / "samples" / "rollout-00000")
+    drawn = load_images(tmp_path / "samples" / "update-00000")
     assert drawn.float().std() > 1

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from compare_runs import differences
 from datasets import Dataset
 from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.errors import ConfigError
 from trainer_ext.loop.stopping import RuleMetError, StopRule, StopRules
+from trainer_ext.runs.equality import differences
 
 PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
 

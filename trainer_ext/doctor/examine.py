@@ -20,10 +20,9 @@ from ddpo_plugins.errors import DDPOError
 from ..config import DDPOConfig
 from ..errors import PipelineError
 from ..loop.metrics import timed
-from ..model.denoiser import TrainedDenoiser, freeze
+from ..model.build import build_denoiser, build_policy
+from ..model.denoiser import TrainedDenoiser
 from ..model.loading import load_pipeline
-from ..model.lora import complete_lora_config
-from ..policy.guidance.candidates import resolve_rule
 from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.runner import find_denoiser
@@ -95,12 +94,9 @@ def _parts(
 ) -> Iterator[Facts]:
     yield PipelineFacts(type(pipeline).__name__, type(pipeline.scheduler).__name__, tuple(pipeline.components))
     yield _denoiser_facts(pipeline)
-    rule = resolve_rule(args.guidance, guidance_rules)
-    policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+    policy = build_policy(pipeline, args, guidance_rules=guidance_rules)
     yield from _policy_facts(policy)
-    freeze(pipeline)
-    adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
-    denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter)
+    denoiser = build_denoiser(policy, args, peft_config)
     yield _adapter_facts(pipeline, denoiser)
     model = Accelerator(cpu=args.use_cpu, mixed_precision=_precision(args)).prepare_model(denoiser).eval()
     seconds: dict[str, float] = {}

@@ -22,8 +22,8 @@ class Transitions:
             Step of each.
         latents, old_outputs, next_latents (`torch.Tensor` of shape `(N, ...)`):
             State, guided prediction that sampled, and state after the step.
-        weights (`torch.Tensor` of shape `(N,)`):
-            Advantage of the image that each belongs to.
+        advantages (`torch.Tensor` of shape `(N,)`):
+            Advantage of the image that each step belongs to.
     """
 
     table: TransitionTable
@@ -31,11 +31,11 @@ class Transitions:
     latents: torch.Tensor
     old_outputs: torch.Tensor
     next_latents: torch.Tensor
-    weights: torch.Tensor
+    advantages: torch.Tensor
 
     def to(self, device: torch.device) -> Transitions:
         """Move the tensors."""
-        moved = (self.latents, self.old_outputs, self.next_latents, self.weights)
+        moved = (self.latents, self.old_outputs, self.next_latents, self.advantages)
         return Transitions(self.table, self.steps, *(tensor.to(device) for tensor in moved))
 
     def ratio_terms(self, prediction: torch.Tensor) -> RatioTerms:

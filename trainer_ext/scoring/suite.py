@@ -198,14 +198,3 @@ def _one_each(
             f"{option} has {len(weights)} value(s) for {len(functions)} {kind}(s) ({names or 'none'}); give one each."
         )
     return np.array([default] * len(functions) if weights is None else weights, np.float64)
-
-
-def evaluation_suites(trained: RewardSuite, others: Sequence[RewardFunction]) -> list[RewardSuite]:
-    """
-    Return the suites that an evaluation scores with: what is trained on, then the others.
-
-    Raises:
-        [`ConfigError`]: a reward in both, or twice.
-    """
-    RewardSuite([*trained.functions, *others])  # for its check of names
-    return [trained, RewardSuite(others, calls=trained.calls)] if others else [trained]
