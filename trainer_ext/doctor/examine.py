@@ -28,19 +28,9 @@ from ..policy.recording.trajectory import Trajectory
 from ..policy.runner import find_denoiser
 from ..policy.seeds import image_generators
 from ..policy.self_check import check_replay, first_log_ratios
-from .facts import (
-    AdapterFacts,
-    CallFacts,
-    CostFacts,
-    DenoiserFacts,
-    Facts,
-    GradientFacts,
-    GuidanceFacts,
-    PipelineFacts,
-    ReplayFacts,
-    Report,
-    SamplerFacts,
-)
+from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
+from .report import Facts, Report
+from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
 
 PROMPTS = ("a cat", "a dog riding a bike")
 
@@ -61,11 +51,11 @@ def examine(
 
     Args:
         model (`str`, `Path` or `DiffusionPipeline`):
-            As in [`DDPOTrainer`]. A pipeline that is loaded already gets an adapter with random weights.
+            The model, as in [`DDPOTrainer`]. A pipeline that is already loaded gets an adapter with random weights.
         args ([`DDPOConfig`]):
-            Of the training that is meant.
+            Options of the planned training.
         peft_config (`LoraConfig`, *optional*), guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
-            As in [`DDPOTrainer`].
+            The adapter and the plugins' guidance rules, as in [`DDPOTrainer`].
         on_found (`Callable[[Facts], None]`, *optional*):
             Called with each part of the report as soon as it is known.
         on_step (`Callable[[int], None]`, *optional*):

@@ -29,9 +29,9 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
         name (`str`):
             Its name in checkpoints, which are only resumed by the same algorithm. By default the name of the class.
         one_update (`bool`):
-            Whether the loss is only right until the first update on a rollout.
+            True if the loss is only right until the first update on a rollout.
         policy_gradient (`bool`):
-            Whether it trains the sampler's own steps, so that a KL divergence to the reference is defined.
+            True if the sampler's own steps are trained, so that a KL divergence to the reference is defined.
     """
 
     name: ClassVar[str]
@@ -102,7 +102,7 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
             options ([`DDPOOptions`]):
                 The run's options.
             reward_weights (`np.ndarray` of shape `(K,)`):
-                As in [`Algorithm.weighting`].
+                Weights of the objectives, as in [`Algorithm.weighting`].
             table ([`TransitionTable`]), noising ([`NoisingTable`]):
                 The steps of the run's sampler.
 

@@ -61,7 +61,7 @@ class RolloutBar:
         title (`str`):
             Shown before the bar.
         enabled (`bool`):
-            Whether it is shown.
+            False hides the bar.
     """
 
     def __init__(self, num_steps: int, title: str, enabled: bool):

@@ -74,7 +74,7 @@ def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraC
 
     Args:
         policy ([`LogProbPipeline`]):
-            Whose denoiser is trained.
+            The policy whose denoiser is trained.
         args ([`DDPOConfig`]):
             The run's options.
         peft_config (`LoraConfig`, *optional*):

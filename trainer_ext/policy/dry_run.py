@@ -38,7 +38,7 @@ class Findings:
         error (`float`):
             How far the rule is off, relative.
         table ([`TransitionTable`]), noising ([`NoisingTable`]):
-            Of the sampler's steps.
+            Tables of the sampler's steps.
         repeats_prompts (`bool`):
             Whether several images of a prompt must be asked for by repeating it.
     """

@@ -50,9 +50,9 @@ def reward_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -
 
     Args:
         records (`Sequence[Mapping]`):
-            From [`image_records`], of all processes.
+            Records from [`image_records`], of all processes.
         names (`Sequence[str]`):
-            Of the reward functions.
+            Names of the reward functions.
 
     Raises:
         [`RewardError`]: no image got a reward.

@@ -65,11 +65,11 @@ def sample_and_score(
         batches (`Sequence[SamplingPlan]`):
             Prompts and seeds of images that are sampled at once.
         score (`Callable`):
-            From images `(B, H, W, 3)`, uint8, and their dataset rows to [`Scores`].
+            Maps images `(B, H, W, 3)`, uint8, and their dataset rows to [`Scores`].
         scorer ([`BackgroundScorer`]):
             Where `score` is called.
         retain (`Callable`):
-            From a trajectory in host memory to what is retained of it.
+            Maps a trajectory in host memory to what is retained of it.
         on_first (`Callable`):
             Called with the first trajectory, on the device.
         on_step (`Callable`):

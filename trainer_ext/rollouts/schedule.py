@@ -21,7 +21,7 @@ class SamplingPlan:
         rows (`list[dict]` of length P):
             Dataset rows, each with its `prompt`.
         seeds (`list[int]` of length B):
-            One for each image: with its prompt it determines the image, whatever the batch or the process.
+            One for each image: with the prompt it determines the image, in any batch and process.
         num_images_per_prompt (`int`):
             B / P.
     """

@@ -20,15 +20,17 @@ from ..policy.transitions.gaussian import TransitionTable
 @dataclass(frozen=True)
 class DDPOState:
     """
+    One process's share of a checkpoint.
+
     Parameters:
         algorithm (`str`):
-            Name of the run's.
+            Name of the run's algorithm.
         weighting (`Sequence[Mapping[str, Sequence[float]]]`):
-            Remembered rewards by prompt, for each reward that has its own memory.
+            Remembered rewards by prompt, one mapping for each baseline.
         rollout ([`Rollout`], *optional*):
             The rollout in training, if updates on it are still to come.
         metrics (`Mapping[str, Sequence[float]]`):
-            What was measured since the last log.
+            Measurements since the last log.
     """
 
     algorithm: str

@@ -28,7 +28,7 @@ class SampleSheet:
         updates (`int`):
             Optimizer updates before.
         records (`list[dict]` of length B):
-            For each image `updates`, `rollouts` (trained on so far), `seed`, `prompt`, `reward` and `rewards/{name}`.
+            One record for each image: `updates`, `rollouts` (trained on so far), `seed`, `prompt`, `reward`, `rewards/{name}`.
         files (`list[Path]` of length B):
             The pictures.
     """

@@ -1,4 +1,4 @@
-"""`run.json`: what made a run, for whoever reads its results later."""
+"""`run.json`: what made a run, for readers of its results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .atomic import replacing
 from .folder import RunFolder
 
 PACKAGES = ("ddpo-plugins", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
-# What changes no result, and weights, which are with what they weigh.
+# Options that change no result, and weights, which are recorded with their rewards.
 NOT_RECORDED = (
     "detector_weights",
     "disable_tqdm",
@@ -54,13 +54,13 @@ class RunSetup:
         algorithm (`str`):
             The algorithm and its options.
         options (`Mapping[str, Any]`):
-            [`DDPOConfig`]'s own that are not the defaults, and the seed.
+            Options of [`DDPOConfig`] that differ from the defaults, and the seed.
         rewards, detectors, eval_rewards (`Mapping[str, Mapping]`):
-            By name: where it came from ([`Provenance`]), and its weight.
+            Where each came from ([`Provenance`]) and its weight, by name.
         processes (`int`):
-            That train together.
+            Number of processes that train together.
         packages (`Mapping[str, str]`):
-            Versions.
+            Versions of the packages that affect results.
     """
 
     model: str
@@ -114,7 +114,7 @@ def _changed_options(args: DDPOConfig) -> dict[str, Any]:
 
 
 def _package_versions() -> dict[str, str]:
-    """Return the versions of what has a say in the results."""
+    """Return the versions of the packages that affect results."""
     found = {}
     for name in PACKAGES:
         try:
@@ -126,10 +126,10 @@ def _package_versions() -> dict[str, str]:
 
 def write_setup(folder: RunFolder, setup: RunSetup, updates: int) -> None:
     """
-    Add how the run goes on after `updates` updates, if it is not as before.
+    Record how the run continues after `updates` updates, if anything has changed.
 
     The file is an object with `runs`, a list: the setup that the run began with, then those it was resumed with, each with
-    `from_update`. A run that begins anew begins the file anew.
+    `from_update`. A run that starts from the beginning replaces the file.
     """
     runs = folder.setups() if updates and folder.setup_file.is_file() else []
     entry = json.loads(json.dumps(dataclasses.asdict(setup), default=str))
@@ -146,7 +146,7 @@ class SetupCallback(TrainerCallback):
 
     Args:
         setup ([`RunSetup`]):
-            Of this process's run.
+            The setup of this process's run.
     """
 
     def __init__(self, setup: RunSetup):

@@ -18,7 +18,7 @@ class ImageFunction:
 
     Parameters:
         name (`str`):
-            As it is logged.
+            Its name in logs.
         function (`Callable`):
             Called with `images`, `prompts` and the other dataset columns as keywords; returns B floats or `None`s.
         images (`"pil"` or `"pt"`):
@@ -64,7 +64,7 @@ class RewardFunction(ImageFunction):
 
     Parameters:
         name (`str`):
-            As it is logged.
+            Its name in logs.
         function (`Callable`):
             Called with `images`, `prompts` and the other dataset columns as keywords; returns B floats or `None`s.
         images (`"pil"` or `"pt"`):
@@ -85,13 +85,13 @@ class DetectorFunction(ImageFunction):
 
     Parameters:
         name (`str`):
-            As it is logged.
+            Its name in logs.
         function (`Callable`):
-            As in [`RewardFunction`]; `None` means that it cannot say.
+            Called as in [`RewardFunction`]; `None` means that it cannot say.
         images (`"pil"` or `"pt"`):
-            As in [`RewardFunction`].
+            The form of the images, as in [`RewardFunction`].
         provenance ([`Provenance`], *optional*):
-            As in [`RewardFunction`].
+            Where it came from, as in [`RewardFunction`].
     """
 
     kind = "detector"
