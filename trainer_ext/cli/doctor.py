@@ -1,4 +1,4 @@
-"""`ddpo doctor`: whether a pipeline can be trained, and what was found on the way."""
+"""`ddpo doctor`: whether a pipeline can be trained, and the facts behind the answer."""
 
 from __future__ import annotations
 

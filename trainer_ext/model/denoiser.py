@@ -146,7 +146,9 @@ class TrainedDenoiser(torch.nn.Module):
         there = {key: saved.get(f"{self.name}.{key}", here[key]) for key in here}
         others = [f"{key}={there[key]!r} instead of {here[key]!r}" for key in here if there[key] != here[key]]
         if others:
-            raise ValueError(f"{file.name} is of an adapter with {', '.join(others)}. Use the run's own LoRA options.")
+            raise ValueError(
+                f"{file.name} belongs to an adapter with {', '.join(others)}. Use the run's own LoRA options."
+            )
 
     def _load_lora(self, file: Path) -> None:
         self._check_lora_metadata(file)
@@ -157,7 +159,9 @@ class TrainedDenoiser(torch.nn.Module):
         result = set_peft_model_state_dict(self.network, state)
         expected = {f"{PEFT_PREFIX}{key}" for key in self._lora_state()}
         if result.unexpected_keys or set(state) != expected:
-            raise ValueError(f"{file} is an adapter of other layers than this run's; were the LoRA options changed?")
+            raise ValueError(
+                f"{file} is an adapter of other layers than those of this run; were the LoRA options changed?"
+            )
 
 
 def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
