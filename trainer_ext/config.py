@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from .learning.algorithm import Algorithm
 from .learning.algorithms import ALGORITHMS, resolve_algorithm
 from .learning.weighting import AGGREGATIONS, BASELINES
 from .loop.stopping import StopRule
-from .options import DDPOOptions, TrainerDefaults
+from .options import DDPOOptions, TrainerDefaults, parse_mapping
 from .policy.transitions.samplers import SamplerOptions
 
 POSITIVE = (
@@ -30,8 +29,6 @@ POSITIVE = (
     "stat_min_count",
     "rwr_beta",
 )
-
-PIPELINE_KWARGS = '{"height": 512}'
 
 CHOICES = {
     "algorithm": tuple(ALGORITHMS),
@@ -200,19 +197,3 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
                 f"rollout_batch_size={self.rollout_batch_size} and num_images_per_prompt={self.num_images_per_prompt} do not "
                 "divide: one must be a multiple of the other, so that batches hold whole prompts."
             )
-
-
-def parse_mapping(name: str, text: str, example: str = PIPELINE_KWARGS) -> dict[str, Any]:
-    """
-    Read an option that is an object, as JSON.
-
-    Raises:
-        [`ConfigError`]: it is something else.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{name} is not JSON ({error}): {text!r}. Give an object such as '{example}'.") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name} is a JSON {type(value).__name__}; it must be an object such as '{example}'.")
-    return value

@@ -6,10 +6,15 @@ Each option is described once, by its help: the command line, the manual's table
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
+from .errors import ConfigError
+
 Options = TypeVar("Options")
+
+MAPPING_EXAMPLE = '{"height": 512}'
 
 
 def option(default: Any, text: str) -> Any:
@@ -144,3 +149,19 @@ class DDPOOptions:
     sample_every: int = option(
         10, "Rollouts between two drawings of the fixed prompts; 0 for only the first and the last."
     )
+
+
+def parse_mapping(name: str, text: str, example: str = MAPPING_EXAMPLE) -> dict[str, Any]:
+    """
+    Read an option that is an object, as JSON.
+
+    Raises:
+        [`ConfigError`]: it is something else.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name} is not JSON ({error}): {text!r}. Give an object such as '{example}'.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name} is a JSON {type(value).__name__}; it must be an object such as '{example}'.")
+    return value

@@ -58,9 +58,9 @@ def _check(options: SampleOptions) -> None:
 
 
 def _draw(options: SampleOptions) -> None:
-    from ..config import parse_mapping
     from ..model.loading import load_pipeline
     from ..model.stock import load_adapter
+    from ..options import parse_mapping
     from ..policy.stock import stock_images
     from ..runs.samples import SampleSet, draw_sheet
     from .quiet import quiet_libraries

@@ -112,7 +112,7 @@ def lora_config(options: LoraOptions) -> LoraConfig:
 
 def _kwargs(options: RunOptions) -> dict[str, Any]:
     """Read `--reward_kwargs`: options by name of a reward or detector."""
-    from ..config import parse_mapping
+    from ..options import parse_mapping
 
     given = options.reward_kwargs or {}
     kwargs = parse_mapping("reward_kwargs", given, REWARD_KWARGS) if isinstance(given, str) else given
