@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from .loop.sharding import check_sharding
 from .loop.stopping import RuleMetError
 from .model.build import build_denoiser, build_policy, check_model_options
 from .model.denoiser import TrainedDenoiser
-from .model.ema import MovingAverage
+from .model.weights import RunWeights
 from .monitoring.evaluation import Evaluator
 from .monitoring.snapshots import CurveCallback, SampleCallback
 from .policy.guidance.candidates import GuidanceRule
@@ -124,7 +122,7 @@ class DDPOTrainer(Trainer):
         self.algorithm = chosen.bind(
             args, self.judges.trained.objective_weights, self.policy.table, self.policy.noising
         )
-        self._average = MovingAverage(denoiser, args.ema_decay) if args.ema_decay else None
+        self._weights = RunWeights.of(denoiser, args)
         self._stop = StopRequest()
         self._seconds: dict[str, float] = {}
         self._owns_output_dir = False
@@ -138,8 +136,8 @@ class DDPOTrainer(Trainer):
             self.policy, self.judges, self.algorithm, denoiser, schedule, self._lockstep, args
         )
         self._gradients = GradientAccumulator(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
-        self._evaluator = Evaluator(self.policy, self.judges, self._lockstep, args)
-        self._checkpointer = Checkpointer(args, self.algorithm, denoiser, self._average, self.accelerator)
+        self._evaluator = Evaluator(self.policy, self.judges, self._weights, self._lockstep, args)
+        self._checkpointer = Checkpointer(args, self.algorithm, self._weights, self.accelerator)
         self._set_up_callbacks(name_of(model))
 
     def _forget_progress(self) -> None:
@@ -256,26 +254,17 @@ class DDPOTrainer(Trainer):
         if isinstance(eval_dataset, dict):
             each = [self.evaluate(data, ignore_keys, f"{metric_key_prefix}_{n}") for n, data in eval_dataset.items()]
             return {name: value for metrics in each for name, value in metrics.items()}
-        with self._evaluated_weights():
-            metrics = self._evaluator.evaluate(self.model_wrapped, eval_dataset, metric_key_prefix, self.state)
+        metrics = self._evaluator.evaluate(self.model_wrapped, eval_dataset, metric_key_prefix, self.state)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _evaluated_weights(self) -> AbstractContextManager[None]:
-        """The moving average, if there is one, else the trained weights."""
-        return contextlib.nullcontext() if self._average is None else self._average.applied()
 
     # ---- saving ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write diffusers' own files (called by `save_model` and for checkpoints, by some versions in every process)."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with self._evaluated_weights():
-            self.model.save(folder, self.policy.pipeline, state_dict)
+        if self.args.should_save:
+            self._weights.save(Path(output_dir or self.args.folder), self.policy.pipeline, state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.
@@ -291,7 +280,7 @@ class DDPOTrainer(Trainer):
         self._load_rng_state(resume_from_checkpoint)  # `Trainer` does it with the next update, which there may not be
 
     def _load_best_model(self) -> None:
-        self._checkpointer.load_weights(Path(str(self.state.best_model_checkpoint)))
+        self._weights.load_saved(Path(str(self.state.best_model_checkpoint)))
 
     def _save_interrupted(self) -> None:
         """Save the state at the last moment; what was made since is made again on resume."""
@@ -312,9 +301,9 @@ class DDPOTrainer(Trainer):
         args = self.args
         EpochOnLastUpdate(args.updates_per_rollout).replace_default(self.callback_handler)
         RolloutProgress.replace_default(self, not args.disable_tqdm)
-        if self._average is not None:
-            self.add_callback(self._average)
+        if self._weights.average is not None:
+            self.add_callback(self._weights.average)
         setup = RunSetup.of(args, model_name, self.policy.pipeline, self.judges, self.algorithm.algorithm)
         self.add_callback(SetupCallback(setup))
-        pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._evaluated_weights, self.log)
+        pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._weights, self.log)
         self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from ..config import DDPOConfig
 from ..loop.lockstep import Lockstep
 from ..loop.sharding import check_shares
+from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
 from ..policy.seeds import image_generators
 from ..rollouts.datasets import check_prompts
@@ -32,6 +33,8 @@ class Evaluator:
             The policy to evaluate.
         judges ([`Judges`]):
             The rewards that are trained on, with detectors, and the held-out ones.
+        weights ([`RunWeights`]):
+            The weights to evaluate.
         lockstep ([`Lockstep`]):
             Keeps processes together where one of them fails.
         args ([`DDPOConfig`]):
@@ -40,6 +43,7 @@ class Evaluator:
 
     policy: LogProbPipeline
     judges: Judges
+    weights: RunWeights
     lockstep: Lockstep
     args: DDPOConfig
 
@@ -66,7 +70,7 @@ class Evaluator:
         own = range(self.args.process_index, len(rows), self.args.world_size)
         plan = SamplingPlan([rows[row] for row in own], list(own), 1)
         model.eval()
-        with self.lockstep.guarded():
+        with self.lockstep.guarded(), self.weights.evaluated():
             records = self._score(model, plan.batches(self.args.rollout_batch_size), trainer_state)
         return evaluation_metrics(gather_object(records), prefix)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..config import DDPOConfig
 from ..loop.rewind import preserved_rng
+from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
 from ..policy.stock import stock_images
 from ..rollouts.measure import image_records
@@ -42,8 +42,8 @@ class SampleCallback(TrainerCallback):
             Dataset rows to take prompts from.
         args ([`DDPOConfig`]):
             How many pictures, how often.
-        weights (`Callable[[], AbstractContextManager]`):
-            Context manager that swaps in the weights to sample with (the moving average, or the trained weights).
+        weights ([`RunWeights`]):
+            The weights to sample with: the moving average, or the trained weights.
         log (`Callable[[dict[str, float]], None]`):
             Logs `samples/reward`, the mean of their rewards.
     """
@@ -54,7 +54,7 @@ class SampleCallback(TrainerCallback):
         judges: Judges,
         rows: Sequence[Mapping[str, Any]],
         args: DDPOConfig,
-        weights: Callable[[], AbstractContextManager[None]],
+        weights: RunWeights,
         log: Log,
     ):
         self.policy = policy
@@ -103,7 +103,7 @@ class SampleCallback(TrainerCallback):
 
     def _draw(self, updates: int, state: TrainerState) -> SampleSet:
         plan = self.plan
-        with self.weights():
+        with self.weights.evaluated():
             images = stock_images(
                 self.policy.pipeline, plan.prompts, plan.seeds, self.batch_size, self.policy.sampling_kwargs
             )

@@ -16,8 +16,7 @@ from ..config import DDPOConfig
 from ..learning.algorithm import BoundAlgorithm
 from ..learning.rollout import Rollout
 from ..loop.metrics import RunMetrics
-from ..model.denoiser import TrainedDenoiser
-from ..model.ema import MovingAverage, check_average
+from ..model.weights import RunWeights
 from .checkpoint import DDPOState, check_state
 from .folder import RunFolder
 from .manifest import check_checkpoint, prune, remove_manifest, write_manifest
@@ -34,10 +33,8 @@ class Checkpointer:
             The run's options.
         algorithm ([`BoundAlgorithm`]):
             Its weighting remembers rewards.
-        denoiser ([`TrainedDenoiser`]):
-            The trained module.
-        average ([`MovingAverage`], *optional*):
-            The moving average of its weights.
+        weights ([`RunWeights`]):
+            The trained weights.
         accelerator (`Accelerator`):
             Lets processes wait for one another.
 
@@ -50,14 +47,12 @@ class Checkpointer:
         self,
         args: DDPOConfig,
         algorithm: BoundAlgorithm[Any, Any],
-        denoiser: TrainedDenoiser,
-        average: MovingAverage | None,
+        weights: RunWeights,
         accelerator: Accelerator,
     ):
         self.args = args
         self.algorithm = algorithm
-        self.denoiser = denoiser
-        self.average = average
+        self.weights = weights
         self.accelerator = accelerator
         self.newest: Path | None = None
 
@@ -93,8 +88,8 @@ class Checkpointer:
             self.algorithm.algorithm.name, self.algorithm.weighting.state_dict(), rollout, metrics.state_dict()
         )
         own.save(folder, self.args.process_index, self.args.world_size)
-        if self.average is not None and self.args.should_save:
-            self.average.save(folder)
+        if self.args.should_save:
+            self.weights.add_to_checkpoint(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             write_manifest(folder)
@@ -131,18 +126,9 @@ class Checkpointer:
             [`CheckpointError`]: the checkpoint belongs to a run with other options.
             [`ConfigError`]: its weights do not fit.
         """
-        check_average(folder, self.args.ema_decay)
         state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
         check_state(folder, state, self.algorithm.algorithm.name, self.args.images_per_process)
-        self.denoiser.load(folder)
-        if self.average is not None:
-            self.average.load(folder)
+        self.weights.load_checkpoint(folder, self.args.ema_decay)
         self.algorithm.weighting.load_state_dict(state.weighting)
         self.newest = folder.resolve()
         return state
-
-    def load_weights(self, folder: Path) -> None:
-        """Load only the weights, as what was trained and what is saved."""
-        self.denoiser.load(folder)
-        if self.average is not None:
-            self.average.restart()
