@@ -21,6 +21,7 @@ from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.stock import stock_images
+from trainer_ext.runs.folder import RunFolder
 
 FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "4", "--per_device_train_batch_size",
         "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip
@@ -137,7 +138,7 @@ def test_sample_of_a_pipeline_without_load_lora_weights(tmp_path):
 def test_train_then_sample(train, tmp_path, capsys):
     assert train() == 0
     run = tmp_path / "run"
-    assert "reward:" in capsys.readouterr().out
+    assert "reward of the fixed samples: " in capsys.readouterr().out
     for name in (
         "pytorch_lora_weights.safetensors",
         "reward_curve.png",
@@ -185,9 +186,8 @@ def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
 
 def test_of_several_presets_the_last_wins(train, tmp_path):
     assert train("--preset", "embedded", "embedded/rwr", "--num_inner_epochs", "1") == 0
-    state = json.loads((tmp_path / "run" / "checkpoint-1" / "trainer_state.json").read_text())
-    assert "denoising_loss" in state["log_history"][0]  # of RWR
-    assert state["log_history"][0]["rewards/jpeg_incompressibility/mean"] > 0  # of the preset before
+    (log,) = [log for log in RunFolder(tmp_path / "run").logs() if "denoising_loss" in log]  # of RWR
+    assert log["rewards/jpeg_incompressibility/mean"] > 0  # of the preset before
 
 
 def test_evaluation_on_several_prompt_sets_and_other_rewards(train, tmp_path):
@@ -196,13 +196,11 @@ def test_evaluation_on_several_prompt_sets_and_other_rewards(train, tmp_path):
     sets = [str(tmp_path / name) for name in ("two.txt", "one.txt")]
     options = ["--eval_reward_funcs", "jpeg_compressibility", "--eval_strategy", "epoch"]
     assert train("--eval_prompts", *sets, *options) == 0
-    state = json.loads((tmp_path / "run" / "checkpoint-1" / "trainer_state.json").read_text())
-    logged = {name: value for log in state["log_history"] for name, value in log.items()}
+    logged = {name: value for log in RunFolder(tmp_path / "run").logs() for name, value in log.items()}
     for name in sets:
         assert logged[f"eval_{name}_reward"] == -logged[f"eval_{name}_rewards/jpeg_compressibility/mean"]
     assert train("--eval_prompts", sets[0], *options, "--output_dir", str(tmp_path / "other")) == 0
-    state = json.loads((tmp_path / "other" / "checkpoint-1" / "trainer_state.json").read_text())
-    assert any("eval_reward" in log for log in state["log_history"])
+    assert any("eval_reward" in log for log in RunFolder(tmp_path / "other").logs())
 
 
 def test_several_rewards_with_weights(train, tmp_path):
