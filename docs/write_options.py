@@ -44,7 +44,5 @@ def rewritten(page: str) -> str:
     return page
 
 
-
-
 if __name__ == "__main__":
     PAGE.write_text(rewritten(PAGE.read_text()))
