@@ -24,6 +24,7 @@ def table(kind: type) -> str:
 
 
 def default(field: Field) -> object:
+    """Return the default of an option."""
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 

@@ -116,7 +116,7 @@ def test_detectors(run, capsys):
     pytest.importorskip("rapidocr")
     names = run("docs/detectors.md")
     assert names["trainer"].args.stop_when == ["blank>0.5", "detectors/blank/max>0.99"]
-    assert "tttutttas" in capsys.readouterr().out.replace("\\n", "")
+    assert "typographic_attack/prompt_word ['six']" in capsys.readouterr().out
 
 
 def test_write_a_plugin(run, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 import yaml
-from support.pages import ROOT, cells, section, spans
+from support.pages import ROOT, spans, table
 
 from trainer_ext import DDPOConfig
 from trainer_ext.cli.options import LoraOptions, RunOptions
@@ -13,7 +13,7 @@ from trainer_ext.options import DDPOOptions, TrainerDefaults
 
 PRESETS = ROOT / "trainer_ext" / "presets"
 NAMES = sorted(file.relative_to(PRESETS).with_suffix("").as_posix() for file in PRESETS.rglob("*.yaml"))
-ROWS = cells(section("docs/quickstart.md", "Presets").split("\n\n")[3])
+ROWS = table("docs/quickstart.md", "preset | reward | prompts")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ from dataclasses import fields
 import measure_zoo
 import pytest
 import zoo
-from support.pages import MANUAL, ROOT, blocks, cells, prose, read, section, spans
+from support.pages import MANUAL, ROOT, blocks, prose, read, section, spans, table
 
 from ddpo_plugins import hookspecs, load_catalogue
 from trainer_ext.cli import main
@@ -48,20 +48,20 @@ def test_the_tables_of_options_are_complete_and_true():
 
 
 def test_the_rewards_have_their_revisions():
-    rows = cells(section("docs/rewards.md", "The rewards that ship").split("\n\n")[2])
+    rows = table("docs/rewards.md", "name | higher is better | weights and their revisions")
     for row in rows:
         for name in spans(row[0]):
             parameters = inspect.signature(load_catalogue().rewards[name].spec.factory).parameters
             revisions = {value.default for key, value in parameters.items() if "revision" in key} - {"main"}
             said = set(re.findall(r"at `(\w{8})`", row[2]))
             assert said == ({revision[:8] for revision in revisions} if "not pinned" not in row[2] else set()), name
-    judges = cells(section("docs/rewards.md", "Rewards by a vision-language model").split("\n\n")[1])
+    judges = table("docs/rewards.md", "reward | value")
     listed = [name for row in rows + judges for name in spans(row[0])]
     assert sorted(listed) == sorted(name for name, offer in built_in(load_catalogue().rewards))
 
 
 def test_all_detectors_are_described():
-    rows = cells(section("docs/detectors.md", "The detectors that ship").split("\n\n")[1])
+    rows = table("docs/detectors.md", "detector | question | score | evidence, by `log_extra`")
     assert sorted(name for row in rows for name in spans(row[0])) == sorted(
         name for name, offer in built_in(load_catalogue().detectors)
     )
@@ -72,11 +72,11 @@ def built_in(offers):
 
 
 def test_all_algorithms_and_samplers_are_described():
-    page = read("docs/algorithms.md")
-    assert [spans(row[0])[0] for row in cells(page.split("\n\n")[2])] == list(CHOICES["algorithm"])
-    flow = cells(section("docs/algorithms.md", "Flow matching").split("\n\n")[2])
+    page = "docs/algorithms.md"
+    assert [spans(row[0])[0] for row in table(page, "algorithm | | options of its own")] == list(CHOICES["algorithm"])
+    flow = table(page, "`sampler` | from")
     assert ["ddim", *(spans(row[0])[0] for row in flow)] == list(SAMPLERS)
-    assert set(CHOICES["advantages"]) <= set(spans(page))
+    assert set(CHOICES["advantages"]) <= set(spans(read(page)))
 
 
 def test_what_the_doctor_says_of_the_embedded_model(capsys):
@@ -91,14 +91,15 @@ def test_what_the_doctor_says_of_the_embedded_model(capsys):
 
 
 def test_the_table_of_pipelines_is_the_zoo():
-    (table,) = re.findall(rf"{re.escape(measure_zoo.HEADER)}\n\|[-|]+\n(?:\|.*\n)+", read("docs/pipelines.md"))
-    rows = [[cell.replace("`", "") for cell in row] for row in cells(table)]
+    rows = [
+        [cell.replace("`", "") for cell in row] for row in table("docs/pipelines.md", measure_zoo.HEADER.strip("| "))
+    ]
     assert {name: rule for name, rule, *_ in rows} == {family.name: family.guidance for family in zoo.KNOWN}
     for name, _, same, mixed, bfloat16 in rows:
         assert float(same) == float(bfloat16) == 0, name
         assert float(mixed) < 1e-5, name
-    again = measure_zoo.row(zoo.FAMILIES["StableDiffusion3Pipeline"]).split("|")
-    assert any(line.split("|")[1:3] == again[1:3] for line in table.splitlines())
+    again = [cell.strip(" `") for cell in measure_zoo.row(zoo.FAMILIES["StableDiffusion3Pipeline"]).split("|")]
+    assert again[1:3] in [row[:2] for row in rows]
     classes = {family.kind for family in zoo.KNOWN}
     assert len(classes) == 19
     assert "Nineteen pipeline classes" in read("README.md")
@@ -113,7 +114,7 @@ def test_the_floors_are_those_of_the_contracts():
 
 
 def test_every_room_is_on_the_map():
-    rows = cells(section("docs/how-it-works.md", "A map of the source").split("\n\n")[-2])
+    rows = table("docs/how-it-works.md", "room |")
     rooms = {
         file.parent.relative_to(ROOT / "trainer_ext").as_posix() for file in (ROOT / "trainer_ext").rglob("__init__.py")
     }
@@ -167,7 +168,7 @@ def lowest():
 
 
 def test_the_lowest_versions_are_those_of_the_package():
-    rows = cells(section("docs/support-matrix.md", "Versions").split("\n\n")[2])
+    rows = table("docs/support-matrix.md", "package | lowest | newest")
     for package, low, _ in rows:
         assert f"{low.split()[0]}.".startswith(f"{lowest()[package]}."), package
     said = dict(re.findall(r"(\w+) ([\d.]+\d)", section("README.md", "Versions").replace(" or newer", "")))

@@ -67,10 +67,10 @@ def section(page, heading):
     return found
 
 
-def cells(table):
-    """The rows of a table, without its first two lines."""
-    lines = [line for line in table.strip().splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))] for line in lines[2:]]
+def table(page, header):
+    """The rows below a header, such as `name | higher is better | weights`, of the one table that has it."""
+    (found,) = re.findall(rf"^\| {re.escape(header)} \|\n\|[-|]+\n((?:\|.*\n)+)", read(page), flags=re.MULTILINE)
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))] for line in found.splitlines()]
 
 
 def spans(text):
