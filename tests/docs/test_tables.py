@@ -171,7 +171,7 @@ def test_the_lowest_versions_are_those_of_the_package():
     rows = table("docs/support-matrix.md", "package | lowest | newest")
     for package, low, _ in rows:
         assert f"{low.split()[0]}.".startswith(f"{lowest()[package]}."), package
-    said = dict(re.findall(r"(\w+) ([\d.]+\d)", section("README.md", "Versions").replace(" or newer", "")))
+    said = dict(re.findall(r"(\w+)\s([\d.]+\d)", section("README.md", "Versions").replace(" or newer", "")))
     assert said.pop("Python") == PROJECT["requires-python"].removeprefix(">=")
     assert said == {package: lowest()[package] for package in said}
     assert len(said) >= 7
