@@ -15,6 +15,7 @@ from support.pages import ROOT
 PACKAGES = ("ddpo_plugins", "reward_plugins", "trainer_ext")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
+DISTRIBUTIONS = importlib.metadata.packages_distributions()
 UNIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios"}
 
 
@@ -43,7 +44,7 @@ def modules(*folders):
 
 
 def distributions(module):
-    return {canonicalize_name(name) for name in importlib.metadata.packages_distributions().get(module, ())}
+    return {canonicalize_name(name) for name in DISTRIBUTIONS.get(module, ())}
 
 
 @pytest.mark.parametrize("module", sorted(modules(*PACKAGES) - set(PACKAGES)))
