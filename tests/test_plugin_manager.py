@@ -2,6 +2,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,6 @@ from ddpo_plugins import (
 )
 from ddpo_plugins.catalogue import Origin
 from ddpo_plugins.manager import collect, new_plugin_manager
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 REDNESS = Path(__file__).parents[1] / "examples" / "ddpo-redness"
 IMPORTS = "from ddpo_plugins import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec, hookimpl\n"

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,6 @@ from trainer_ext.errors import GuidanceError
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.seeds import image_generators
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PROJECT = Path(__file__).parents[1] / "examples" / "ddpo-zimage-guidance"
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
@@ -222,5 +222,9 @@ def _precision(args: DDPOConfig) -> str:
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # which only Unix has
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

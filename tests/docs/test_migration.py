@@ -1,20 +1,20 @@
-"""The README's page for users of TRL's old trainer: complete, true, and its adapter runs."""
+"""The page for users of TRL's old trainer: complete, true, and its adapter runs."""
 
 import inspect
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from support.pages import blocks, read
 
 from trainer_ext import DDPOConfig, DDPOTrainer, RewardFunction
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-(SECTION,) = re.findall(r"^## Coming from TRL's DDPOTrainer\n.*?(?=^## )", README, flags=re.DOTALL | re.MULTILINE)
-(ADAPTER,) = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
+PAGE = "docs/migrating-from-trl.md"
+SECTION = read(PAGE)
+OLD_FUNCTIONS, ADAPTER = (block.text for block in blocks(PAGE, "python"))
 
 
 def words(text):
@@ -141,6 +141,14 @@ class OldScript:
 
     def functions(self):
         return {name: getattr(self, name) for name in ("prompt_function", "reward_function", "image_samples_hook")}
+
+
+def test_the_functions_of_the_page_are_those_of_an_old_script():
+    names = {}
+    exec(OLD_FUNCTIONS, names)
+    for name in ("prompt_function", "reward_function", "image_samples_hook"):
+        old, shown = getattr(OldScript, name), names[name]
+        assert list(inspect.signature(shown).parameters)[:2] == list(inspect.signature(old).parameters)[1:3]
 
 
 @pytest.fixture
