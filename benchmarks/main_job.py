@@ -23,6 +23,15 @@ def mean_size(folder: Path, rollout: int) -> float:
     return abs(float(list(RunFolder(folder).rewards().values())[rollout].mean()))
 
 
+def paired_change(folder: Path) -> str:
+    """How the fixed prompts and seeds changed, in kB; a compressibility reward is minus the size."""
+    paired = RunSummary.of(RunFolder(folder)).paired
+    assert paired is not None
+    sign = -1 if paired.before < 0 else 1
+    low, high = sorted((sign * paired.low, sign * paired.high))
+    return f"{sign * paired.difference / abs(paired.before):+.1%} ({low:+.2f} to {high:+.2f})"
+
+
 def run(reward: str, seed: int, folder: Path, options: list[str]) -> float:
     """Train and return the wall-clock seconds."""
     command = [sys.executable, "-m", "trainer_ext.cli", "train", "--reward_funcs", reward, "--seed", str(seed)]
@@ -41,15 +50,16 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("main-job"))
     arguments, options = parser.parse_known_args()
     print(
-        "| reward | seed | first rollout, kB | last rollout, kB | fixed samples (95 % interval) | wall, s |\n|-|-|-|-|-|-|"
+        "| reward | seed | first rollout, kB | last rollout, kB | change | fixed samples: change (95 % interval, kB) | wall, s |"
     )
+    print("|-|-|-|-|-|-|-|")
     for reward in REWARDS:
         for seed in arguments.seeds:
             folder = arguments.output_dir / f"{reward}-{seed}"
             seconds = run(reward, seed, folder, options)
             first, last = mean_size(folder, 0), mean_size(folder, -1)
-            paired = RunSummary.of(RunFolder(folder)).paired
-            print(f"| {reward} | {seed} | {first:.3f} | {last:.3f} | {paired} | {seconds:.0f} |", flush=True)
+            row = [reward, seed, f"{first:.2f}", f"{last:.2f}", f"{last / first - 1:+.1%}", paired_change(folder)]
+            print("|", " | ".join(map(str, [*row, f"{seconds:.0f}"])), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import diffusers
 import pytest
 import torch
 import zoo
+from datasets import Dataset
 from stand_ins import save_classifier, save_clip, save_head
 from support.pages import MANUAL, all_blocks, blocks
 
@@ -45,7 +46,9 @@ SUBSTITUTIONS = {
         ('model="laion/CLIP-ViT-H-14-laion2B-s32B-b79K"', 'model="clip", processor="clip"'),
         ('label="{animal}"', 'label="{animal}", model="classifier"'),
     ],
+    "docs/algorithms.md": [],
     "docs/detectors.md": [],
+    "docs/outputs-and-resume.md": [],
     "docs/write-a-plugin.md": [],
     "docs/evaluation.md": [
         ('prompts_from_plugin("animals")', f'prompts_from_plugin("animals"){FEW}'),
@@ -131,6 +134,26 @@ def test_write_a_plugin(run, tmp_path, monkeypatch):
     names["test_my_plugin"]()
     (spec,) = names["ddpo_register_rewards"]()
     assert spec.name == "redness"
+
+
+def test_algorithms(run):
+    names = run("docs/algorithms.md")
+    assert names["trainer"].algorithm.algorithm.scale == 0.5
+    assert next(log["ratio"] for log in names["trainer"].state.log_history if "ratio" in log) == 1.0
+
+
+def test_outputs_and_resuming(run, tiny_pipeline):
+    def redness(images, prompts, **columns):
+        return [float(image.resize((1, 1)).getpixel((0, 0))[0]) for image in images]
+
+    options = DDPOConfig(**{**SMALL, "num_sample_images": 2, "output_dir": "ddpo-output"})
+    prompts = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
+    trainer = trainer_ext.DDPOTrainer(tiny_pipeline(), redness, options, prompts)
+    trainer.train()
+    names = run("docs/outputs-and-resume.md")
+    assert names["paired"] == trainer.summary.paired
+    assert [len(values) for values in names["rewards"].values()] == [4, 4]
+    assert [record["prompt"] for record in names["latest"]] == ["a cat", "a dog"]
 
 
 def test_evaluation(run):
