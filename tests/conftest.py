@@ -106,7 +106,7 @@ def torchrun():
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory):
     """A tiny random encoder of texts."""
-    from tiny_judges import tiny_encoder
+    from support.tiny_judges import tiny_encoder
 
     torch.manual_seed(0)
     return tiny_encoder(tmp_path_factory.mktemp("encoder"))
@@ -115,7 +115,7 @@ def encoder_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def llava_folder(tmp_path_factory):
     """A tiny random LLaVA."""
-    from tiny_judges import tiny_llava
+    from support.tiny_judges import tiny_llava
 
     torch.manual_seed(0)
     return tiny_llava(tmp_path_factory.mktemp("llava"))

@@ -5,8 +5,8 @@ import sys
 import warnings
 
 import torch
-import zoo
-from test_zoo import as_sampled, built, make_policy, mixed, two_each
+from policy.test_zoo import as_sampled, built, make_policy, mixed, two_each
+from support import zoo
 
 HEADER = "| pipeline | guidance rule found | as sampled | steps mixed | as sampled, bf16 |"
 

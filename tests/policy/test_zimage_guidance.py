@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import test_zoo
 import torch
-import zoo
 from datasets import Dataset
+from support import zoo
 
 from trainer_ext import DDPOConfig, DDPOTrainer, guidance_from_plugins
 from trainer_ext.cli import main
@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PROJECT = Path(__file__).parents[1] / "examples" / "ddpo-zimage-guidance"
+PROJECT = Path(__file__).parents[2] / "examples" / "ddpo-zimage-guidance"
 
 pytestmark = pytest.mark.skipif("ZImagePipeline" not in zoo.FAMILIES, reason="the installed diffusers has no Z-Image")
 

@@ -1,9 +1,9 @@
 """The article's alignment task, small: the embedded model learns from a judge on a server."""
 
-import chat_server
 import pyarrow.parquet as pq
 import pytest
-from chat_server import serving
+from support import chat_server
+from support.chat_server import serving
 
 from ddpo_plugins import load_catalogue
 from ddpo_plugins.errors import RewardError

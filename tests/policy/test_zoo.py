@@ -7,11 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-import zoo
 from datasets import Dataset
 from diffusers.loaders.lora_base import LoraBaseMixin
 from peft import PeftModel
 from safetensors.torch import load_file
+from support import zoo
 
 from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.errors import PipelineError

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from embedded_model import art, captions, deadline, generator, loop, scenes, shards, stages, text, vae, words
 from embedded_model.cli import STOPPED, main

@@ -6,9 +6,9 @@ import time
 import psutil
 import pytest
 import torch
-import zoo
 from diffusers import DDIMScheduler
 from peft import LoraConfig
+from support import zoo
 
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import main

@@ -22,7 +22,7 @@ from ddpo_plugins import (
 from ddpo_plugins import UnknownNameError as Unknown
 from ddpo_plugins.manager import new_plugin_manager
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def build(device):

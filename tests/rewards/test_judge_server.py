@@ -6,10 +6,10 @@ import sys
 import threading
 import time
 
-import chat_server
 import pytest
 import torch
-from chat_server import serving
+from support import chat_server
+from support.chat_server import serving
 
 from ddpo_plugins.errors import PluginError, RewardError
 from trainer_ext import reward_from_plugin

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import zoo
 from datasets import Dataset
 from diffusers import (
     DDIMScheduler,
@@ -13,6 +12,7 @@ from diffusers import (
     FlowMatchHeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
+from support import zoo
 
 from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.errors import ConfigError, PipelineError

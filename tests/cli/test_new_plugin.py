@@ -11,7 +11,7 @@ import pytest
 from ddpo_plugins import load_catalogue
 from trainer_ext.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = {"pyproject.toml", "README.md", "ddpo_colour_contrast/__init__.py", "ddpo_colour_contrast/rewards.py",
          "ddpo_colour_contrast/detectors.py", "ddpo_colour_contrast/prompts.py", "tests/test_plugin.py"}  # fmt: skip
 

@@ -2,10 +2,10 @@
 
 import math
 
-import chat_server
 import pytest
 import torch
-from chat_server import serving
+from support import chat_server
+from support.chat_server import serving
 
 from ddpo_plugins import load_catalogue
 from ddpo_plugins.errors import PluginError, RewardError

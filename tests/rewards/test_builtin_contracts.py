@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from chat_server import serving
-from stand_ins import save_classifier, save_clip, save_head
+from support.chat_server import serving
+from support.stand_ins import save_classifier, save_clip, save_head
 
 from ddpo_plugins import load_catalogue
 from ddpo_plugins.testing import check_detector, check_reward

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-import zoo
+from support import zoo
 
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import main

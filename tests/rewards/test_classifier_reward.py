@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stand_ins import SIZE, save_classifier
+from support.stand_ins import SIZE, save_classifier
 
 from ddpo_plugins import PluginError, RewardError
 from trainer_ext import reward_from_plugin

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 import transformers
-from chat_server import serving
-from tiny_judges import tiny_encoder
+from support.chat_server import serving
+from support.tiny_judges import tiny_encoder
 
 from ddpo_plugins.errors import PluginError
 from trainer_ext import reward_from_plugin

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_judges import tiny_llava
+from support.tiny_judges import tiny_llava
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from ddpo_plugins import load_catalogue

@@ -80,6 +80,6 @@ import sys, reward_plugins
 reward_plugins.ddpo_register_rewards(); reward_plugins.ddpo_register_detectors(); reward_plugins.ddpo_register_prompts()
 print(sorted({"torch", "numpy", "PIL", "inflect", "rapidocr", "rapidfuzz"} & set(sys.modules)))
 """
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")

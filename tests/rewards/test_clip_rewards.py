@@ -4,11 +4,11 @@ import inspect
 import pickle
 import random
 
-import plain_clip
 import pytest
 import torch
 from PIL import Image
-from stand_ins import HEAD_KEYS, LAYERS, save_clip, save_head
+from support import plain_clip
+from support.stand_ins import HEAD_KEYS, LAYERS, save_clip, save_head
 from transformers import CLIPTokenizer
 
 from ddpo_plugins import PluginError, load_catalogue

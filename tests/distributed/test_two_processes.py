@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
-import several_trainings as trainings
 import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
+from support import several_trainings as trainings
 
 from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.loop.sharding import check_sharding

@@ -28,7 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-REDNESS = Path(__file__).parents[1] / "examples" / "ddpo-redness"
+REDNESS = Path(__file__).parents[2] / "examples" / "ddpo-redness"
 IMPORTS = "from ddpo_plugins import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec, hookimpl\n"
 OFFER = IMPORTS + "@hookimpl\ndef ddpo_register_rewards():\n    return [RewardSpec({!r}, lambda device: {!r})]\n"
 
@@ -399,6 +399,6 @@ import good_module
 manager = new_plugin_manager(); manager.register(good_module); assert "good_reward" in collect(manager).rewards
 print(sorted({{"torch", "numpy", "PIL", "inflect"}} & set(sys.modules)))
 """
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import trl
-import zoo
 from diffusers.loaders.lora_base import LoraBaseMixin
 from packaging.version import Version
 from PIL import Image
+from support import zoo
 
 from trainer_ext.cli import main
 from trainer_ext.model.denoiser import TrainedDenoiser

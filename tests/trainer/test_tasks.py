@@ -5,9 +5,9 @@ import json
 import pyarrow.parquet as pq
 import pytest
 import torch
-from chat_server import serving
-from stand_ins import save_clip, save_head
-from tiny_judges import tiny_llava
+from support.chat_server import serving
+from support.stand_ins import save_clip, save_head
+from support.tiny_judges import tiny_llava
 
 from trainer_ext.cli import main
 

@@ -13,10 +13,10 @@ import diffusers
 import pytest
 import torch
 import transformers
-import zoo
 from diffusers import FlowMatchEulerDiscreteScheduler
 from packaging.version import Version
 from peft import LoraConfig
+from support import zoo
 
 from trainer_ext import DDPOConfig
 from trainer_ext.doctor.examine import examine

@@ -13,7 +13,7 @@ import pytest
 import torch
 from compare_runs import checkpoint_differences, differences, whole_checkpoints
 from datasets import Dataset
-from forked_runs import OPTIONS, PROMPTS, ForkedRuns
+from support.forked_runs import OPTIONS, PROMPTS, ForkedRuns
 
 from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.runs.manifest import remove_manifest, write_manifest
