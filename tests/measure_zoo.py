@@ -1,12 +1,11 @@
 """Prints the README's table of pipelines, measured: python tests/measure_zoo.py [NAME ...]"""
 
-import copy
 import sys
 import warnings
 
 import torch
-from policy.test_zoo import as_sampled, built, make_policy, mixed, two_each
 from support import zoo
+from support.zoo_questions import as_sampled, make_policy, mixed, two_each
 
 HEADER = "| pipeline | guidance rule found | as sampled | steps mixed | as sampled, bf16 |"
 
@@ -14,7 +13,7 @@ HEADER = "| pipeline | guidance rule found | as sampled | steps mixed | as sampl
 def row(family):
     """One line: log-ratios before any update, at most."""
     torch.manual_seed(0)
-    pipeline = copy.deepcopy(built(family.name))
+    pipeline = family.build()
     same = []
     for dtype in (torch.float32, torch.bfloat16):
         policy = make_policy(family, pipeline if dtype == torch.float32 else zoo.in_bfloat16(pipeline))

@@ -7,7 +7,6 @@ import sys
 import time
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 import trl
@@ -15,6 +14,7 @@ from diffusers.loaders.lora_base import LoraBaseMixin
 from packaging.version import Version
 from PIL import Image
 from support import zoo
+from support.trainers import records
 
 from trainer_ext.cli import main
 from trainer_ext.model.denoiser import TrainedDenoiser
@@ -175,19 +175,23 @@ def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("learning_rate: 0.5\nlora_r: 3\nreward_funcs: [jpeg_compressibility]\n")
     assert train("--config", str(config), "--lora_r", "2", "--logging_strategy", "epoch") == 0
-    records = pq.read_table(tmp_path / "run" / "rollouts" / "rollout-00000.parquet").to_pylist()
-    assert all(record["rewards/jpeg_compressibility"] < 0 for record in records)  # of the config, not of the preset
+    rows = records(tmp_path / "run")
+    assert all(record["rewards/jpeg_compressibility"] < 0 for record in rows)  # of the config, not of the preset
     from safetensors.torch import load_file
 
     adapter = load_file(tmp_path / "run" / "pytorch_lora_weights.safetensors")
     assert {value.shape[0] for key, value in adapter.items() if "lora_A" in key} == {2}
 
 
+def logged(folder):
+    return json.loads((folder / "checkpoint-1" / "trainer_state.json").read_text())["log_history"]
+
+
 def test_of_several_presets_the_last_wins(train, tmp_path):
     assert train("--preset", "embedded", "embedded/rwr", "--num_inner_epochs", "1") == 0
-    state = json.loads((tmp_path / "run" / "checkpoint-1" / "trainer_state.json").read_text())
-    assert "denoising_loss" in state["log_history"][0]  # of RWR
-    assert state["log_history"][0]["rewards/jpeg_incompressibility/mean"] > 0  # of the preset before
+    logs = logged(tmp_path / "run")
+    assert "denoising_loss" in logs[0]  # of RWR
+    assert logs[0]["rewards/jpeg_incompressibility/mean"] > 0  # of the preset before
 
 
 def test_evaluation_on_several_prompt_sets_and_other_rewards(train, tmp_path):
@@ -196,18 +200,17 @@ def test_evaluation_on_several_prompt_sets_and_other_rewards(train, tmp_path):
     sets = [str(tmp_path / name) for name in ("two.txt", "one.txt")]
     options = ["--eval_reward_funcs", "jpeg_compressibility", "--eval_strategy", "epoch"]
     assert train("--eval_prompts", *sets, *options) == 0
-    state = json.loads((tmp_path / "run" / "checkpoint-1" / "trainer_state.json").read_text())
-    logged = {name: value for log in state["log_history"] for name, value in log.items()}
+    logs = logged(tmp_path / "run")
+    metrics = {name: value for log in logs for name, value in log.items()}
     for name in sets:
-        assert logged[f"eval_{name}_reward"] == -logged[f"eval_{name}_rewards/jpeg_compressibility/mean"]
+        assert metrics[f"eval_{name}_reward"] == -metrics[f"eval_{name}_rewards/jpeg_compressibility/mean"]
     assert train("--eval_prompts", sets[0], *options, "--output_dir", str(tmp_path / "other")) == 0
-    state = json.loads((tmp_path / "other" / "checkpoint-1" / "trainer_state.json").read_text())
-    assert any("eval_reward" in log for log in state["log_history"])
+    assert any("eval_reward" in log for log in logged(tmp_path / "other"))
 
 
 def test_several_rewards_with_weights(train, tmp_path):
     assert train("--reward_funcs", "jpeg_compressibility", "jpeg_incompressibility", "--reward_weights", "1", "3") == 0
-    for record in pq.read_table(tmp_path / "run" / "rollouts" / "rollout-00000.parquet").to_pylist():
+    for record in records(tmp_path / "run"):
         assert record["reward"] == pytest.approx(
             record["rewards/jpeg_compressibility"] + 3 * record["rewards/jpeg_incompressibility"]
         )
@@ -216,8 +219,8 @@ def test_several_rewards_with_weights(train, tmp_path):
 def test_prompts_from_a_text_file(train, tmp_path):
     (tmp_path / "prompts.txt").write_text("a red cat\n\n  a blue dog  \n")
     assert train("--prompts", str(tmp_path / "prompts.txt")) == 0
-    records = pq.read_table(tmp_path / "run" / "rollouts" / "rollout-00000.parquet").to_pylist()
-    assert {record["prompt"] for record in records} == {"a red cat", "a blue dog"}
+    rows = records(tmp_path / "run")
+    assert {record["prompt"] for record in rows} == {"a red cat", "a blue dog"}
 
 
 def test_it_resumes(train, tmp_path, capsys):

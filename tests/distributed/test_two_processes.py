@@ -1,16 +1,13 @@
-"""Two processes, by torchrun and gloo, against each other and against one. What they do is in several_trainings.py."""
+"""Two processes, by torchrun and gloo, against each other and against one. What they do is in two_processes.py."""
 
-import re
-import signal
-import time
 from types import SimpleNamespace
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from support import several_trainings as trainings
+from support.trainers import records
 
 from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.loop.sharding import check_sharding
@@ -18,27 +15,6 @@ from trainer_ext.model.lora import LORA_FILE
 from trainer_ext.runs.manifest import find_damage
 
 pytestmark = pytest.mark.xdist_group("two processes")  # launched once, not once a worker
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_pipeline):
-    folder = tmp_path_factory.mktemp("two")
-    torch.manual_seed(0)
-    tiny_pipeline().save_pretrained(folder / "model")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def launched(folder, torchrun):
-    """Return the launcher's result."""
-    return torchrun(trainings.__file__, folder)
-
-
-@pytest.fixture(scope="module")
-def two(folder, launched):
-    """Return what each process saw, by training."""
-    assert (folder / "1.pt").is_file(), launched.stdout
-    return [torch.load(folder / f"{process}.pt", weights_only=False) for process in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +26,7 @@ def one(folder):
 
 
 def rollout(folder, name, index=0):
-    return pq.read_table(folder / name / "rollouts" / f"rollout-{index:05d}.parquet").to_pylist()
+    return records(folder / name, index)
 
 
 def difference(first, second):
@@ -173,7 +149,7 @@ def test_sharded_training_resumes_exactly(two):
 )
 def test_what_sharding_rules_out_is_refused(two, name, text):
     for seen in two:
-        kind, message, _ = seen["sharded"][name]
+        kind, message = seen["sharded"][name]
         assert kind == "ConfigError"
         assert text in message
         assert "FSDP" in message
@@ -205,37 +181,11 @@ def test_one_process_cannot_resume_what_two_began(folder, two):
         trainer.train(resume_from_checkpoint=True)
 
 
-def test_ctrl_c_at_the_launcher(folder, torchrun):
+def test_ctrl_c_at_the_launcher(folder, launched):
     """As a terminal sends it: to torchrun alone, which passes it on."""
+    assert launched.returncode != 0
+    assert launched.stdout.count("ddpo train: interrupted.") == 2, launched.stdout
     run = folder / "command line"
-
-    def interrupt(launcher):
-        deadline = time.monotonic() + 400
-        while not (run / "rollouts" / "rollout-00001.parquet").is_file():
-            assert launcher.poll() is None, launcher.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        launcher.send_signal(signal.SIGINT)
-
-    options = {
-        "reward_funcs": "jpeg_compressibility",
-        "num_inference_steps": 4,
-        "num_images_per_rollout": 4,
-        "num_images_per_prompt": 2,
-        "rollout_batch_size": 2,
-        "per_device_train_batch_size": 2,
-        "num_train_epochs": 1000,
-        "num_sample_images": 0,
-        "save_strategy": "no",
-        "use_cpu": True,
-        "ddp_backend": "gloo",
-        "disable_tqdm": True,
-        "output_dir": run,
-    }
-    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    result = torchrun("-m", "trainer_ext.cli", "train", *flags, on_start=interrupt)
-    assert result.returncode != 0
-    assert result.stdout.count("ddpo train: interrupted.") == 2, result.stdout
     (checkpoint,) = run.glob("checkpoint-*")
     assert find_damage(checkpoint) is None
     assert len(list(checkpoint.glob("ddpo_state_*.pt"))) == 2
@@ -253,13 +203,12 @@ def test_ctrl_c_at_the_launcher(folder, torchrun):
     ],
 )
 def test_a_failure_of_one_process_is_an_error_of_both(two, name, failing, text):
-    kind, message, _ = two[failing][name]
+    kind, message = two[failing][name]
     assert kind == "RewardError"
     assert message.startswith(text)
-    other, told, seconds = two[1 - failing][name]
+    other, told = two[1 - failing][name]
     assert other == "DDPOError"
     assert told == f"Process {failing} failed, so all stop. Its error: RewardError: {message}"
-    assert seconds < 30
 
 
 def test_a_failure_after_an_update_leaves_one_whole_checkpoint(folder, two):
@@ -273,16 +222,16 @@ def test_a_failure_after_an_update_leaves_one_whole_checkpoint(folder, two):
 
 def test_failures_of_both_processes_are_their_own(two):
     for seen in two:
-        kind, message, _ = seen["reward of both fails"]
+        kind, message = seen["reward of both fails"]
         assert kind == "RewardError"
         assert "the reward's server is gone" in message
 
 
-def test_both_processes_end_with_the_error(launched, two):
-    """The last training's is not caught, and nothing hangs."""
-    assert launched.returncode == 1
-    error = r"ddpo_plugins.errors.RewardError: Reward 'InBatch' raised OSError: the reward's server is gone"
-    assert len(re.findall(error, launched.stdout)) == 1
-    assert (
-        "DDPOError: Process 1 failed, so all stop. Its error: RewardError: Reward 'InBatch' raised" in launched.stdout
-    )
+def test_both_processes_end_with_the_error(folder, two):
+    """It is not caught, and nothing hangs."""
+    assert [seen["exit status of the child"] for seen in two] == [1, 1]
+    told, failed = ((folder / f"failed-{process}.log").read_text() for process in (0, 1))
+    error = "ddpo_plugins.errors.RewardError: Reward 'InBatch' raised OSError: the reward's server is gone"
+    assert failed.count(error) == 1
+    assert "DDPOError: Process 1 failed, so all stop. Its error: RewardError: Reward 'InBatch' raised" in told
+    assert error not in told

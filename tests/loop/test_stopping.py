@@ -3,36 +3,15 @@
 import logging
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from compare_runs import differences
-from datasets import Dataset
+from support.trainers import CAT_AND_DOG, TINY, assert_same, brightness, checkpoints, records, trained_weights
 from transformers import TrainerCallback
 
-from trainer_ext import DDPOConfig, DDPOTrainer
+from trainer_ext import DDPOConfig
 from trainer_ext.errors import ConfigError
 from trainer_ext.loop.stopping import RuleMetError, StopRule, StopRules
-
-PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
-
-TINY = {
-    "num_inference_steps": 2,
-    "guidance_scale": 1.0,
-    "num_images_per_rollout": 4,
-    "rollout_batch_size": 2,
-    "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 1,
-    "learning_rate": 1e-2,
-    "num_train_epochs": 4,
-    "num_sample_images": 0,
-    "stat_min_count": 2,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
-
 
 # ---- rules ----
 
@@ -118,8 +97,9 @@ class Rising:
 
 
 def noisy(images, prompts, log_metric, **columns):
-    log_metric("brightest", max(float(np.asarray(image).mean()) for image in images))
-    return [float(np.asarray(image).mean()) + torch.rand(()).item() for image in images]
+    values = brightness(images, prompts)
+    log_metric("brightest", max(values))
+    return [value + torch.rand(()).item() for value in values]
 
 
 class Ends(TrainerCallback):
@@ -130,17 +110,10 @@ class Ends(TrainerCallback):
 
 
 @pytest.fixture
-def make_trainer(tmp_path, tiny_pipeline):
-    def make(folder, callbacks=None, eval_dataset=None, **options):
-        torch.manual_seed(0)
-        config = DDPOConfig(output_dir=str(tmp_path / folder), **{**TINY, **options})
-        return DDPOTrainer(tiny_pipeline(), noisy, config, PROMPTS, eval_dataset, callbacks, detectors=Rising())
-
-    return make
-
-
-def adapter_of(trainer):
-    return torch.cat([value.detach().flatten() for value in trainer.model.parameters() if value.requires_grad])
+def run_options():
+    """Two updates on each of four rollouts."""
+    updates = {"per_device_train_batch_size": 2, "num_train_epochs": 4, "learning_rate": 1e-2, "stat_min_count": 2}
+    return {"reward": noisy, "detectors": Rising(), **updates}
 
 
 def whole_run(make_trainer, folder):
@@ -153,7 +126,7 @@ def whole_run(make_trainer, folder):
 def test_a_run_ends_before_anything_is_learned_from_the_rollout_that_meets_a_rule(make_trainer, caplog, tmp_path):
     """Two updates a rollout: the third begins after 4, with 0.4."""
     ends = Ends()
-    trainer = make_trainer("stopped", [ends], stop_when=["reward<0", "Rising>0.35"], num_sample_images=1)
+    trainer = make_trainer("stopped", callbacks=[ends], stop_when=["reward<0", "Rising>0.35"], num_sample_images=1)
     with caplog.at_level(logging.WARNING):
         output = trainer.train()
     assert (output.global_step, trainer.state.global_step, ends.ends, trainer.is_in_train) == (4, 4, 1, False)
@@ -162,12 +135,12 @@ def test_a_run_ends_before_anything_is_learned_from_the_rollout_that_meets_a_rul
     assert "Training ends after 4 update(s), and nothing was learned from this rollout" in caplog.text
     assert trainer.state.log_history[-1]["detectors/Rising/mean"] == output.metrics["detectors/Rising/mean"]
     folder = tmp_path / "stopped"
-    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert checkpoints(folder) == ["checkpoint-4"]
     assert (folder / "samples" / "before_after.png").is_file()
-    assert len(pq.read_table(folder / "rollouts" / "rollout-00002.parquet")) == 4  # what it was stopped for
+    assert len(records(folder, 2)) == 4  # what it was stopped for
     two = make_trainer("two", num_train_epochs=2)
     two.train()
-    assert torch.equal(adapter_of(trainer), adapter_of(two))
+    assert_same(trained_weights(trainer.model), trained_weights(two.model))
 
 
 def test_a_rule_for_what_a_reward_logs(make_trainer):
@@ -184,7 +157,7 @@ def test_resumed_it_ends_again_unless_the_rule_is_another(make_trainer, tmp_path
     resumed.train(resume_from_checkpoint=True)
     resumed.save_model()
     whole = whole_run(make_trainer, "whole")
-    assert torch.equal(adapter_of(resumed), adapter_of(whole))
+    assert_same(trained_weights(resumed.model), trained_weights(whole.model))
     assert differences(tmp_path / "run", tmp_path / "whole") == []
 
 
@@ -197,9 +170,9 @@ def test_the_best_model_is_loaded(make_trainer):
         "greater_is_better": False,
         "stop_when": ["Rising>0.35"],
     }
-    trainer = make_trainer("best", eval_dataset=PROMPTS, **options)
+    trainer = make_trainer("best", eval_dataset=CAT_AND_DOG, **options)
     trainer.train()
     one = make_trainer("one", num_train_epochs=1)
     one.train()
     assert Path(trainer.state.best_model_checkpoint).name == "checkpoint-2"
-    assert torch.equal(adapter_of(trainer), adapter_of(one))
+    assert_same(trained_weights(trainer.model), trained_weights(one.model))

@@ -17,10 +17,9 @@ import weakref
 
 import pytest
 import torch
-from datasets import Dataset
 
 from ddpo_plugins import PluginError, RewardError, load_catalogue
-from trainer_ext import DDPOConfig, DDPOTrainer, reward_from_plugin
+from trainer_ext import reward_from_plugin
 from trainer_ext.cli import main
 from trainer_ext.errors import ConfigError
 from trainer_ext.scoring.suite import RewardFunction, RewardSuite
@@ -194,23 +193,15 @@ def test_an_error_that_is_over_keeps_no_image_alive(images):
 
 
 @pytest.mark.parametrize("form", ["pil", "pt"])
-def test_training_keeps_no_image_alive(tiny_pipeline, tmp_path, form):
+def test_training_keeps_no_image_alive(make_trainer, form):
     """A reward that keeps every image cannot be stopped from it; the trainer itself keeps none that it handed out."""
     watch = Watch(as_one) if form == "pt" else Watch()
-    options = {"num_inference_steps": 2, "guidance_scale": 1.0, "num_images_per_rollout": 4, "rollout_batch_size": 2}
-    config = DDPOConfig(
-        output_dir=str(tmp_path),
+    trainer = make_trainer(
+        reward=RewardFunction("mine", watch, form),
         per_device_train_batch_size=2,
         gradient_accumulation_steps=2,
         num_train_epochs=2,
-        num_sample_images=0,
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-        **options,
     )
-    dataset = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
-    trainer = DDPOTrainer(tiny_pipeline(), RewardFunction("mine", watch, form), config, dataset)
     trainer.train()
     assert len(watch.batches) == 4
     assert watch.alive() == [0] * 4

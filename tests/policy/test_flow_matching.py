@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from datasets import Dataset
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -13,8 +12,8 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from support import zoo
+from support.trainers import logs_of
 
-from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.errors import ConfigError, PipelineError
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.recording.scheduler import log_prob_scheduler
@@ -295,38 +294,24 @@ def test_windows_that_are_none(window):
 
 
 @pytest.mark.parametrize("algorithm", ["ddpo_is", "rwr"])
-def test_options_reach_the_steps_that_are_trained(algorithm, tmp_path):
-    args = DDPOConfig(
-        output_dir=str(tmp_path),
+def test_options_reach_the_steps_that_are_trained(algorithm, make_trainer):
+    trainer = make_trainer(
+        model=load_pipeline(zoo.stable_diffusion_3()),
         algorithm=algorithm,
         sampler="cps",
         noise_level=0.5,
         sde_window=[1, 2],
         num_inference_steps=4,
-        num_images_per_rollout=4,
+        guidance_scale=7.0,
         num_images_per_prompt=2,
-        rollout_batch_size=4,
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=1,
-        num_train_epochs=1,
         num_sample_images=2,
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
     )
-
-    def brightness(images, prompts, **columns):
-        return [float(image.convert("L").resize((1, 1)).getpixel((0, 0))) for image in images]
-
-    prompts = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
-    trainer = DDPOTrainer(load_pipeline(zoo.stable_diffusion_3()), brightness, args, prompts)
     table = trainer.policy.table
     assert trainer.policy.runner.sampler.name == "cps"
     assert table.std[1].item() == pytest.approx(trainer.policy.noising.noise[2].item() * math.sin(math.pi / 4))
     assert table.stochastic_steps.tolist() == [1, 2]
     assert trainer._trained_steps.tolist() == ([1, 2] if algorithm == "ddpo_is" else [0, 1, 2, 3])
     trainer.train()
-    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-    assert len(losses) == 1
-    drawn = load_images(tmp_path / "samples" / "rollout-00000")
+    assert len(logs_of(trainer, "loss")) == 1
+    drawn = load_images(trainer.args.folder / "samples" / "rollout-00000")
     assert drawn.float().std() > 1

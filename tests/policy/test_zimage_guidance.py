@@ -4,19 +4,24 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import test_zoo
 import torch
-from datasets import Dataset
 from support import zoo
+from support.trainers import TINY, as_flags
+from support.zoo_questions import (
+    gradients_are_finite_differences,
+    images_are_those_of_the_stock_pipeline,
+    make_policy,
+    ratios_are_one_before_any_update,
+    rise_in_brightness,
+    two_each,
+)
 
-from trainer_ext import DDPOConfig, DDPOTrainer, guidance_from_plugins
+from trainer_ext import guidance_from_plugins
 from trainer_ext.cli import main
 from trainer_ext.errors import GuidanceError
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.pipeline import LogProbPipeline
-from trainer_ext.policy.seeds import image_generators
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,7 +62,7 @@ def family(limit, **options):
 
 def test_without_the_plugin_it_is_refused_with_what_to_do(pipeline):
     with pytest.raises(GuidanceError, match=r"the best, cfg\w*, has a relative error of") as caught:
-        test_zoo.make_policy(family(1.0), pipeline)
+        make_policy(family(1.0), pipeline)
     assert "def rule(outputs, guidance_scale, arguments):" in str(caught.value)
 
 
@@ -69,9 +74,9 @@ def limited(installed):
 
 def test_the_limit_matters(limited, pipeline):
     """Or the tests below would say nothing."""
-    policy = test_zoo.make_policy(limited, pipeline)
-    trajectory = test_zoo.two_each(policy).trajectory
-    free = test_zoo.make_policy(family(0.0, guidance_rules=guidance_from_plugins()), pipeline)
+    policy = make_policy(limited, pipeline)
+    trajectory = two_each(policy).trajectory
+    free = make_policy(family(0.0, guidance_rules=guidance_from_plugins()), pipeline)
     rows, steps = torch.arange(4).repeat_interleave(4), torch.arange(4).repeat(4)
     with torch.no_grad():
         latents = trajectory.latents[rows, steps]
@@ -81,56 +86,26 @@ def test_the_limit_matters(limited, pipeline):
 
 
 def test_ratios_are_one(limited, pipeline):
-    test_zoo.test_ratios_are_one_before_any_update(limited, pipeline, torch.float32)
+    ratios_are_one_before_any_update(limited, pipeline, torch.float32)
 
 
 def test_ratios_are_one_in_bfloat16(limited, pipeline):
-    test_zoo.test_ratios_are_one_before_any_update(limited, pipeline, torch.bfloat16)
+    ratios_are_one_before_any_update(limited, pipeline, torch.bfloat16)
 
 
 @pytest.mark.parametrize("limit", [1.2, 1.0])
 def test_gradients(installed, pipeline, limit):
-    test_zoo.test_gradients_are_finite_differences(family(limit, guidance_rules=guidance_from_plugins()), pipeline)
+    gradients_are_finite_differences(family(limit, guidance_rules=guidance_from_plugins()), pipeline)
 
 
 def test_images_are_those_of_the_stock_pipeline(limited, pipeline):
-    test_zoo.test_images_are_those_of_the_stock_pipeline(limited, pipeline)
+    images_are_those_of_the_stock_pipeline(limited, pipeline)
 
 
 @pytest.mark.usefixtures("installed")
-def test_it_is_trained(pipeline, tmp_path):
-    def brightness(images, prompts, **columns):
-        return [float(np.asarray(image).mean()) for image in images]
-
-    args = DDPOConfig(
-        output_dir=str(tmp_path / "run"),
-        num_inference_steps=4,
-        num_images_per_rollout=16,
-        rollout_batch_size=16,
-        per_device_train_batch_size=16,
-        gradient_accumulation_steps=1,
-        num_train_epochs=6,
-        learning_rate=1e-2,
-        clip_range=1.0,
-        skip_last_steps=1,
-        advantages="batch",
-        num_sample_images=0,
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-        **family(1.0).options,
-    )
-    dataset = Dataset.from_dict({"prompt": ["a cat"] * 16})
-    trainer = DDPOTrainer(pipeline, brightness, args, dataset, guidance_rules=guidance_from_plugins())
-    assert trainer.policy.findings.guidance.name == "zimage_norm_limited"
-
-    def bright():
-        sampled = trainer.policy.sample(["a cat"], image_generators(range(16)), num_images_per_prompt=16)
-        return sampled.images.float().mean().item()
-
-    before = bright()
-    trainer.train()
-    assert bright() > before + 1
+def test_it_is_trained(pipeline, make_trainer):
+    options = {**family(1.0).options, "guidance_rules": guidance_from_plugins(), "num_inference_steps": 4}
+    assert rise_in_brightness(make_trainer, 16, model=pipeline, num_train_epochs=6, learning_rate=1e-2, **options) > 0.1
 
 
 @pytest.mark.usefixtures("installed")
@@ -146,12 +121,16 @@ def test_it_is_listed(capsys):
 def test_the_command_line_takes_it_without_being_told(pipeline, tmp_path, monkeypatch):
     pipeline.save_pretrained(tmp_path / "model")
     kwargs = '{"height": 32, "width": 32, "cfg_normalization": 1.0}'
-    options = (
-        "--num_train_epochs 1 --num_images_per_rollout 4 --rollout_batch_size 4 --per_device_train_batch_size 4 "
-        "--gradient_accumulation_steps 1 --num_inference_steps 2 --num_sample_images 0 --disable_tqdm true --use_cpu true"
-    )
     command = ["train", "--model_name_or_path", str(tmp_path / "model"), "--reward_funcs", "jpeg_compressibility"]
-    command += ["--pipeline_kwargs", kwargs, *options.split(), "--output_dir", str(tmp_path / "run")]
+    command += [
+        "--pipeline_kwargs",
+        kwargs,
+        *as_flags(TINY),
+        "--guidance_scale",
+        "5",
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
     assert main(command) == 0
     assert (tmp_path / "run" / "pytorch_lora_weights.safetensors").is_file()
 

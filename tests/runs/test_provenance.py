@@ -5,14 +5,13 @@ import json
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset
+from support.trainers import checkpoints, prompts, records
 
 from ddpo_plugins.catalogue import Origin
 from ddpo_plugins.errors import PluginError, UnknownNameError
-from trainer_ext import DDPOConfig, DDPOTrainer, detector_from_plugin, reward_from_plugin
+from trainer_ext import detector_from_plugin, reward_from_plugin
 from trainer_ext.cli import main
 from trainer_ext.errors import ConfigError
 from trainer_ext.runs.setup import PACKAGES, read_run_record
@@ -84,10 +83,6 @@ def train(*arguments):
     return main(["train", *FAST, "--output_dir", "run", "--reward_funcs", "scaled", *arguments])
 
 
-def records(index):
-    return pq.read_table(f"run/rollouts/rollout-{index:05d}.parquet").to_pylist()
-
-
 # ---- the command line ----
 
 
@@ -98,10 +93,10 @@ def test_options_detectors_and_a_stop_rule_from_the_command_line(plugin, capsys,
     assert train("--reward_kwargs", json.dumps(kwargs), *options) == 0
     assert plugin.BUILT == ["scaled", "rising"]
     assert "Rollout 2 meets stop_when 'rising>0.3': it is 0.4" in caplog.text
-    assert [path.name for path in Path("run").glob("checkpoint-*")] == ["checkpoint-2"]
+    assert checkpoints("run") == ["checkpoint-2"]
     assert Path("run/pytorch_lora_weights.safetensors").is_file()
     assert "reward:" in capsys.readouterr().out
-    for record in records(1):
+    for record in records("run", 1):
         assert record["detectors/rising"] == 0.2
         assert record["rising/step"] == 1
         assert record["reward"] == pytest.approx(record["rewards/scaled"] - 2)
@@ -122,7 +117,7 @@ def test_options_detectors_and_a_stop_rule_from_the_command_line(plugin, capsys,
 def test_options_as_a_mapping_in_a_config_file(plugin):
     Path("config.yaml").write_text("reward_kwargs:\n  scaled: {scale: 0.5}\nnum_train_epochs: 1\n")
     assert main(["train", *FAST[2:], "--config", "config.yaml", "--output_dir", "run", "--reward_funcs", "scaled"]) == 0
-    assert {record["rewards/scaled"] % 0.5 for record in records(0)} == {0}
+    assert {record["rewards/scaled"] % 0.5 for record in records("run", 0)} == {0}
     (run,) = read_run_record(Path("run"))
     assert run["rewards"]["scaled"]["options"]["scale"] == 0.5
 
@@ -168,7 +163,7 @@ def test_a_factory_that_fails_is_named(plugin):
         detector_from_plugin("rising", by=-1)
 
 
-def brightness(images, prompts, **columns):
+def constant(images, prompts, **columns):
     return [1.0] * len(images)
 
 
@@ -179,15 +174,15 @@ class Judge:
 
 @pytest.mark.parametrize(
     ("function", "name"),
-    [(brightness, f"{__name__}.brightness"), (Judge(), f"{__name__}.Judge"), (Judge().__call__, f"{__name__}.Judge.__call__"),
-     (functools.partial(brightness), f"{__name__}.brightness")],
+    [(constant, f"{__name__}.constant"), (Judge(), f"{__name__}.Judge"), (Judge().__call__, f"{__name__}.Judge.__call__"),
+     (functools.partial(constant), f"{__name__}.constant")],
 )  # fmt: skip
 def test_a_users_own_function_is_named(function, name):
     assert Provenance.of_function(function) == Provenance(name)
 
 
 def test_what_an_option_may_be():
-    def factory(device, *, client, head=brightness, sizes=(1, 2), kind=Judge, **others):
+    def factory(device, *, client, head=constant, sizes=(1, 2), kind=Judge, **others):
         raise AssertionError
 
     options = {
@@ -200,7 +195,7 @@ def test_what_an_option_may_be():
     assert found == {
         "plugin": "p",
         "options": {
-            "head": f"{__name__}.brightness",
+            "head": f"{__name__}.constant",
             "sizes": [1, 2],
             "kind": f"{__name__}.Judge",
             "client": "<builtins.object>",
@@ -215,27 +210,9 @@ def test_what_an_option_may_be():
 
 
 @pytest.fixture
-def make_trainer(tmp_path, tiny_pipeline):
-    def make(**options):
-        torch.manual_seed(0)
-        tiny = {
-            "num_inference_steps": 2,
-            "guidance_scale": 1.0,
-            "num_images_per_rollout": 2,
-            "rollout_batch_size": 2,
-            "per_device_train_batch_size": 2,
-            "gradient_accumulation_steps": 1,
-            "num_train_epochs": 1,
-            "num_sample_images": 0,
-            "save_strategy": "epoch",
-            "disable_tqdm": True,
-            "use_cpu": True,
-        }
-        config = DDPOConfig(output_dir=str(tmp_path / "run"), **{**tiny, **options})
-        prompts = Dataset.from_dict({"prompt": ["a cat"]})
-        return DDPOTrainer(tiny_pipeline(), brightness, config, prompts, eval_reward_funcs=Judge())
-
-    return make
+def run_options():
+    images = {"num_images_per_rollout": 2, "per_device_train_batch_size": 2, "save_strategy": "epoch"}
+    return {"reward": constant, "eval_reward_funcs": Judge(), "dataset": prompts("a cat"), **images}
 
 
 def test_what_a_run_records(make_trainer, tmp_path):
@@ -244,7 +221,7 @@ def test_what_a_run_records(make_trainer, tmp_path):
     assert run["from_update"] == 0
     assert run["pipeline"] == "StableDiffusionPipeline"
     assert run["processes"] == 1
-    assert run["rewards"] == {"brightness": {"function": f"{__name__}.brightness", "weight": 1.0}}
+    assert run["rewards"] == {"constant": {"function": f"{__name__}.constant", "weight": 1.0}}
     assert run["eval_rewards"] == {"Judge": {"function": f"{__name__}.Judge"}}
     assert run["detectors"] == {}
     assert run["packages"]["torch"] == torch.__version__.split("+")[0] or run["packages"]["torch"] == torch.__version__

@@ -12,10 +12,8 @@ import signal
 import pytest
 import torch
 from compare_runs import checkpoint_differences, differences, whole_checkpoints
-from datasets import Dataset
-from support.forked_runs import OPTIONS, PROMPTS, ForkedRuns
+from support.forked_runs import ForkedRuns
 
-from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.runs.manifest import remove_manifest, write_manifest
 
 KINDS = {
@@ -50,7 +48,7 @@ FLOW = "trainer_ext.loop.epochs.EpochOnLastUpdate.on_step_end"
 AVERAGE = "trainer_ext.model.ema.MovingAverage.on_step_end"
 EVALUATE = "trainer_ext.trainer.score_dataset"
 SAVE = "trainer_ext.trainer.DDPOTrainer._save_checkpoint"
-MANIFEST = "trainer_ext.trainer.seal"
+MANIFEST = "trainer_ext.trainer.write_manifest"
 REMOVE = "trainer_ext.trainer.prune"
 DRAW = "trainer_ext.monitoring.snapshots.SampleCallback._draw"
 SHEET = "trainer_ext.runs.samples.draw_sheet"
@@ -240,16 +238,14 @@ def test_resumed_by_the_same_trainer(runs, whole, tmp_path, call):
     assert differences(tmp_path / "run", whole(**INTERRUPTED)) == []
 
 
-def test_a_second_run_of_a_trainer_makes_its_own_rollouts(tmp_path, tiny_pipeline):
+def test_a_second_run_of_a_trainer_makes_its_own_rollouts(make_trainer):
     calls = []
 
     def constant(images, prompts, **columns):
         calls.append(len(images))
         return [float(len(calls))] * len(images)
 
-    options = {name: value for name, value in OPTIONS.items() if name != "lora"}
-    config = DDPOConfig(output_dir=str(tmp_path), **{**options, "num_train_epochs": 1, "save_strategy": "no"})
-    trainer = DDPOTrainer(tiny_pipeline(), constant, config, Dataset.from_dict(PROMPTS))
+    trainer = make_trainer(reward=constant, per_device_train_batch_size=1, gradient_accumulation_steps=2)
     for runs in (1, 2):
         trainer.train()
         assert sum(calls) == runs * 4

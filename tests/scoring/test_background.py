@@ -8,15 +8,14 @@ import threading
 import time
 import weakref
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from support.trainers import CAT_AND_DOG, TINY, assert_same, brightness, checkpoints, logs_of, trained_weights
 
 from ddpo_plugins.errors import RewardError
-from trainer_ext import DDPOConfig, DDPOTrainer, LogProbPipeline
+from trainer_ext import DDPOConfig, LogProbPipeline
 from trainer_ext.errors import ConfigError
 from trainer_ext.loop.interrupts import StoppedError
 from trainer_ext.loop.rewind import RngState
@@ -27,46 +26,8 @@ from trainer_ext.scoring.functions import RewardFunction
 from trainer_ext.scoring.suite import RewardSuite
 from trainer_ext.scoring.threads import EventLoop, Worker
 
-PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
 ROWS = [{"prompt": "a cat"}, {"prompt": "a dog"}]
 IMAGES = torch.zeros(2, 2, 2, 3, dtype=torch.uint8)
-
-# Two batches a rollout, one update on it.
-TINY = {
-    "num_inference_steps": 2,
-    "guidance_scale": 1.0,
-    "num_images_per_rollout": 4,
-    "rollout_batch_size": 2,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1,
-    "num_train_epochs": 1,
-    "num_sample_images": 0,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
-
-
-def brightness(images, prompts, **columns):
-    return [float(np.asarray(image).mean()) for image in images]
-
-
-@pytest.fixture
-def make_trainer(tmp_path, tiny_pipeline):
-    def make(reward, folder="run", eval_dataset=None, **options):
-        torch.manual_seed(0)
-        config = DDPOConfig(output_dir=str(tmp_path / folder), **{**TINY, **options})
-        return DDPOTrainer(tiny_pipeline(), reward, config, PROMPTS, eval_dataset)
-
-    return make
-
-
-def adapter_of(trainer):
-    return torch.cat([value.detach().flatten() for value in trainer.model.parameters() if value.requires_grad])
-
-
-def checkpoints(trainer):
-    return sorted(path.name for path in Path(trainer.args.output_dir).glob("checkpoint-*"))
 
 
 # ---- beside the sampler ----
@@ -101,7 +62,9 @@ def test_a_batch_is_scored_while_the_next_is_sampled(make_trainer, monkeypatch, 
         return brightness(images, prompts)
 
     monkeypatch.setattr(LogProbPipeline, "sample", counting)
-    make_trainer(reward, num_images_per_rollout=6, per_device_train_batch_size=6, overlap_rewards=overlap).train()
+    make_trainer(
+        reward=reward, num_images_per_rollout=6, per_device_train_batch_size=6, overlap_rewards=overlap
+    ).train()
     assert scored == [2, 2, 2]
     assert samplings == ([0, 0, 1] if overlap else [0, 1, 2])  # never two that wait to be scored
     assert seen == [not overlap] * 3
@@ -113,9 +76,9 @@ def test_seconds_of_waiting(make_trainer):
         return brightness(images, prompts)
 
     for overlap in (True, False):
-        trainer = make_trainer(reward, str(overlap), overlap_rewards=overlap)
+        trainer = make_trainer(str(overlap), reward=reward, overlap_rewards=overlap)
         trainer.train()
-        (log,) = [log for log in trainer.state.log_history if "seconds/reward" in log]
+        (log,) = logs_of(trainer, "seconds/reward")
         assert log["seconds/reward"] >= 0.4
         assert log["seconds/reward_wait"] >= (0.2 if overlap else 0.4)
 
@@ -182,7 +145,7 @@ def test_the_threads_end_with_their_owner(make_trainer):
         return {thread for thread in threading.enumerate() if thread.name in ("rewards", "async rewards")}
 
     before = ours()
-    trainer = make_trainer(later)
+    trainer = make_trainer(reward=later)
     assert ours() <= before  # they begin with the first batch
     trainer.train()
     mine = ours() - before
@@ -212,7 +175,7 @@ def test_one_event_loop_for_the_life_of_the_trainer(make_trainer):
     async def ask_too(images, prompts, **columns):
         return await ask(images, prompts, **columns)
 
-    trainer = make_trainer([ask, ask_too], eval_dataset=PROMPTS, num_sample_images=1)
+    trainer = make_trainer(reward=[ask, ask_too], eval_dataset=CAT_AND_DOG, num_sample_images=1)
     trainer.train()
     trainer.evaluate()
     assert len(loops) == 2 * (
@@ -315,14 +278,14 @@ def blocking_async(release):
 @pytest.mark.parametrize("kind", [hanging, hanging_async, blocking_async])
 def test_a_reward_that_hangs_ends_the_run_with_a_checkpoint(make_trainer, kind):
     release, quick = threading.Event(), brightness
-    trainer = make_trainer([quick, kind(release)], num_train_epochs=3, reward_timeout=0.3)
+    trainer = make_trainer(reward=[quick, kind(release)], num_train_epochs=3, reward_timeout=0.3)
     start = time.monotonic()
     with pytest.raises(
         RewardError, match=r"Reward 'hangs' has not answered for 0\.[3-9].*2 prompt\(s\) are 'a (cat|dog)', 'a"
     ):
         trainer.train()
     assert time.monotonic() - start < 20
-    assert checkpoints(trainer) == ["checkpoint-1"]
+    assert checkpoints(trainer.args.output_dir) == ["checkpoint-1"]
     release.set()
 
 
@@ -389,7 +352,7 @@ def test_the_bar_says_what_is_waited_for(make_trainer, monkeypatch, capsys):
         time.sleep(0.5)
         return brightness(images, prompts)
 
-    make_trainer([brightness, sluggish], disable_tqdm=False).train()
+    make_trainer(reward=[brightness, sluggish], disable_tqdm=False).train()
     error = capsys.readouterr().err
     assert "rollout 0, waiting for sluggish (" in error
     assert "waiting for brightness" not in error
@@ -409,16 +372,16 @@ def test_a_reward_that_fails_later_leaves_a_checkpoint_that_resumes_exactly(make
             raise OSError("no server")
         return [value + 20 * noise for value in brightness(images, prompts)]
 
-    stopped = make_trainer(reward, "stopped", **options)
+    stopped = make_trainer("stopped", reward=reward, **options)
     with pytest.raises(RewardError, match="'reward' raised OSError: no server"):
         stopped.train()
-    assert checkpoints(stopped) == ["checkpoint-2"]
+    assert checkpoints(stopped.args.output_dir) == ["checkpoint-2"]
     broken = False
-    resumed = make_trainer(reward, "stopped", **options)
+    resumed = make_trainer("stopped", reward=reward, **options)
     resumed.train(resume_from_checkpoint=True)
-    whole = make_trainer(reward, "whole", **options)
+    whole = make_trainer("whole", reward=reward, **options)
     whole.train()
-    assert torch.equal(adapter_of(resumed), adapter_of(whole))
+    assert_same(trained_weights(resumed.model), trained_weights(whole.model))
 
 
 def test_a_reward_that_fails_at_once_leaves_nothing(make_trainer):
@@ -427,8 +390,8 @@ def test_a_reward_that_fails_at_once_leaves_nothing(make_trainer):
     def reward(images, prompts, **columns):
         raise OSError("no server")
 
-    trainer = make_trainer(reward)
+    trainer = make_trainer(reward=reward)
     with pytest.raises(RewardError):
         trainer.train()
-    assert checkpoints(trainer) == []
-    make_trainer(brightness).train()
+    assert checkpoints(trainer.args.output_dir) == []
+    make_trainer(reward=brightness).train()

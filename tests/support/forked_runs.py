@@ -9,32 +9,34 @@ import gc
 import importlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
-PROMPTS = {"prompt": ["a cat", "a dog", "a lion", "a bear"]}
+import numpy as np
+import torch
+from peft import LoraConfig
+
+from support import trainers
+from support.pipelines import tiny_pipeline
+from support.trainers import FOUR_ANIMALS, TINY
 
 OPTIONS = {
-    "use_cpu": True,
-    "num_inference_steps": 2,
-    "guidance_scale": 1.0,
-    "num_images_per_rollout": 4,
+    **TINY,
     "num_images_per_prompt": 2,
     "stat_min_count": 2,  # the prompts' own statistics from the first reward on: one that is remembered twice is seen
-    "rollout_batch_size": 2,
     "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 2,
     "lora": {"r": 2, "lora_alpha": 2, "target_modules": ["to_q"]},
     "learning_rate": 1e-2,
     "clip_range": 1e-2,
     "num_train_epochs": 2,
-    "num_sample_images": 0,
     "save_strategy": "steps",
     "save_steps": 1,
     "save_total_limit": None,
-    "disable_tqdm": True,
 }
 
 
@@ -85,19 +87,12 @@ def inside_reward():
 
 
 def brightness(images, prompts, **columns):
-    import numpy as np
-
     inside_reward()
-    return [float(np.asarray(image).mean()) for image in images]
+    return trainers.brightness(images, prompts)
 
 
 def noisy(images, prompts, **columns):
     """A reward that draws from every global generator."""
-    import random
-
-    import numpy as np
-    import torch
-
     noise = [random.random() + np.random.random() + torch.rand(()).item() for _ in images]
     return [value + 10 * extra for value, extra in zip(brightness(images, prompts), noise, strict=True)]
 
@@ -182,22 +177,16 @@ def _wrap(dotted, wrapper):
 
 
 def train(job, pipeline):
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-
-    from trainer_ext import DDPOConfig, DDPOTrainer
-
     options = {**OPTIONS, **job["options"]}
     reward = globals()[options.pop("reward", "brightness")]
-    evaluated = Dataset.from_dict(PROMPTS).select([0, 3]) if options.pop("evaluate", False) else None
+    evaluated = FOUR_ANIMALS.select([0, 3]) if options.pop("evaluate", False) else None
     adapter = options.pop("lora")
     adapter = None if options.get("full_finetuning") else LoraConfig(**adapter)
     in_a_notebook = options.pop("in_a_notebook", False)
     if job["stop"]["at"] is not None:
         stop_at(**job["stop"])
-    config = DDPOConfig(output_dir=job["folder"], **options)
-    trainer = DDPOTrainer(pipeline, reward, config, Dataset.from_dict(PROMPTS), evaluated, peft_config=adapter)
+    given = {"dataset": FOUR_ANIMALS, "eval_dataset": evaluated, "peft_config": adapter}
+    trainer = trainers.make_trainer(pipeline, job["folder"], reward, **given, **options)
     try:
         trainer.train(resume_from_checkpoint=job["resume"])
     except KeyboardInterrupt:
@@ -227,31 +216,17 @@ def in_child(job, pipeline):
     except KeyboardInterrupt:
         status = 130
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(status)
 
 
-def tiny_pipeline():
-    import conftest
-    import torch
-
-    torch.manual_seed(0)
-    fixture = conftest.tiny_pipeline
-    return fixture._get_wrapped_function()()()
-
-
 def serve():
-    import torch
-
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    import trainer_ext.trainer  # noqa: F401
-
+    torch.manual_seed(0)
     pipeline = tiny_pipeline()
     gc.freeze()  # a collection in a child would copy all memory
     for line in sys.stdin:

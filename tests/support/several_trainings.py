@@ -1,52 +1,39 @@
-"""
-Several trainings one after the other, and what each process sees of them: test_two_processes.py runs this by torchrun.
-
-    several_trainings.py FOLDER
-
-reads the pipeline FOLDER/model and writes FOLDER/{process}.pt. Its last training fails, and so does the command.
-"""
+"""Several trainings of the pipeline FOLDER/model, one after the other, and what each process sees of them."""
 
 import contextlib
 import os
 import signal
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from datasets import Dataset
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
-from trainer_ext import DDPOConfig, DDPOTrainer, RewardFunction, trainer
+from support import trainers
+from support.trainers import CAT_AND_DOG, TINY, brightness, prompts
+from trainer_ext import RewardFunction, trainer
 from trainer_ext.runs.manifest import find_damage
 
 PROCESS = int(os.environ.get("RANK", "0"))
-PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})  # few, so that each is sampled by both processes
-FIVE_PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog", "a lion", "a bear", "a fox"]})
+FIVE_PROMPTS = prompts("a cat", "a dog", "a lion", "a bear", "a fox")
 
 # In two processes: two updates on each of two rollouts; the prompts' own statistics from the first reward on.
 OPTIONS = {
+    **TINY,
     "num_inference_steps": 3,
     "timestep_fraction": 0.4,  # one step of three
     "guidance_scale": 2.0,
     "num_images_per_rollout": 8,
     "num_images_per_prompt": 2,
-    "rollout_batch_size": 2,
     "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 2,
     "stat_min_count": 2,
     "learning_rate": 1e-2,
     "clip_range": 1e-2,
     "num_train_epochs": 2,
-    "num_sample_images": 0,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "use_cpu": True,
 }
 SEVERAL = {"ddp_backend": "gloo", "ddp_timeout": 60} if "RANK" in os.environ else {}
 
@@ -62,10 +49,6 @@ ONE_UPDATE = {
 
 
 # ---- rewards ----
-
-
-def brightness(images, prompts, **columns):
-    return [float(np.asarray(image).mean()) for image in images]
 
 
 def slow_in_one(images, prompts, log_metric, log_extra, **columns):
@@ -143,10 +126,9 @@ class Interrupt(TrainerCallback):
 
 
 def make_trainer(folder, name, reward=brightness, callbacks=(), detectors=(), **options):
-    torch.manual_seed(0)
-    config = DDPOConfig(output_dir=str(folder / name), **{**OPTIONS, **SEVERAL, **options})
-    return DDPOTrainer(
-        str(folder / "model"), reward, config, PROMPTS, FIVE_PROMPTS, list(callbacks), detectors=detectors
+    given = {"eval_dataset": FIVE_PROMPTS, "callbacks": list(callbacks), "detectors": detectors}
+    return trainers.make_trainer(
+        str(folder / "model"), folder / name, reward, **given, **{**OPTIONS, **SEVERAL, **options}
     )
 
 
@@ -196,7 +178,7 @@ TRAININGS = {
     "ema": {"ema_decay": 0.5, "reward": slow_in_one},
     # the best image of a rollout: one process has it, the other has none
     "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
-    "one update": {**ONE_UPDATE, "evaluate": PROMPTS},
+    "one update": {**ONE_UPDATE, "evaluate": CAT_AND_DOG},
     "stopped by a rule": {"detectors": sure_in_one, "stop_when": ["sure_in_one>0.4"]},
 }
 
@@ -215,12 +197,11 @@ FAILING = {
 
 
 def error_of(action):
-    """Return the type and text of the error, and the seconds until it was raised."""
-    start = time.monotonic()
+    """Return the type and text of the error."""
     try:
         action()
     except Exception as error:
-        return type(error).__name__, str(error), time.monotonic() - start
+        return type(error).__name__, str(error)
     return None
 
 
@@ -241,6 +222,7 @@ def sharded(**config):
     finally:
         PartialState.__init__ = original
         del SEVERAL["fsdp"], SEVERAL["fsdp_config"]
+        os.environ.pop("ACCELERATE_USE_FSDP", None)  # which accelerate leaves for whatever is made next
 
 
 FSDP_CONFIG = {
@@ -282,14 +264,14 @@ def seal_slowly(folder):
     slowly(folder)
 
 
-slowly = trainer.seal
+slowly = trainer.write_manifest
 
 
-def main(folder):
-    torch.set_num_threads(1)
+def train_all(folder):
+    """Return what this process sees, by training."""
     seen = {name: train(folder, name, **options) for name, options in TRAININGS.items()}
     seen["evaluated"] = evaluate(folder, "evaluated")
-    trainer.seal = seal_slowly
+    trainer.write_manifest = seal_slowly
     for name, options in INTERRUPTED.items():
         seen[name] = train(folder, name, **options)
         seen[f"{name}, resumed"] = train(folder, name, resume=True)
@@ -299,9 +281,9 @@ def main(folder):
     seen[name] = error_of(make_trainer(folder, name, InBatch(fail, 0, batch=2)).evaluate)
     make_trainer(folder, "saved").save_model(str(folder / f"saved by {PROCESS}"))
     seen["sharded"] = train_sharded(folder)
-    torch.save(seen, folder / f"{PROCESS}.pt")
+    return seen
+
+
+def fail_and_end(folder):
+    """The error is not caught."""
     make_trainer(folder, "last", InBatch(fail, 1, batch=2)).train()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

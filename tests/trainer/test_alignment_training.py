@@ -1,13 +1,13 @@
 """The article's alignment task, small: the embedded model learns from a judge on a server."""
 
-import pyarrow.parquet as pq
 import pytest
 from support import chat_server
 from support.chat_server import serving
+from support.trainers import all_records, logs_of
 
 from ddpo_plugins import load_catalogue
 from ddpo_plugins.errors import RewardError
-from trainer_ext import DDPOConfig, DDPOTrainer, prompts_from_plugin, reward_from_plugin
+from trainer_ext import prompts_from_plugin, reward_from_plugin
 from trainer_ext.cli.parse import load_preset
 
 
@@ -20,33 +20,28 @@ def server():
 
 
 @pytest.fixture
-def trainer(server, encoder_folder, tmp_path):
+def trainer(server, encoder_folder, make_trainer):
     """Eight images, as the preset has it but for sizes."""
     preset = load_preset(["--preset", "lora/alignment"])
     reward = reward_from_plugin(
         *preset["reward_funcs"], model="llava", base_url=server.base_url, similarity=encoder_folder, max_retries=1
     )
-    args = DDPOConfig(
-        output_dir=str(tmp_path / "run"),
-        num_train_epochs=1,
+    return make_trainer(
+        model="embedded",
+        reward=reward,
+        dataset=prompts_from_plugin(preset["prompts"]),
         num_images_per_rollout=8,
         rollout_batch_size=4,
-        per_device_train_batch_size=4,
         gradient_accumulation_steps=2,
-        num_inference_steps=2,
-        guidance_scale=1.0,
-        num_sample_images=0,
+        save_strategy="steps",
         stat_min_count=1,
-        disable_tqdm=True,
-        use_cpu=True,
     )
-    return DDPOTrainer("embedded", reward, args, prompts_from_plugin(preset["prompts"]))
 
 
 def test_one_rollout(trainer, server):
     trainer.train()
-    (file,) = (trainer.args.folder / "rollouts").glob("*.parquet")
-    table = pq.read_table(file).to_pydict()
+    (rows,) = all_records(trainer.args.folder)
+    table = {name: [row[name] for row in rows] for name in rows[0]}
     assert server.sizes == {(64, 64)}
     assert len(server.chats) == 8
     assert table["prompt_alignment/description"] == ["A cat riding a bike by the sea."] * 8
@@ -58,7 +53,7 @@ def test_one_rollout(trainer, server):
     ):
         assert 0 < recall < 1
         assert f1 == pytest.approx(2 * recall * precision / (recall + precision))
-    (log,) = [log for log in trainer.state.log_history if "reward" in log]
+    (log,) = logs_of(trainer, "reward")
     assert log["reward"] == pytest.approx(sum(table["reward"]) / 8)
     assert log["frac_reward_missing"] == 0
 
@@ -75,7 +70,7 @@ def test_a_server_that_stays_away_ends_the_run(trainer, server):
         RewardError, match=r"'prompt_alignment' raised RewardError: No answer of model 'llava' .*in 2 attempts"
     ):
         trainer.train()
-    assert not list((trainer.args.folder / "rollouts").glob("*.parquet"))
+    assert all_records(trainer.args.folder) == []
 
 
 @pytest.mark.parametrize("preset", ["paper/alignment", "lora/alignment"])

@@ -7,15 +7,13 @@ import torch
 from datasets import Dataset
 from diffusers import CMStochasticIterativeScheduler
 from peft import LoraConfig
+from support.trainers import CAT_AND_DOG, TINY, prompts
 
 from ddpo_plugins.errors import DDPOError, RewardError
 from trainer_ext import DDPOConfig, DDPOTrainer
 from trainer_ext.errors import ConfigError, GuidanceError, OutputDirError, PipelineError
 
-PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
-TINY = {"num_inference_steps": 2, "guidance_scale": 1.0, "num_images_per_rollout": 4, "rollout_batch_size": 2,
-        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_train_epochs": 1, "num_sample_images": 0,
-        "save_strategy": "no", "disable_tqdm": True}  # fmt: skip
+TWO_UPDATES = {**TINY, "per_device_train_batch_size": 2}
 
 
 def one(images, prompts, **columns):
@@ -23,14 +21,8 @@ def one(images, prompts, **columns):
 
 
 @pytest.fixture
-def make_trainer(tmp_path, tiny_pipeline):
-    def make(pipeline=None, reward=one, dataset=PROMPTS, peft_config=None, **options):
-        config = DDPOConfig(output_dir=str(tmp_path / "run"), **{**TINY, **options})
-        return DDPOTrainer(
-            tiny_pipeline() if pipeline is None else pipeline, reward, config, dataset, peft_config=peft_config
-        )
-
-    return make
+def run_options():
+    return {**TWO_UPDATES, "reward": one, "use_cpu": False}
 
 
 @pytest.mark.parametrize(
@@ -85,25 +77,30 @@ def make_trainer(tmp_path, tiny_pipeline):
 )
 def test_options(options, message):
     with pytest.raises(ConfigError, match=message):
-        DDPOConfig(**{**TINY, **options})
+        DDPOConfig(**{**TWO_UPDATES, **options})
 
 
 def test_unknown_guidance_rule():
     with pytest.raises(GuidanceError, match="Unknown guidance rule 'cgf'. Known: none, cfg, "):
-        DDPOTrainer("nowhere", lambda images, **columns: [], DDPOConfig(**TINY, guidance="cgf"))  # before it is loaded
+        DDPOTrainer(
+            "nowhere", lambda images, **columns: [], DDPOConfig(**TWO_UPDATES, guidance="cgf")
+        )  # before it is loaded
 
 
 def test_guidance_that_is_given_twice():
     with pytest.raises(ConfigError, match="guidance is given both to DDPOTrainer and in its args"):
         DDPOTrainer(
-            "nowhere", lambda images, **columns: [], DDPOConfig(**TINY, guidance="cfg"), guidance=lambda *all: all[0][0]
+            "nowhere",
+            lambda images, **columns: [],
+            DDPOConfig(**TWO_UPDATES, guidance="cfg"),
+            guidance=lambda *all: all[0][0],
         )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="bf16 may be supported")
 def test_bf16_where_it_is_not_supported():
     with pytest.raises(ValueError, match="doesn't support bf16"):
-        DDPOConfig(**TINY, bf16=True)
+        DDPOConfig(**TWO_UPDATES, bf16=True)
 
 
 @pytest.mark.parametrize(
@@ -112,9 +109,9 @@ def test_bf16_where_it_is_not_supported():
         (None, "train_dataset is a NoneType; give a datasets.Dataset"),
         (["a cat"], "train_dataset is a list"),
         (Dataset.from_dict({"text": ["a cat"]}), "no column 'prompt'; its columns are text. Rename"),
-        (Dataset.from_dict({"prompt": []}), "train_dataset is empty"),
-        (Dataset.from_dict({"prompt": ["a cat", "  "]}), "'  ' as the prompt of row 1"),
-        (Dataset.from_dict({"prompt": ["a cat", None]}), "None as the prompt of row 1"),
+        (prompts(), "train_dataset is empty"),
+        (prompts("a cat", "  "), "'  ' as the prompt of row 1"),
+        (prompts("a cat", None), "None as the prompt of row 1"),
     ],
 )
 def test_datasets(make_trainer, dataset, message):
@@ -128,12 +125,12 @@ def test_scheduler_of_no_known_family(make_trainer, tiny_pipeline):
     with pytest.raises(
         PipelineError, match="CMStochasticIterativeScheduler, whose noise schedule neither DDIM nor flow"
     ):
-        make_trainer(pipeline)
+        make_trainer(model=pipeline)
 
 
 def test_pipeline_that_does_not_exist(make_trainer, tmp_path):
     with pytest.raises(PipelineError, match="No pipeline could be loaded from.*nothing-here"):
-        make_trainer(str(tmp_path / "nothing-here"))
+        make_trainer(model=str(tmp_path / "nothing-here"))
 
 
 def test_argument_that_the_pipeline_does_not_take(make_trainer):
@@ -168,17 +165,15 @@ def test_reward_functions(make_trainer, reward, options, message):
         make_trainer(reward=reward, **options)
 
 
-def test_a_reward_that_is_both_trained_on_and_only_evaluated(tmp_path, tiny_pipeline):
-    config = DDPOConfig(output_dir=str(tmp_path / "run"), **TINY)
+def test_a_reward_that_is_both_trained_on_and_only_evaluated(make_trainer):
     with pytest.raises(ConfigError, match="Two rewards have the same name"):
-        DDPOTrainer(tiny_pipeline(), one, config, PROMPTS, eval_reward_funcs=one)
+        make_trainer(eval_reward_funcs=one)
 
 
-def test_every_dataset_of_an_evaluation_is_checked(tmp_path, tiny_pipeline):
-    config = DDPOConfig(output_dir=str(tmp_path / "run"), **TINY)
-    datasets = {"good": PROMPTS, "bad": Dataset.from_dict({"text": ["a cat"]})}
+def test_every_dataset_of_an_evaluation_is_checked(make_trainer):
+    datasets = {"good": CAT_AND_DOG, "bad": Dataset.from_dict({"text": ["a cat"]})}
     with pytest.raises(ConfigError, match=r"eval_dataset\['bad'\].*no column 'prompt'"):
-        DDPOTrainer(tiny_pipeline(), one, config, PROMPTS, eval_dataset=datasets)
+        make_trainer(eval_dataset=datasets)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +185,7 @@ def test_every_dataset_of_an_evaluation_is_checked(tmp_path, tiny_pipeline):
     ],
 )
 def test_the_way_out_that_a_message_names_is_one(options):
-    DDPOConfig(**{**TINY, **options})
+    DDPOConfig(**{**TWO_UPDATES, **options})
 
 
 def fails(images, prompts, **columns):

@@ -1,40 +1,26 @@
 """Detectors in training: watched, recorded, weighed, and what they may return."""
 
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset
+from support.trainers import (
+    CAT_AND_DOG,
+    all_records,
+    assert_same,
+    brightness,
+    differ,
+    logs_of,
+    returning,
+    trained_weights,
+)
 
 from ddpo_plugins.errors import RewardError
-from trainer_ext import DDPOConfig, DDPOTrainer, DetectorFunction, RewardFunction
+from trainer_ext import DetectorFunction, RewardFunction
 from trainer_ext.errors import ConfigError
 from trainer_ext.scoring.suite import RewardSuite, Scores
 
-PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
 ROWS = [{"prompt": "a cat"}, {"prompt": "a dog"}, {"prompt": "a cat"}]
 IMAGES = torch.zeros(3, 2, 2, 3, dtype=torch.uint8)
-
-TINY = {
-    "num_inference_steps": 2,
-    "guidance_scale": 1.0,
-    "num_images_per_rollout": 4,
-    "rollout_batch_size": 2,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1,
-    "learning_rate": 1e-2,
-    "num_train_epochs": 1,
-    "num_sample_images": 0,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
-
-
-def brightness(images, prompts, **columns):
-    return [float(np.asarray(image).mean()) for image in images]
 
 
 def darkness(images, prompts, log_metric, log_extra, **columns):
@@ -42,13 +28,6 @@ def darkness(images, prompts, log_metric, log_extra, **columns):
     log_metric("batch_of", len(images))
     log_extra("darkness/percent", [round(100 * value) for value in values])
     return values
-
-
-def returning(*values):
-    def function(images, prompts, **columns):
-        return list(values)
-
-    return function
 
 
 def scores(detector, weight=None, rewards=(1.0, 2.0, 3.0)):
@@ -61,22 +40,13 @@ def scores(detector, weight=None, rewards=(1.0, 2.0, 3.0)):
 
 
 @pytest.fixture
-def make_trainer(tmp_path, tiny_pipeline):
-    def make(folder="run", reward=brightness, detectors=darkness, eval_dataset=None, **options):
-        torch.manual_seed(0)
-        config = DDPOConfig(output_dir=str(tmp_path / folder), **{**TINY, **options})
-        return DDPOTrainer(tiny_pipeline(), reward, config, PROMPTS, eval_dataset, detectors=detectors)
-
-    return make
+def run_options():
+    return {"detectors": darkness, "learning_rate": 1e-2}
 
 
 def records_of(trainer):
-    (file,) = (Path(trainer.args.output_dir) / "rollouts").iterdir()
-    return pq.read_table(file).to_pylist()
-
-
-def adapter_of(trainer):
-    return torch.cat([value.detach().flatten() for value in trainer.model.parameters() if value.requires_grad])
+    (rows,) = all_records(trainer.args.output_dir)
+    return rows
 
 
 # ---- one batch ----
@@ -135,7 +105,7 @@ def test_detectors_are_logged_and_recorded(make_trainer):
         assert record["darkness/percent"] == round(100 * record["detectors/darkness"])
         assert record["reward"] == record["rewards/brightness"]
     values = [record["detectors/darkness"] for record in records]
-    (log,) = [log for log in trainer.state.log_history if "reward" in log]
+    (log,) = logs_of(trainer, "reward")
     assert log["detectors/darkness/mean"] == pytest.approx(np.mean(values), rel=1e-12)
     assert log["detectors/darkness/max"] == max(values)
     assert log["batch_of"] == 2
@@ -145,7 +115,7 @@ def test_a_watching_detector_changes_nothing(make_trainer):
     watched, alone = make_trainer("watched"), make_trainer("alone", detectors=())
     watched.train()
     alone.train()
-    assert torch.equal(adapter_of(watched), adapter_of(alone))
+    assert_same(trained_weights(watched.model), trained_weights(alone.model))
 
 
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
@@ -153,12 +123,15 @@ def test_a_weighed_detector_trains_like_a_reward(make_trainer, aggregation):
     """Against the same function given as a reward."""
     options = {"multi_objective_aggregation": aggregation, "advantages": "batch"}
     detector = make_trainer("detector", detector_weights=[-300.0], **options)
-    reward = make_trainer("reward", [brightness, darkness], (), reward_weights=[1.0, -300.0], **options)
+    reward = make_trainer(
+        "reward", reward=[brightness, darkness], detectors=(), reward_weights=[1.0, -300.0], **options
+    )
     alone = make_trainer("alone", detectors=(), **options)
     for trainer in (detector, reward, alone):
         trainer.train()
-    assert torch.equal(adapter_of(detector), adapter_of(reward))
-    assert not torch.equal(adapter_of(detector), adapter_of(alone))
+    weights = [trained_weights(trainer.model) for trainer in (detector, reward, alone)]
+    assert_same(weights[0], weights[1])
+    assert differ(weights[0], weights[2])
     for record in records_of(detector):
         assert record["reward"] == pytest.approx(record["rewards/brightness"] - 300 * record["detectors/darkness"])
 
@@ -178,12 +151,14 @@ def test_a_detector_that_can_say_nothing(make_trainer):
     trainer = make_trainer(detectors=DetectorFunction("blind", returning(None, None)))
     trainer.train()
     assert [record["detectors/blind"] for record in records_of(trainer)] == [None] * 4
-    (log,) = [log for log in trainer.state.log_history if "reward" in log]
+    (log,) = logs_of(trainer, "reward")
     assert "detectors/blind/mean" not in log
 
 
 def test_evaluations_run_them(make_trainer):
-    trainer = make_trainer(eval_dataset={"seen": PROMPTS, "unseen": PROMPTS.select([1])}, detector_weights=[-2.0])
+    trainer = make_trainer(
+        eval_dataset={"seen": CAT_AND_DOG, "unseen": CAT_AND_DOG.select([1])}, detector_weights=[-2.0]
+    )
     metrics = trainer.evaluate()
     for name in ("seen", "unseen"):
         mean = metrics[f"eval_{name}_detectors/darkness/mean"]

@@ -1,13 +1,12 @@
 """What must hold whatever is trained, where no other file asks it."""
 
-import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from support.trainers import brightness, logs_of
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
-from trainer_ext import DDPOConfig, DDPOTrainer, LogProbPipeline
+from trainer_ext import LogProbPipeline
 from trainer_ext.errors import PipelineError
 from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.loading import load_pipeline
@@ -15,37 +14,19 @@ from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.seeds import image_generators
 from trainer_ext.policy.self_check import check_compiled
 
-TINY = {
-    "num_inference_steps": 4,
-    "guidance_scale": 3.0,
-    "num_images_per_rollout": 4,
-    "rollout_batch_size": 4,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1,
-    "num_train_epochs": 1,
-    "num_sample_images": 0,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
 
-
-def brightness(images, prompts, **columns):
-    return [float(np.asarray(image).mean()) for image in images]
-
-
-def make_trainer(pipeline, folder, reward=brightness, **options):
-    prompts = Dataset.from_dict({"prompt": ["a cat", "a dog"]})
-    return DDPOTrainer(pipeline, reward, DDPOConfig(output_dir=str(folder), **{**TINY, **options}), prompts)
+@pytest.fixture
+def run_options():
+    return {"num_inference_steps": 4, "guidance_scale": 3.0, "rollout_batch_size": 4}
 
 
 def first_ratio(trainer):
     trainer.train()
-    (log,) = [log for log in trainer.state.log_history if "ratio" in log]
+    (log,) = logs_of(trainer, "ratio")
     return log["ratio"]
 
 
-def test_dropout_is_off_in_rollout_and_training(tiny_pipeline, tmp_path):
+def test_dropout_is_off_in_rollout_and_training(tiny_pipeline, make_trainer):
     """A UNet with dropout in every attention projection, left in training mode by its owner."""
     pipeline = tiny_pipeline()
     for module in pipeline.unet.modules():
@@ -53,10 +34,10 @@ def test_dropout_is_off_in_rollout_and_training(tiny_pipeline, tmp_path):
             module.p = 0.5
     pipeline.unet.train()
     assert sum(isinstance(module, torch.nn.Dropout) for module in pipeline.unet.modules()) > 4
-    assert first_ratio(make_trainer(pipeline, tmp_path)) == 1.0
+    assert first_ratio(make_trainer(model=pipeline)) == 1.0
 
 
-def test_sampling_with_other_steps_in_between_changes_no_ratio(tiny_pipeline, tmp_path):
+def test_sampling_with_other_steps_in_between_changes_no_ratio(tiny_pipeline, make_trainer):
     """A reward that uses the pipeline: tables are the rollout's own, never what the scheduler says now."""
     pipeline = tiny_pipeline()
 
@@ -64,7 +45,7 @@ def test_sampling_with_other_steps_in_between_changes_no_ratio(tiny_pipeline, tm
         pipeline(["a house"], num_inference_steps=7, generator=torch.Generator().manual_seed(0))
         return brightness(images, prompts)
 
-    trainer = make_trainer(pipeline, tmp_path, reward)
+    trainer = make_trainer(model=pipeline, reward=reward)
     assert first_ratio(trainer) == 1.0
     assert trainer._rollout.data.table.num_steps == 4
 
@@ -110,7 +91,7 @@ def test_wrong_gradients_of_compiled_code_are_noticed(tiny_pipeline):
         check_compiled(policy, Compiled(denoiser), denoiser, trajectory)
 
 
-def test_a_run_that_is_compiled_wrongly_is_refused(tiny_pipeline, tmp_path, monkeypatch):
+def test_a_run_that_is_compiled_wrongly_is_refused(make_trainer, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda module, **kwargs: Compiled(module))
     with pytest.raises(PipelineError, match="gradient is wrong"):
-        make_trainer(tiny_pipeline(), tmp_path, torch_compile=True).train()
+        make_trainer(torch_compile=True).train()

@@ -2,28 +2,17 @@
 
 import json
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from support.chat_server import serving
 from support.stand_ins import save_clip, save_head
 from support.tiny_judges import tiny_llava
+from support.trainers import TINY, as_flags, records
 
 from trainer_ext.cli import main
 
-SMALL = {
-    "model_name_or_path": "embedded",
-    "num_train_epochs": 1,
-    "num_images_per_rollout": 4,
-    "rollout_batch_size": 2,
-    "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 2,
-    "num_inference_steps": 2,
-    "num_sample_images": 0,
-    "save_strategy": "no",
-    "use_cpu": "true",
-    "disable_tqdm": "true",
-}
+SMALL = {"model_name_or_path": "embedded", **TINY, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+del SMALL["guidance_scale"]  # the preset's
 
 
 @pytest.fixture
@@ -33,11 +22,11 @@ def run(tmp_path):
     def run(task, kwargs, *arguments):
         folder = tmp_path / "run"
         options = {**SMALL, "preset": f"lora/{task}", "reward_kwargs": json.dumps(kwargs), "output_dir": folder}
-        flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        assert main(["train", *flags, *arguments]) == 0
+        assert main(["train", *as_flags(options), *arguments]) == 0
         assert (folder / "pytorch_lora_weights.safetensors").exists()
         (entry,) = json.loads((folder / "run.json").read_text())["runs"]
-        return pq.read_table(folder / "rollouts" / "rollout-00000.parquet").to_pydict(), entry
+        rows = records(folder)
+        return {name: [row[name] for row in rows] for name in rows[0]}, entry
 
     return run
 

@@ -7,15 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from support.trainers import all_records, assert_same, brightness, checkpoints, logs_of, prompts, trained_weights
 from transformers import TrainerCallback
 
-from trainer_ext import DDPOConfig, DDPOTrainer, LogProbPipeline, RewardFunction, embedded_model
+from trainer_ext import DDPOConfig, LogProbPipeline, RewardFunction, embedded_model
 from trainer_ext.errors import ConfigError
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.runner import swapped
@@ -26,46 +25,19 @@ PROMPTS = Dataset.from_dict(
     {"prompt": ["a cat", "a dog", "a lion", "a bear"], "animal": ["cat", "dog", "lion", "bear"]}
 )
 
-TINY = {
-    "num_inference_steps": 4,
-    "guidance_scale": 1.0,
-    "num_images_per_rollout": 8,
-    "rollout_batch_size": 4,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1,
-    "learning_rate": 1e-2,
-    "clip_range": 1e-2,
-    "num_train_epochs": 1,
-    "num_sample_images": 0,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-}
-
-
-def brightness(images, prompts, **columns):
-    return [float(np.asarray(image).mean()) for image in images]
-
 
 @pytest.fixture
-def make_trainer(tmp_path, tiny_pipeline):
-    def make(*, model=None, reward=brightness, folder="run", dataset=PROMPTS, **options):
-        torch.manual_seed(0)
-        model = tiny_pipeline() if model is None else model
-        named = {key: options.pop(key) for key in ("callbacks", "peft_config", "eval_dataset") if key in options}
-        config = DDPOConfig(output_dir=str(tmp_path / folder), **{**TINY, **options})
-        return DDPOTrainer(model, reward, config, dataset, **named)
-
-    return make
-
-
-def adapter_of(trainer):
-    return {name: value.detach().clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
+def run_options():
+    """Two updates on each rollout."""
+    batches = {"num_images_per_rollout": 8, "rollout_batch_size": 4}
+    return {
+        "dataset": PROMPTS,
+        "num_inference_steps": 4,
+        "learning_rate": 1e-2,
+        "clip_range": 1e-2,
+        "use_cpu": False,
+        **batches,
+    }
 
 
 def assert_close_as_a_whole(first, second):
@@ -73,10 +45,6 @@ def assert_close_as_a_whole(first, second):
     assert first.keys() == second.keys()
     difference = torch.cat([(value - second[name]).flatten() for name, value in first.items()]).norm()
     assert difference < 5e-3 * torch.cat([value.flatten() for value in first.values()]).norm()
-
-
-def rewards_of(folder):
-    return [pq.read_table(file).to_pylist() for file in sorted((Path(folder) / "rollouts").glob("*.parquet"))]
 
 
 # ---- it learns ----
@@ -87,7 +55,7 @@ def test_training_raises_the_reward(make_trainer, tiny_pipeline, seed):
     batch = {"num_images_per_rollout": 32, "rollout_batch_size": 32, "per_device_train_batch_size": 16}
     options = {"full_finetuning": True, "learning_rate": 1e-3, "clip_range": 0.1, "skip_last_steps": 2}
     trainer = make_trainer(model=tiny_pipeline("v_prediction"), num_train_epochs=8, seed=seed, **options, **batch)
-    unseen_seeds = Dataset.from_dict({"prompt": ["a cat"] * 16})
+    unseen_seeds = prompts(*["a cat"] * 16)
     before = trainer.evaluate(unseen_seeds)["eval_reward"]
     trainer.train()
     assert trainer.evaluate(unseen_seeds)["eval_reward"] > before + 8  # of 255; four seeds gave 16 to 25
@@ -135,7 +103,7 @@ def test_updates_and_passes(make_trainer):
     trainer = make_trainer(num_train_epochs=3, num_inner_epochs=2)
     trainer.train()
     assert trainer.state.global_step == 3 * 2 * (8 // 4)
-    assert len(rewards_of(trainer.args.output_dir)) == 3
+    assert len(all_records(trainer.args.output_dir)) == 3
 
 
 def test_the_share_of_steps_that_is_trained(make_trainer):
@@ -175,7 +143,7 @@ def test_the_ratio_of_the_first_update_is_one(make_trainer, precision):
         logging_steps=1,
     )
     trainer.train()
-    (log,) = [log for log in trainer.state.log_history if "ratio" in log]
+    (log,) = logs_of(trainer, "ratio")
     assert log["ratio"] == 1.0
     assert log["approx_kl"] == 0.0
     assert log["clipfrac"] == 0.0
@@ -201,13 +169,15 @@ def test_nothing_but_the_adapter_changes(make_trainer):
     }
     assert changed
     assert all(".lora_A." in key or ".lora_B." in key for key in changed)
-    assert {f"unet.{name.removeprefix('network.base_model.model.')}" for name in adapter_of(trainer)} >= changed
+    assert {
+        f"unet.{name.removeprefix('network.base_model.model.')}" for name in trained_weights(trainer.model)
+    } >= changed
 
 
 STOCK = """
 import sys, torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
-from trainer_ext.loading import DTYPE_ARGUMENT
+from trainer_ext.model.loading import DTYPE_ARGUMENT
 model, adapter, out = sys.argv[1:]
 pipeline = StableDiffusionPipeline.from_pretrained(model, **{DTYPE_ARGUMENT: torch.float32})
 pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
@@ -262,7 +232,7 @@ def test_full_finetuning_saves_a_pipeline(make_trainer):
 def test_a_parquet_row_is_enough_to_make_its_image_again(make_trainer):
     trainer = make_trainer(model="embedded")
     trainer.train()
-    row = rewards_of(trainer.args.output_dir)[0][6]
+    row = all_records(trainer.args.output_dir)[0][6]
     policy = LogProbPipeline(load_pipeline("embedded"), num_inference_steps=4, guidance_scale=1.0)
     image = policy.sample([row["prompt"]], image_generators([row["seed"]])).images
     assert row["reward"] == row["rewards/brightness"] == pytest.approx(image.float().mean().item(), abs=0.1)
@@ -288,7 +258,7 @@ def test_logged_metrics(make_trainer):
         reward_weights=[1.0, 10.0],
     )
     trainer.train()
-    (log,) = [log for log in trainer.state.log_history if "reward" in log]
+    (log,) = logs_of(trainer, "reward")
     assert log["reward"] == pytest.approx(log["rewards/brightness/mean"] + 10)
     assert (log["rewards/constant/mean"], log["rewards/constant/std"]) == (1.0, 0.0)
     assert log["reward_std"] == pytest.approx(log["rewards/brightness/std"])
@@ -322,15 +292,15 @@ def test_what_rewards_log_reaches_the_log_and_the_records(make_trainer):
 
     trainer = make_trainer(reward=reward)
     trainer.train()
-    (log,) = [log for log in trainer.state.log_history if "reward" in log]
+    (log,) = logs_of(trainer, "reward")
     assert log["batch_size"] == 4
-    assert all(row["length"] == len(row["prompt"]) for row in rewards_of(trainer.args.output_dir)[0])
+    assert all(row["length"] == len(row["prompt"]) for row in all_records(trainer.args.output_dir)[0])
 
 
 def test_images_of_a_prompt_stay_together(make_trainer):
     trainer = make_trainer(num_images_per_prompt=4)
     trainer.train()
-    (rows,) = rewards_of(trainer.args.output_dir)
+    (rows,) = all_records(trainer.args.output_dir)
     prompts = [row["prompt"] for row in rows]
     assert prompts == [prompts[0]] * 4 + [prompts[4]] * 4
     assert prompts[0] != prompts[4]
@@ -352,7 +322,7 @@ def test_gradient_checkpointing_changes_no_gradient(make_trainer):
 def test_schedulers_and_reporting_find_what_they_need(make_trainer):
     trainer = make_trainer(lr_scheduler_type="linear", num_train_epochs=2, logging_strategy="steps", logging_steps=1)
     trainer.train()
-    rates = [log["learning_rate"] for log in trainer.state.log_history if "learning_rate" in log]
+    rates = [log["learning_rate"] for log in logs_of(trainer, "learning_rate")]
     assert rates == sorted(rates, reverse=True)
     assert rates[0] > rates[-1]
     assert json.loads(trainer.model.config.to_json_string())["denoiser"]["cross_attention_dim"] == 128  # TensorBoard
@@ -363,11 +333,11 @@ def test_evaluation_has_fixed_seeds_and_leaves_no_trace(make_trainer):
     first = trainer.evaluate()
     assert first == trainer.evaluate()
     trainer.train()
-    (log,) = [log for log in trainer.state.log_history if log.get("epoch") == 1 and "eval_reward" in log]
+    (log,) = [log for log in logs_of(trainer, "eval_reward") if log["epoch"] == 1]
     assert log["eval_reward"] != first["eval_reward"]
     without = make_trainer(folder="without")
     without.train()
-    assert_same(adapter_of(trainer), adapter_of(without))
+    assert_same(trained_weights(trainer.model), trained_weights(without.model))
 
 
 # ---- interruption ----
@@ -423,12 +393,12 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_exactly(make_trainer, options, 
     stopped = make_trainer(**RESUMED, folder="stopped", **options)
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
-    assert [path.name for path in Path(stopped.args.output_dir).glob("checkpoint-*")] == [f"checkpoint-{step}"]
+    assert checkpoints(stopped.args.output_dir) == [f"checkpoint-{step}"]
     resumed = make_trainer(**RESUMED, folder="stopped")
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == whole.state.global_step
-    assert_same(adapter_of(whole), adapter_of(resumed))
-    assert rewards_of(resumed.args.output_dir) == rewards_of(whole.args.output_dir)
+    assert_same(trained_weights(whole.model), trained_weights(resumed.model))
+    assert all_records(resumed.args.output_dir) == all_records(whole.args.output_dir)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(make_trainer):
@@ -445,7 +415,7 @@ def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(make_trainer):
     trainer = make_trainer(reward=reward, num_train_epochs=2)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
-    assert not list(Path(trainer.args.output_dir).glob("checkpoint-*"))
+    assert checkpoints(trainer.args.output_dir) == []
 
 
 def test_the_handler_of_ctrl_c_is_given_back(make_trainer):

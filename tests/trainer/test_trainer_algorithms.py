@@ -3,60 +3,34 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
+from support.trainers import (
+    FOUR_ANIMALS,
+    TINY,
+    all_records,
+    assert_same,
+    brightness,
+    logs_of,
+    prompts,
+    redness,
+    trained_weights,
+)
 from transformers import TrainerCallback
 
-from trainer_ext import DDPOConfig, DDPOTrainer, RewardFunction
+from trainer_ext import DDPOConfig, RewardFunction
 from trainer_ext.policy.stock import stock_images
 from trainer_ext.runs.samples import load_images
 
-PROMPTS = Dataset.from_dict({"prompt": ["a cat", "a dog", "a lion", "a bear"]})
-UNSEEN = Dataset.from_dict({"prompt": ["a wolf", "two wolves"]})
-
-TINY = {
-    "num_inference_steps": 2,
-    "guidance_scale": 1.0,
-    "num_images_per_rollout": 8,
-    "rollout_batch_size": 8,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1,
-    "learning_rate": 1e-2,
-    "clip_range": 1e-2,
-    "num_train_epochs": 1,
-    "num_sample_images": 0,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
-
-
-def brightness(images, prompts, **columns):
-    return [float(np.asarray(image).mean()) for image in images]
-
-
-def redness(images, prompts, **columns):
-    return [float(np.asarray(image)[..., 0].mean()) for image in images]
+UNSEEN = prompts("a wolf", "two wolves")
 
 
 @pytest.fixture
-def make_trainer(tmp_path, tiny_pipeline):
-    def make(*, model=None, reward=brightness, folder="run", **options):
-        torch.manual_seed(0)
-        model = tiny_pipeline() if model is None else model
-        given = ("callbacks", "eval_dataset", "eval_reward_funcs")
-        named = {key: options.pop(key) for key in given if key in options}
-        config = DDPOConfig(output_dir=str(tmp_path / folder), **{**TINY, **options})
-        return DDPOTrainer(model, reward, config, PROMPTS, **named)
-
-    return make
-
-
-def weights_of(model):
-    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+def run_options():
+    """Two updates on each rollout."""
+    batches = {"num_images_per_rollout": 8, "rollout_batch_size": 8}
+    return {"dataset": FOUR_ANIMALS, "learning_rate": 1e-2, "clip_range": 1e-2, **batches}
 
 
 def saved_weights(folder):
@@ -68,16 +42,6 @@ def saved_weights(folder):
     }
 
 
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-
-
-def logs_of(trainer, key):
-    return [log for log in trainer.state.log_history if key in log]
-
-
 class Recorder(TrainerCallback):
     """Records the trained weights before training and after every update."""
 
@@ -85,10 +49,10 @@ class Recorder(TrainerCallback):
         self.weights = []
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.weights.append(weights_of(model))
+        self.weights.append(trained_weights(model))
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        self.weights.append(weights_of(model))
+        self.weights.append(trained_weights(model))
 
 
 # ---- it learns ----
@@ -116,7 +80,7 @@ def test_rewards_of_opposite_signs_drive_apart(make_trainer, tiny_pipeline, algo
             **options,
         )
         trainer.train()
-        after[sign] = sign * trainer.evaluate(Dataset.from_dict({"prompt": ["a cat"] * 16}))["eval_reward"]
+        after[sign] = sign * trainer.evaluate(prompts(*["a cat"] * 16))["eval_reward"]
     assert after[1] > after[-1] + 5  # of 255
 
 
@@ -139,7 +103,8 @@ def test_a_regression_never_uses_the_same_noise_twice(make_trainer, algorithm, w
     noise = torch.cat([batch.targets for batch in seen]).flatten(1)  # epsilon prediction: the target is the noise
     assert len(noise.unique(dim=0)) == len(noise) == 2 * 8 * 2
     trained = torch.cat([batch.weights for batch in seen])
-    rewards = torch.tensor(pq.read_table(Path(trainer.args.output_dir) / "rollouts").column("reward").to_pylist())
+    (rows,) = all_records(trainer.args.output_dir)
+    rewards = torch.tensor([row["reward"] for row in rows])
     if algorithm == "rwr":
         expected = 8 * torch.softmax(0.2 * rewards, 0)
         torch.testing.assert_close(trained.unique(), expected.unique(), rtol=1e-4, atol=1e-6)
@@ -208,8 +173,8 @@ def test_the_average_is_what_is_saved_drawn_and_evaluated_and_not_what_is_traine
     trainer.save_model()
     plain = make_trainer(**options, folder="plain", eval_dataset=UNSEEN)
     plain.train()
-    assert_same(weights_of(plain.model), weights_of(trainer.model))
-    assert_same(recorder.weights[-1], weights_of(trainer.model))
+    assert_same(trained_weights(plain.model), trained_weights(trainer.model))
+    assert_same(recorder.weights[-1], trained_weights(trainer.model))
 
     saved, expected = saved_weights(trainer.args.output_dir), average_by_hand(recorder.weights, 0.25)
     assert saved.keys() == expected.keys()
@@ -237,7 +202,7 @@ def test_the_average_of_all_weights(make_trainer, tmp_path):
     assert {f"network.{name}" for name in saved} == set(expected)
     for name, value in saved.items():
         torch.testing.assert_close(value, expected[f"network.{name}"], rtol=1e-5, atol=1e-7)
-    assert_same(weights_of(trainer.model), recorder.weights[-1])
+    assert_same(trained_weights(trainer.model), recorder.weights[-1])
 
 
 # ---- evaluation ----
@@ -256,13 +221,13 @@ def test_rewards_of_evaluations_are_reported_and_never_trained_on(make_trainer):
     assert seen == [2, 4], "only in evaluations"
     without = make_trainer(**options, folder="without")
     without.train()
-    assert_same(weights_of(trainer.model), weights_of(without.model))
+    assert_same(trained_weights(trainer.model), trained_weights(without.model))
     (*_, log), (*_, other) = (logs_of(each, "eval_reward") for each in (trainer, without))
     assert log.pop("eval_rewards/redness/mean") == redness_of(trainer)
     assert log == other
     assert log["eval_reward"] == log["eval_rewards/brightness/mean"]
     assert not [log for log in logs_of(trainer, "reward") if any("redness" in key for key in log)]
-    assert "rewards/redness" not in pq.read_table(Path(trainer.args.output_dir) / "rollouts").column_names
+    assert not any("rewards/redness" in row for rows in all_records(trainer.args.output_dir) for row in rows)
 
 
 def redness_of(trainer):
@@ -274,14 +239,14 @@ def redness_of(trainer):
 
 def test_several_evaluation_datasets(make_trainer):
     trainer = make_trainer(
-        eval_dataset={"seen": PROMPTS, "unseen": UNSEEN}, eval_strategy="epoch", eval_reward_funcs=redness
+        eval_dataset={"seen": FOUR_ANIMALS, "unseen": UNSEEN}, eval_strategy="epoch", eval_reward_funcs=redness
     )
     trainer.train()
     metrics = trainer.evaluate()
     del metrics["epoch"]
     suffixes = ("reward", "reward_std", "rewards/brightness/mean", "rewards/redness/mean")
     assert set(metrics) == {f"eval_{name}_{suffix}" for name in ("seen", "unseen") for suffix in suffixes}
-    for name, dataset in (("seen", PROMPTS), ("unseen", UNSEEN)):
+    for name, dataset in (("seen", FOUR_ANIMALS), ("unseen", UNSEEN)):
         alone = trainer.evaluate(dataset)
         assert {suffix: metrics[f"eval_{name}_{suffix}"] for suffix in suffixes} == {
             suffix: alone[f"eval_{suffix}"] for suffix in suffixes
@@ -317,7 +282,7 @@ def test_the_best_model_by_a_reward_of_the_evaluation(make_trainer, ema_decay):
     assert trainer.state.best_global_step == 4
     expected = recorder.weights[4] if ema_decay is None else average_by_hand(recorder.weights[:5], ema_decay)
     trainer.save_model()
-    for found in (weights_of(trainer.model), saved_weights(trainer.args.output_dir)):
+    for found in (trained_weights(trainer.model), saved_weights(trainer.args.output_dir)):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
