@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 
@@ -8,15 +9,24 @@ import pytest
 
 pytest.register_assert_rewrite("support")
 
-import torch
-from support import pipelines, trainers
-from support.tiny_judges import tiny_encoder, tiny_llava
+# torch and the like are imported where they are used: the process that hands out the tests to others needs none of it.
 
-from trainer_ext.model.loading import load_pipeline
+
+def pytest_configure(config):
+    if config.option.markexpr == "full":
+        config.option.markexpr = ""  # everything: the rows that are marked, and those that stand for them
+
+
+def pytest_collection_finish():
+    """Every training collects garbage: in 0.3 s where modules are searched for it, in 0.01 s where they are not."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def seed():
+    import torch
+
     torch.set_num_threads(1)  # models this small gain nothing from a second one, and lose 100x to a busy core
     torch.manual_seed(0)
 
@@ -24,6 +34,8 @@ def seed():
 @pytest.fixture(scope="session")
 def tiny_pipeline():
     """Make a tiny pipeline: 8 x 8 latents, 32 x 32 images."""
+    from support import pipelines
+
     return pipelines.tiny_pipeline
 
 
@@ -36,8 +48,11 @@ def run_options():
 @pytest.fixture
 def make_trainer(tmp_path, run_options):
     """Make a trainer of the tiny pipeline in a folder of this test: `trainers.make_trainer` says what it takes."""
+    import torch
+    from support import pipelines, trainers
 
     def make(folder="run", *, model=None, **more):
+        torch.manual_seed(0)  # of the pipeline: trainers of one test differ in what they are asked for alone
         model = pipelines.tiny_pipeline() if model is None else model
         return trainers.make_trainer(model, tmp_path / folder, **{**run_options, **more})
 
@@ -46,6 +61,8 @@ def make_trainer(tmp_path, run_options):
 
 @pytest.fixture
 def embedded_pipeline():
+    from trainer_ext.model.loading import load_pipeline
+
     return load_pipeline("embedded")
 
 
@@ -70,8 +87,21 @@ def install(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def forked(tmp_path_factory):
+    """Runs in processes that can be killed. Tests that use it are of the group `forked`, so that there is one server of them."""
+    from support.forked_runs import ForkedRuns
+
+    runs = ForkedRuns(tmp_path_factory.mktemp("logs"))
+    yield runs
+    runs.close()
+
+
+@pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory):
     """A tiny random encoder of texts."""
+    import torch
+    from support.tiny_judges import tiny_encoder
+
     torch.manual_seed(0)
     return tiny_encoder(tmp_path_factory.mktemp("encoder"))
 
@@ -79,5 +109,8 @@ def encoder_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def llava_folder(tmp_path_factory):
     """A tiny random LLaVA."""
+    import torch
+    from support.tiny_judges import tiny_llava
+
     torch.manual_seed(0)
     return tiny_llava(tmp_path_factory.mktemp("llava"))

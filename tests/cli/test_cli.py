@@ -1,10 +1,8 @@
 """The command `ddpo`, as users run it."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from diffusers.loaders.lora_base import LoraBaseMixin
 from packaging.version import Version
 from PIL import Image
 from support import zoo
-from support.trainers import records
+from support.trainers import checkpoints, records
 
 from trainer_ext.cli import main
 from trainer_ext.model.denoiser import TrainedDenoiser
@@ -77,13 +75,13 @@ def test_help_shows_the_options_and_where_the_others_are(capsys):
         assert option in text
 
 
-def test_help_all_lists_the_trainers_options():
-    result = subprocess.run(
-        [sys.executable, "-m", "trainer_ext.cli", "train", "--help_all"], capture_output=True, text=True
-    )
-    assert result.returncode == 0
-    assert "--max_grad_norm" in result.stdout
-    assert "--clip_range" in result.stdout
+def test_help_all_lists_the_trainers_options(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help_all"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "--max_grad_norm" in text
+    assert "--clip_range" in text
 
 
 def test_rewards_lists_what_is_installed(capsys):
@@ -297,17 +295,12 @@ def test_unknown_command(capsys):
     assert main([]) == 0
 
 
-def test_ctrl_c_tells_how_to_resume(tmp_path):
-    """A real process and a real signal."""
-    code = "import sys; from trainer_ext.cli import main; sys.exit(main(sys.argv[1:]))"
+@pytest.mark.xdist_group("forked")
+def test_ctrl_c_tells_how_to_resume(forked, tmp_path):
+    """A process of its own and a real signal, in the second rollout."""
     arguments = ["train", *FAST, "--num_train_epochs", "50", "--output_dir", str(tmp_path / "run")]
-    rollouts = tmp_path / "run" / "rollouts"
-    with subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True) as process:
-        while not (rollouts.exists() and list(rollouts.iterdir())):
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "--resume_from_checkpoint true" in error
-    assert list((tmp_path / "run").glob("checkpoint-*"))
+    status, log = forked.command(arguments, at="trainer_ext.scoring.suite.RewardSuite.score", call=4)
+    assert status == 130
+    assert "--resume_from_checkpoint true" in log
+    assert len(records(tmp_path / "run")) == 4
+    assert checkpoints(tmp_path / "run")

@@ -8,15 +8,14 @@ hook, returns something else than specs, takes a name. What a reward may return 
 
 import asyncio
 import gc
-import os
 import signal
 import subprocess
 import sys
-import time
 import weakref
 
 import pytest
 import torch
+from support.processes import start, wait_until
 
 from ddpo_plugins import PluginError, RewardError, load_catalogue
 from trainer_ext import reward_from_plugin
@@ -117,20 +116,12 @@ def test_a_plugin_that_hangs_at_import_can_be_interrupted_and_is_named(install, 
         f"import pathlib, time\npathlib.Path({str(started)!r}).touch()\ntime.sleep(600)\n",
         version="2.1",
     )
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = subprocess.Popen(
-        [sys.executable, "-m", "trainer_ext.cli", "rewards"],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    arguments = [sys.executable, "-m", "trainer_ext.cli", "rewards"]
+    command = start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 60
-        while not started.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(started.exists, command)
         command.send_signal(signal.SIGINT)
-        output, error = command.communicate(timeout=60)
+        output, error = command.communicate()
     finally:
         command.kill()
     assert (command.returncode, output) == (130, "")

@@ -4,12 +4,12 @@ import asyncio
 import socket
 import sys
 import threading
-import time
 
 import pytest
 import torch
 from support import chat_server
 from support.chat_server import serving
+from support.processes import eventually
 
 from ddpo_plugins.errors import PluginError, RewardError
 from trainer_ext import reward_from_plugin
@@ -64,9 +64,17 @@ def score(reward, *names):
 
 def test_each_image_gets_its_own_answer(server, build):
     """In order, though they are answered at once and not in order."""
-    server.reply = lambda image, question: (
-        time.sleep(0.1 * (image.getpixel((0, 0)) == COLOURS["red"])) or colour_of(image, question)
-    )
+    blue = threading.Event()
+
+    def reply(image, question):
+        colour = colour_of(image, question)
+        if colour == "a blue cat":
+            blue.set()
+        elif colour == "a red cat":
+            blue.wait()
+        return colour
+
+    server.reply = reply
     scores = score(build(batch_size=3), "red", "blue", "green", "black", "red")
     assert scores.extras["prompt_alignment/description"] == [
         f"a {c} cat" for c in ("red", "blue", "green", "black", "red")
@@ -84,7 +92,15 @@ def test_the_question_is_the_articles_unless_another_is_given(server, build):
 
 
 def test_requests_at_once_are_bounded(server, build):
-    server.reply = lambda image, question: time.sleep(0.03) or "a cat"
+    three = threading.Event()
+
+    def reply(image, question):
+        if server.under_way["now"] == 3:
+            three.set()
+        three.wait()
+        return "a cat"
+
+    server.reply = reply
     score(build(batch_size=3), *["red"] * 10)
     assert server.under_way["most"] == 3
 
@@ -145,10 +161,8 @@ class TestFaults:
     def test_becomes_an_error_with_a_name(self, server, build, fault):
         reward = build(timeout=1.0)
         server.faults = [fault]
-        start = time.monotonic()
-        with pytest.raises(RewardError) as raised:
+        with pytest.raises(RewardError) as raised:  # also where the server never ends
             score(reward, "red", "red", "red")
-        assert time.monotonic() - start < 3
         message = str(raised.value)
         for part in ("'prompt_alignment'", "'llava'", server.base_url, "in 1 attempt (timeout 1 s, max_retries 0): "):
             assert part in message
@@ -206,12 +220,12 @@ def test_what_another_attempt_does_not_mend_is_not_tried_again(server, build, co
 
 def test_one_failure_ends_the_batch(server, build):
     """The requests that are left are not sent, and no task or connection is left behind."""
-    server.reply = lambda image, question: time.sleep(0.05) or "a cat"
-    reward = build(batch_size=2)
+    server.reply = lambda image, question: server.closing.wait() and "a cat"
+    reward = build(batch_size=2, timeout=60.0)
     server.faults = [chat_server.status(400)]
     with pytest.raises(RewardError, match="status 400"):
         score(reward, *["red"] * 20)
-    assert len(server.chats) < 6
+    assert len(server.chats) < 4  # two under way, and one that may have begun when the first had failed
 
 
 def test_a_server_that_went_away(encoder_folder):
@@ -299,7 +313,9 @@ def test_nothing_is_left_running(server, build):
     before = set(threading.enumerate())  # other tests of this process may have left some
     reward = build()
     score(reward, "red", "green")
-    time.sleep(0.1)
-    new = set(threading.enumerate()) - before
-    assert [thread for thread in new if "ThreadPoolExecutor" in thread.name or "asyncio" in thread.name] == []
-    assert len(new) <= 2  # the server's own
+
+    def new():
+        return set(threading.enumerate()) - before
+
+    eventually(lambda: len(new()) <= 2)  # the server's own
+    assert [thread for thread in new() if "ThreadPoolExecutor" in thread.name or "asyncio" in thread.name] == []

@@ -5,6 +5,7 @@ Everything is compared: weights, optimizer, schedule, random generators, remembe
 measured seconds may differ, and the mean loss of the whole run, which `Trainer` counts from the last start.
 """
 
+import itertools
 import re
 import shutil
 import signal
@@ -12,7 +13,6 @@ import signal
 import pytest
 import torch
 from compare_runs import checkpoint_differences, differences, whole_checkpoints
-from support.forked_runs import ForkedRuns
 
 from trainer_ext.runs.manifest import remove_manifest, write_manifest
 
@@ -36,6 +36,8 @@ KINDS = {
         "save_total_limit": 1,
     },
 }
+
+pytestmark = pytest.mark.xdist_group("forked")
 
 CHECK = "trainer_ext.loop.lockstep.Lockstep.check"  # after each denoising step, and before each step's gradient
 LOSS = "trainer_ext.learning.update.GradientAccumulator.loss"
@@ -110,14 +112,7 @@ STOPS_OF = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    runs = ForkedRuns(tmp_path_factory.mktemp("logs"))
-    yield runs
-    runs.close()
-
-
-@pytest.fixture(scope="module")
-def whole(runs, tmp_path_factory):
+def whole(forked, tmp_path_factory):
     """Make runs that nothing stops, each once; they keep all their checkpoints."""
     folders = {}
 
@@ -125,7 +120,7 @@ def whole(runs, tmp_path_factory):
         key = str(sorted(options.items()))
         if key not in folders:
             folders[key] = tmp_path_factory.mktemp("whole") / "run"
-            assert runs.run(folders[key], options={**options, "save_total_limit": None}, resume=None) == (0, "")
+            assert forked.run(folders[key], options={**options, "save_total_limit": None}, resume=None) == (0, "")
         return folders[key]
 
     return run
@@ -134,14 +129,17 @@ def whole(runs, tmp_path_factory):
 # ---- SIGKILL ----
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_killed_again_and_again(runs, whole, tmp_path, kind):
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind != "several passes, pictures" else pytest.param(kind, marks=pytest.mark.full) for kind in KINDS],
+)
+def test_killed_again_and_again(forked, whole, tmp_path, kind):
     expected, folder = whole(**KINDS[kind]), tmp_path / "run"
     for place, stop in STOPS_OF[kind].items():
-        status, log = runs.run(folder, options=KINDS[kind], **stop)
+        status, log = forked.run(folder, options=KINDS[kind], **stop)
         assert status == -signal.SIGKILL, f"{place}: ended with {status}\n{log}"
         assert checkpoint_differences(folder, expected) == [], place
-    status, log = runs.run(folder, options=KINDS[kind])
+    status, log = forked.run(folder, options=KINDS[kind])
     assert status == 0, log
     assert differences(folder, expected) == []
     assert whole_checkpoints(folder)[-1] == whole_checkpoints(expected)[-1]
@@ -156,17 +154,17 @@ SMALL = {
 }
 
 
-def test_killed_at_every_change_of_a_file_in_a_save(runs, whole, tmp_path):
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.full), 4])
+def test_killed_at_changes_of_files_in_a_save(forked, whole, tmp_path, every):
     """Also when half of a file is written, and in the removal of the checkpoint before."""
     options = {**SMALL, "save_total_limit": 1}
     expected, folder = whole(**options), tmp_path / "run"
-    assert runs.run(folder, options=options, at=SAVE, after=True)[0] == -signal.SIGKILL
-    change, resumed_from = 0, []
-    while True:
+    assert forked.run(folder, options=options, at=SAVE, after=True)[0] == -signal.SIGKILL
+    resumed_from = []
+    for change in itertools.count(1, every):
         resumed_from += whole_checkpoints(folder)[-1:]
-        change += 1
-        status, log = runs.run(folder, options=options, at="file", within=SAVE, call=change)
-        assert len(resumed_from) == change, "no checkpoint was left"
+        status, log = forked.run(folder, options=options, at="file", within=SAVE, call=change)
+        assert len(resumed_from) == 1 + change // every, "no checkpoint was left"
         if status == 0:
             break
         assert status == -signal.SIGKILL, log
@@ -198,42 +196,42 @@ CTRL_C = {
 }
 
 
-def test_ctrl_c_again_and_again(runs, whole, tmp_path):
+def test_ctrl_c_again_and_again(forked, whole, tmp_path):
     """Nothing else saves here, so all that is resumed from is what Ctrl-C left."""
     expected, folder = whole(**INTERRUPTED), tmp_path / "run"
     for place, stop in CTRL_C.items():
-        status, log = runs.run(folder, options=INTERRUPTED, send="SIGINT", **stop)
+        status, log = forked.run(folder, options=INTERRUPTED, send="SIGINT", **stop)
         assert status == 130, f"{place}: ended with {status}\n{log}"
         assert "stopping after this step and saving a checkpoint" in log
-    status, log = runs.run(folder, options=INTERRUPTED)
+    status, log = forked.run(folder, options=INTERRUPTED)
     assert status == 0, log
     assert differences(folder, expected) == []
 
 
-def test_ctrl_c_right_after_a_resume_does_not_touch_the_checkpoint(runs, whole, tmp_path):
+def test_ctrl_c_right_after_a_resume_does_not_touch_the_checkpoint(forked, whole, tmp_path):
     folder = shutil.copytree(whole(**SMALL), tmp_path / "run")
     for checkpoint in whole_checkpoints(folder)[1:]:
         shutil.rmtree(folder / checkpoint)
     before = (folder / "checkpoint-1" / "ddpo_manifest.json").read_bytes()
-    assert runs.run(folder, options=SMALL, at=CHECK, send="SIGINT")[0] == 130
+    assert forked.run(folder, options=SMALL, at=CHECK, send="SIGINT")[0] == 130
     assert (folder / "checkpoint-1" / "ddpo_manifest.json").read_bytes() == before
 
 
-def test_a_second_ctrl_c_stops_at_once_and_saves_nothing_half_done(runs, whole, tmp_path):
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing_half_done(forked, whole, tmp_path):
     folder = tmp_path / "run"
     update = "torch.optim.adamw.AdamW.step"  # the parameters are those after it, and the counter is that before it
-    status, _ = runs.run(folder, options=SMALL, at=update, after=True, send="SIGINT", times=2)
+    status, _ = forked.run(folder, options=SMALL, at=update, after=True, send="SIGINT", times=2)
     assert status == 130
     assert whole_checkpoints(folder) == []
-    assert runs.run(folder, options=SMALL)[0] == 0
+    assert forked.run(folder, options=SMALL)[0] == 0
     assert differences(folder, whole(**SMALL)) == []
 
 
 @pytest.mark.parametrize("call", [2, 10])
-def test_resumed_by_the_same_trainer(runs, whole, tmp_path, call):
+def test_resumed_by_the_same_trainer(forked, whole, tmp_path, call):
     """As in a notebook: in the first update of a rollout, and of the next."""
     stop = {"at": LOSS, "call": call, "send": "SIGINT"}
-    status, log = runs.run(tmp_path / "run", options={**INTERRUPTED, "in_a_notebook": True}, resume=None, **stop)
+    status, log = forked.run(tmp_path / "run", options={**INTERRUPTED, "in_a_notebook": True}, resume=None, **stop)
     assert status == 0, log
     assert differences(tmp_path / "run", whole(**INTERRUPTED)) == []
 
@@ -259,12 +257,12 @@ def cut_short(folder, checkpoint, name):
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(runs, whole, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(forked, whole, tmp_path):
     expected = whole(**SMALL)
     folder = shutil.copytree(expected, tmp_path / "run")
     newest, before = reversed(whole_checkpoints(folder)[-2:])
     cut_short(folder, newest, "optimizer.pt")
-    status, log = runs.run(folder, options=SMALL)
+    status, log = forked.run(folder, options=SMALL)
     assert status == 0
     assert f"{folder / newest} is not used: optimizer.pt has " in log
     assert before not in log
@@ -272,29 +270,29 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(runs, whole, t
     assert whole_checkpoints(folder)[-1] == newest  # written again
 
 
-def test_a_damaged_checkpoint_that_is_asked_for_is_an_error(runs, whole, tmp_path):
+def test_a_damaged_checkpoint_that_is_asked_for_is_an_error(forked, whole, tmp_path):
     folder = shutil.copytree(whole(**SMALL), tmp_path / "run")
     cut_short(folder, "checkpoint-2", "ddpo_state_0.pt")
-    status, log = runs.run(folder, options=SMALL, resume=str(folder / "checkpoint-2"))
+    status, log = forked.run(folder, options=SMALL, resume=str(folder / "checkpoint-2"))
     assert status == 1
     assert f"CheckpointError: {folder / 'checkpoint-2'} cannot be resumed from: ddpo_state_0.pt has " in log
-    assert runs.run(folder, options=SMALL, resume=str(folder / "checkpoint-1"))[0] == 0
+    assert forked.run(folder, options=SMALL, resume=str(folder / "checkpoint-1"))[0] == 0
 
 
-def test_without_a_checkpoint_it_begins_anew(runs, whole, tmp_path):
-    status, log = runs.run(tmp_path / "run", options=SMALL)
+def test_without_a_checkpoint_it_begins_anew(forked, whole, tmp_path):
+    status, log = forked.run(tmp_path / "run", options=SMALL)
     assert status == 0
     assert f"{tmp_path / 'run'} holds no whole checkpoint: training begins anew" in log
     assert differences(tmp_path / "run", whole(**SMALL)) == []
 
 
-def test_another_number_of_processes_is_an_error(runs, whole, tmp_path):
+def test_another_number_of_processes_is_an_error(forked, whole, tmp_path):
     folder = shutil.copytree(whole(**SMALL), tmp_path / "run")
     state = folder / "checkpoint-2" / "ddpo_state_0.pt"
     torch.save({**torch.load(state), "num_processes": 2}, state)
     remove_manifest(state.parent)
     write_manifest(state.parent)
-    status, log = runs.run(folder, options=SMALL, resume=str(state.parent))
+    status, log = forked.run(folder, options=SMALL, resume=str(state.parent))
     assert status == 1
     assert "CheckpointError" in log
     assert "was written by 2 process(es), and this run has 1" in log
@@ -311,8 +309,8 @@ def test_another_number_of_processes_is_an_error(runs, whole, tmp_path):
         ({"algorithm": "sparse_rwr"}, "algorithm"),
     ],
 )
-def test_options_that_do_not_fit_the_checkpoint_are_an_error(runs, whole, tmp_path, options, message):
+def test_options_that_do_not_fit_the_checkpoint_are_an_error(forked, whole, tmp_path, options, message):
     folder = shutil.copytree(whole(**SMALL), tmp_path / "run")
-    status, log = runs.run(folder, options={**SMALL, **options}, resume=str(folder / "checkpoint-2"))
+    status, log = forked.run(folder, options={**SMALL, **options}, resume=str(folder / "checkpoint-2"))
     assert status == 1
     assert re.search(f"^trainer_ext.errors.(Config|Checkpoint)Error: .*checkpoint-2.*{message}", log, re.M), log

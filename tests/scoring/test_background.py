@@ -108,10 +108,9 @@ def test_an_error_waits_for_what_is_being_scored(error):
 
 
 def test_a_second_ctrl_c_waits_for_nothing():
-    release, start = threading.Event(), time.monotonic()
+    release = threading.Event()
     with pytest.raises(KeyboardInterrupt):
-        score(partial(release.wait, 60), error=KeyboardInterrupt)
-    assert time.monotonic() - start < 30
+        score(release.wait, error=KeyboardInterrupt)  # or it would wait for ever
     release.set()
 
 
@@ -191,7 +190,7 @@ def test_an_async_reward_that_fails_ends_the_others_and_not_the_loop(error):
 
     async def endless(images, prompts, **columns):
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             ended.append(True)
 
@@ -232,16 +231,14 @@ def test_a_loop_that_is_blocked_does_not_keep_the_program(monkeypatch):
     release = threading.Event()
 
     async def block():
-        release.wait(20)
+        release.wait()
 
     loop = EventLoop()
     Worker("test").submit(partial(loop.run, block()))
     while loop._current is None:
         time.sleep(0.001)
-    start = time.monotonic()
     del loop
-    gc.collect()
-    assert time.monotonic() - start < 5
+    gc.collect()  # does not wait for what is never released
     release.set()
 
 
@@ -251,7 +248,7 @@ def test_a_loop_that_is_blocked_does_not_keep_the_program(monkeypatch):
 def hanging(release):
     def hangs(images, prompts, trainer_state, **columns):
         if trainer_state is None or trainer_state.global_step:
-            release.wait(60)
+            release.wait()
         return brightness(images, prompts)
 
     return hangs
@@ -260,7 +257,7 @@ def hanging(release):
 def hanging_async(release):
     async def hangs(images, prompts, trainer_state, **columns):
         if trainer_state is None or trainer_state.global_step:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         return brightness(images, prompts)
 
     return hangs
@@ -269,7 +266,7 @@ def hanging_async(release):
 def blocking_async(release):
     async def hangs(images, prompts, trainer_state, **columns):
         if trainer_state is None or trainer_state.global_step:
-            release.wait(60)
+            release.wait()
         return brightness(images, prompts)
 
     return hangs
@@ -278,13 +275,11 @@ def blocking_async(release):
 @pytest.mark.parametrize("kind", [hanging, hanging_async, blocking_async])
 def test_a_reward_that_hangs_ends_the_run_with_a_checkpoint(make_trainer, kind):
     release, quick = threading.Event(), brightness
-    trainer = make_trainer(reward=[quick, kind(release)], num_train_epochs=3, reward_timeout=0.3)
-    start = time.monotonic()
+    trainer = make_trainer(reward=[quick, kind(release)], num_train_epochs=3, reward_timeout=0.9)
     with pytest.raises(
-        RewardError, match=r"Reward 'hangs' has not answered for 0\.[3-9].*2 prompt\(s\) are 'a (cat|dog)', 'a"
+        RewardError, match=r"Reward 'hangs' has not answered for \d+\.\d.*2 prompt\(s\) are 'a (cat|dog)', 'a"
     ):
         trainer.train()
-    assert time.monotonic() - start < 20
     assert checkpoints(trainer.args.output_dir) == ["checkpoint-1"]
     release.set()
 
@@ -299,9 +294,9 @@ def test_the_next_batch_after_one_that_hangs_has_a_thread_and_a_loop(kind):
     suite = RewardSuite([RewardFunction("hangs", kind(release))], calls=scorer.calls)
     with pytest.raises(RewardError, match="'hangs' has not answered"):
         scorer.run(partial(suite.score, IMAGES, ROWS))
-    suite, start = RewardSuite([RewardFunction("later", later)], calls=scorer.calls), time.monotonic()
+    suite = RewardSuite([RewardFunction("later", later)], calls=scorer.calls)
+    scorer.timeout = None  # however slow this machine is
     assert scorer.run(partial(suite.score, IMAGES, ROWS)).total.tolist() == [1, 2]
-    assert time.monotonic() - start < 20  # it did not wait for the one that hangs
     release.set()
 
 
@@ -327,7 +322,7 @@ images, rows = torch.zeros(1, 2, 2, 3, dtype=torch.uint8), [{"prompt": "a cat"}]
 scorer.run(partial(RewardSuite([RewardFunction("waits", waits)], calls=scorer.calls).score, images, rows))
 scorer.run(partial(RewardSuite([RewardFunction("hangs", hangs)], calls=scorer.calls).score, images, rows))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert "Reward 'hangs' has not answered" in result.stderr.splitlines()[-1]
 
@@ -345,14 +340,15 @@ def test_a_time_out_needs_a_thread():
 
 
 def test_the_bar_says_what_is_waited_for(make_trainer, monkeypatch, capsys):
-    monkeypatch.setattr("trainer_ext.loop.progress.SLOW_SECONDS", 0.1)
+    monkeypatch.setattr("trainer_ext.loop.progress.SLOW_SECONDS", 0.4)
     monkeypatch.setattr("trainer_ext.scoring.background.POLL_SECONDS", 0.05)
 
     def sluggish(images, prompts, **columns):
-        time.sleep(0.5)
+        time.sleep(1.0)
         return brightness(images, prompts)
 
-    make_trainer(reward=[brightness, sluggish], disable_tqdm=False).train()
+    options = {"num_images_per_rollout": 2, "per_device_train_batch_size": 2, "disable_tqdm": False}
+    make_trainer(reward=[brightness, sluggish], **options).train()
     error = capsys.readouterr().err
     assert "rollout 0, waiting for sluggish (" in error
     assert "waiting for brightness" not in error

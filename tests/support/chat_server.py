@@ -177,19 +177,17 @@ def content(text, finish_reason="stop"):
 
 
 def hang(handler):
-    """Never answer, as seen by a client in a hurry."""
-    handler.server.closing.wait(5)
+    """Never answer."""
+    handler.server.closing.wait()
 
 
 def drip(handler):
     """Send a byte now and then: no single wait is long."""
     handler.send_response(200)
     handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", "100000")
+    handler.send_header("Content-Length", "100000000")
     handler.end_headers()
-    for _ in range(100):
-        if handler.server.closing.wait(0.05):
-            break
+    while not handler.server.closing.wait(0.05):
         handler.wfile.write(b" ")
         handler.wfile.flush()
 

@@ -13,6 +13,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from peft import LoraConfig
 
 from support import trainers
 from support.pipelines import tiny_pipeline
+from support.processes import start
 from support.trainers import FOUR_ANIMALS, TINY
+from trainer_ext.cli import main as ddpo
 
 OPTIONS = {
     **TINY,
@@ -46,15 +49,7 @@ class ForkedRuns:
     def __init__(self, folder: Path):
         self.folder = folder
         self.num_jobs = 0
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        }
-        self.server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-        )
+        self.server = start([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def run(
         self, folder, *, options=None, resume=True, at=None, call=1, within=None, after=False, send="SIGKILL", times=1
@@ -65,11 +60,18 @@ class ForkedRuns:
         `at` is the dotted name of the function at whose `call`-th call the signal is sent (`after`: when it returns), as
         often as `times` says; or `"file"`, for a change of a file. `within` counts calls only inside of another function.
         """
+        stop = {"at": at, "call": call, "within": within, "after": after, "send": send, "times": times}
+        return self._do({"folder": str(folder), "options": options or {}, "resume": resume, "stop": stop})
+
+    def command(self, arguments, *, at, call=1, send="SIGINT"):
+        """Do the same with the command `ddpo`."""
+        stop = {"at": at, "call": call, "within": None, "after": False, "send": send, "times": 1}
+        return self._do({"command": arguments, "stop": stop})
+
+    def _do(self, job):
         self.num_jobs += 1
         log = self.folder / f"job-{self.num_jobs}.log"
-        stop = {"at": at, "call": call, "within": within, "after": after, "send": send, "times": times}
-        job = {"folder": str(folder), "options": options or {}, "resume": resume, "stop": stop, "log": str(log)}
-        print(json.dumps(job), file=self.server.stdin, flush=True)
+        print(json.dumps({**job, "log": str(log)}), file=self.server.stdin, flush=True)
         answer = self.server.stdout.readline()
         assert answer, "the server of forked runs ended; see its error above"
         return json.loads(answer), log.read_text()
@@ -183,8 +185,6 @@ def train(job, pipeline):
     adapter = options.pop("lora")
     adapter = None if options.get("full_finetuning") else LoraConfig(**adapter)
     in_a_notebook = options.pop("in_a_notebook", False)
-    if job["stop"]["at"] is not None:
-        stop_at(**job["stop"])
     given = {"dataset": FOUR_ANIMALS, "eval_dataset": evaluated, "peft_config": adapter}
     trainer = trainers.make_trainer(pipeline, job["folder"], reward, **given, **options)
     try:
@@ -203,6 +203,7 @@ def train(job, pipeline):
         "logs": trainer.state.log_history,
     }
     torch.save(end, Path(job["folder"]) / "end.pt")
+    return 0
 
 
 def in_child(job, pipeline):
@@ -211,8 +212,9 @@ def in_child(job, pipeline):
     os.dup2(log, 2)
     status = 1
     try:
-        train(job, pipeline)
-        status = 0
+        if job["stop"]["at"] is not None:
+            stop_at(**job["stop"])
+        status = ddpo(job["command"]) if "command" in job else train(job, pipeline)
     except KeyboardInterrupt:
         status = 130
     except BaseException:
@@ -228,6 +230,9 @@ def serve():
     os.dup2(2, 1)  # what libraries print is no answer
     torch.manual_seed(0)
     pipeline = tiny_pipeline()
+    with tempfile.TemporaryDirectory() as folder:  # what is done once in a process: here, and not in each child
+        trainers.make_trainer(tiny_pipeline(), folder, overlap_rewards=False).train()
+    gc.collect()
     gc.freeze()  # a collection in a child would copy all memory
     for line in sys.stdin:
         child = os.fork()

@@ -126,6 +126,7 @@ class Interrupt(TrainerCallback):
 
 
 def make_trainer(folder, name, reward=brightness, callbacks=(), detectors=(), **options):
+    torch.manual_seed(0)
     given = {"eval_dataset": FIVE_PROMPTS, "callbacks": list(callbacks), "detectors": detectors}
     return trainers.make_trainer(
         str(folder / "model"), folder / name, reward, **given, **{**OPTIONS, **SEVERAL, **options}

@@ -63,7 +63,6 @@ def returning(*values):
 
 
 def make_trainer(model, folder, reward=brightness, dataset=CAT_AND_DOG, **options):
-    torch.manual_seed(0)  # of the adapter
     own = {name: options.pop(name) for name in OF_THE_TRAINER & options.keys()}
     return DDPOTrainer(model, reward, DDPOConfig(output_dir=str(folder), **{**TINY, **options}), dataset, **own)
 

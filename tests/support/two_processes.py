@@ -8,6 +8,7 @@ Then come the places, the trainings, and FOLDER/{process}.pt, which has what thi
 line, which trains in FOLDER/command line until it is interrupted.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def command_line(folder):
 
 def main(folder, port):
     torch.set_num_threads(1)
+    gc.freeze()  # every training collects garbage, and most of what there is are modules
     failed = in_children(lambda: trainings.fail_and_end(folder), port, folder / f"failed-{PROCESS}.log")
     seen = {"exit status of the child": failed, "places": meet(), **trainings.train_all(folder)}
     torch.save(seen, folder / f"{PROCESS}.pt")

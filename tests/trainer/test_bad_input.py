@@ -100,7 +100,7 @@ def test_guidance_that_is_given_twice():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="bf16 may be supported")
 def test_bf16_where_it_is_not_supported():
     with pytest.raises(ValueError, match="doesn't support bf16"):
-        DDPOConfig(**TWO_UPDATES, bf16=True)
+        DDPOConfig(**{**TWO_UPDATES, "use_cpu": False}, bf16=True)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from PIL import Image
+from safetensors import safe_open
+from support import trainers
+from support.pipelines import tiny_pipeline
 from support.trainers import all_records, assert_same, brightness, checkpoints, logs_of, prompts, trained_weights
 from transformers import TrainerCallback
 
@@ -26,18 +30,21 @@ PROMPTS = Dataset.from_dict(
 )
 
 
+#: On each rollout.
+TWO_UPDATES = {
+    "dataset": PROMPTS,
+    "num_inference_steps": 4,
+    "num_images_per_rollout": 8,
+    "rollout_batch_size": 4,
+    "learning_rate": 1e-2,
+    "clip_range": 1e-2,
+    "use_cpu": False,
+}
+
+
 @pytest.fixture
 def run_options():
-    """Two updates on each rollout."""
-    batches = {"num_images_per_rollout": 8, "rollout_batch_size": 4}
-    return {
-        "dataset": PROMPTS,
-        "num_inference_steps": 4,
-        "learning_rate": 1e-2,
-        "clip_range": 1e-2,
-        "use_cpu": False,
-        **batches,
-    }
+    return TWO_UPDATES
 
 
 def assert_close_as_a_whole(first, second):
@@ -50,7 +57,7 @@ def assert_close_as_a_whole(first, second):
 # ---- it learns ----
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_training_raises_the_reward(make_trainer, tiny_pipeline, seed):
     batch = {"num_images_per_rollout": 32, "rollout_batch_size": 32, "per_device_train_batch_size": 16}
     options = {"full_finetuning": True, "learning_rate": 1e-3, "clip_range": 0.1, "skip_last_steps": 2}
@@ -178,40 +185,52 @@ STOCK = """
 import sys, torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from trainer_ext.model.loading import DTYPE_ARGUMENT
-model, adapter, out = sys.argv[1:]
-pipeline = StableDiffusionPipeline.from_pretrained(model, **{DTYPE_ARGUMENT: torch.float32})
-pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-pipeline.load_lora_weights(adapter, weight_name="pytorch_lora_weights.safetensors")
-torch.manual_seed(0)
 torch.set_num_threads(1)
-image = pipeline(["a cat"], num_inference_steps=4, guidance_scale=3.0, eta=1.0, output_type="pt",
-                 generator=[torch.Generator().manual_seed(5)]).images
-torch.save(image, out)
+model, *adapters = sys.argv[1:]
+for adapter in adapters:
+    pipeline = StableDiffusionPipeline.from_pretrained(model, **{DTYPE_ARGUMENT: torch.float32})
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    pipeline.load_lora_weights(adapter, weight_name="pytorch_lora_weights.safetensors")
+    torch.manual_seed(0)
+    image = pipeline(["a cat"], num_inference_steps=4, guidance_scale=3.0, eta=1.0, output_type="pt",
+                     generator=[torch.Generator().manual_seed(5)]).images
+    torch.save(image, adapter + "/image.pt")
 """
 
+ADAPTED = {"attention": ["to_q", "to_v"], "convolutions": ["to_q", "conv1", "proj_in"]}
 
-@pytest.mark.parametrize("modules", [["to_q", "to_v"], ["to_q", "conv1", "proj_in"]], ids=["attention", "convolutions"])
-def test_the_saved_adapter_gives_the_same_image_in_stock_diffusers(make_trainer, tmp_path, modules):
-    from peft import LoraConfig
 
-    trainer = make_trainer(model="embedded", use_cpu=True, peft_config=LoraConfig(r=2, target_modules=modules))
-    trainer.train()
-    trainer.save_model()
-    policy, out = trainer.policy, tmp_path / "image.pt"
-    with swapped(policy.pipeline, {"scheduler": policy.runner.sampler.scheduler}):
-        settings = {"num_inference_steps": 4, "guidance_scale": 3.0, "eta": 1.0, "output_type": "pt"}
-        expected = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
-        with trainer.model.network.disable_adapter():
-            untrained = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
-    subprocess.run([sys.executable, "-c", STOCK, str(embedded_model()), trainer.args.output_dir, str(out)], check=True)
-    assert torch.equal(torch.load(out, weights_only=True), expected)
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """Images of each adapter: as stock diffusers makes them in a process of its own, as expected, and without it."""
+    torch.set_num_threads(1)
+    settings = {"num_inference_steps": 4, "guidance_scale": 3.0, "eta": 1.0, "output_type": "pt"}
+    folder, here = tmp_path_factory.mktemp("adapted"), {}
+    for name, modules in ADAPTED.items():
+        own = {"num_inference_steps": 4, "learning_rate": 1e-2, "peft_config": LoraConfig(r=2, target_modules=modules)}
+        trainer = trainers.make_trainer("embedded", folder / name, **own)
+        trainer.train()
+        trainer.save_model()
+        policy = trainer.policy
+        with swapped(policy.pipeline, {"scheduler": policy.runner.sampler.scheduler}):
+            expected = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
+            with trainer.model.network.disable_adapter():
+                untrained = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
+        here[name] = expected, untrained
+    folders = [str(folder / name) for name in ADAPTED]
+    subprocess.run([sys.executable, "-c", STOCK, str(embedded_model()), *folders], check=True)
+    return {name: (torch.load(folder / name / "image.pt", weights_only=True), *here[name]) for name in ADAPTED}
+
+
+@pytest.mark.xdist_group("adapted")
+@pytest.mark.parametrize("name", ADAPTED)
+def test_the_saved_adapter_gives_the_same_image_in_stock_diffusers(adapted, name):
+    stock, expected, untrained = adapted[name]
+    assert torch.equal(stock, expected)
     assert not torch.equal(untrained, expected)
 
 
 def test_the_saved_adapter_keeps_its_strength(make_trainer):
-    from peft import LoraConfig
-    from safetensors import safe_open
-
     trainer = make_trainer(peft_config=LoraConfig(r=2, lora_alpha=7, target_modules=["to_q"]))
     trainer.save_model()
     with safe_open(Path(trainer.args.output_dir) / "pytorch_lora_weights.safetensors", "pt") as file:
@@ -379,6 +398,16 @@ RESUMED = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupts."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    trainer = trainers.make_trainer(tiny_pipeline(), tmp_path_factory.mktemp("whole"), **{**TWO_UPDATES, **RESUMED})
+    trainer.train()
+    return trainer
+
+
 @pytest.mark.parametrize(
     ("options", "step"),
     [
@@ -387,9 +416,7 @@ RESUMED = {
         pytest.param({"reward": RewardFunction("brightness", interrupting)}, 2, id="in a rollout"),
     ],
 )
-def test_ctrl_c_leaves_a_checkpoint_that_resumes_exactly(make_trainer, options, step):
-    whole = make_trainer(**RESUMED, folder="whole")
-    whole.train()
+def test_ctrl_c_leaves_a_checkpoint_that_resumes_exactly(make_trainer, whole, options, step):
     stopped = make_trainer(**RESUMED, folder="stopped", **options)
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
