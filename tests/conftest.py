@@ -2,6 +2,8 @@ import gc
 import os
 import sys
 
+import tomllib
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the Hub client is imported: no test needs the network
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, as of their own
 
@@ -84,6 +86,18 @@ def install(tmp_path, monkeypatch):
     yield install
     for module in modules:
         sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def install_example(install):
+    """Install one of the plugins in `examples`, as its own pyproject.toml says."""
+
+    def install_example(folder):
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        ((entry_point, module),) = project["entry-points"]["ddpo_plugins"].items()
+        install(project["name"], entry_point, (folder / f"{module}.py").read_text(), version=project["version"])
+
+    return install_example
 
 
 @pytest.fixture(scope="session")

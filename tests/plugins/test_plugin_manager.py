@@ -23,11 +23,6 @@ from ddpo_plugins import (
 from ddpo_plugins.catalogue import Origin
 from ddpo_plugins.manager import collect, new_plugin_manager
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 REDNESS = Path(__file__).parents[2] / "examples" / "ddpo-redness"
 IMPORTS = "from ddpo_plugins import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec, hookimpl\n"
 OFFER = IMPORTS + "@hookimpl\ndef ddpo_register_rewards():\n    return [RewardSpec({!r}, lambda device: {!r})]\n"
@@ -358,12 +353,9 @@ def test_a_hook_that_may_be_missing_may_be_missing(manager):
 
 
 @pytest.fixture
-def redness(install):
-    """The third-party example, installed as its own pyproject.toml says."""
-    project = tomllib.loads((REDNESS / "pyproject.toml").read_text())["project"]
-    ((entry_point, module),) = project["entry-points"]["ddpo_plugins"].items()
-    source = (REDNESS / f"{module}.py").read_text()
-    install(project["name"], entry_point, source, version=project["version"])
+def redness(install_example):
+    """The third-party example, installed."""
+    install_example(REDNESS)
     return load_catalogue().rewards["redness"]
 
 

@@ -1,6 +1,5 @@
 """A pipeline that is refused, and the plugin that makes it work: Z-Image with `cfg_normalization`."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -23,30 +22,14 @@ from trainer_ext.errors import GuidanceError
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.pipeline import LogProbPipeline
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 PROJECT = Path(__file__).parents[2] / "examples" / "ddpo-zimage-guidance"
 
 pytestmark = pytest.mark.skipif("ZImagePipeline" not in zoo.FAMILIES, reason="the installed diffusers has no Z-Image")
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """The example, installed as its own pyproject.toml says."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    ((entry_point, module),) = project["entry-points"]["ddpo_plugins"].items()
-    folder = tmp_path / "site-packages"
-    info = folder / f"{project['name']}-{project['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    (info / "entry_points.txt").write_text(f"[ddpo_plugins]\n{entry_point} = {module}\n")
-    shutil.copy(PROJECT / f"{module}.py", folder)
-    monkeypatch.syspath_prepend(folder)
-    yield
-    sys.modules.pop(module)
+def installed(install_example):
+    install_example(PROJECT)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import functools
 import json
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -62,21 +62,11 @@ def ddpo_register_detectors():
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
+def plugin(install, tmp_path, monkeypatch):
     """An installed distribution with one plugin; returns its module."""
-    site = tmp_path / "site"
-    (site / "toy_plugin-1.2.dist-info").mkdir(parents=True)
-    (site / "toy_plugin-1.2.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: toy-plugin\nVersion: 1.2\n"
-    )
-    (site / "toy_plugin-1.2.dist-info" / "entry_points.txt").write_text("[ddpo_plugins]\ntoy = toy_plugin\n")
-    (site / "toy_plugin.py").write_text(PLUGIN)
-    monkeypatch.syspath_prepend(site)
+    install("toy-plugin", "toy", PLUGIN, version="1.2")
     monkeypatch.chdir(tmp_path)
-    import toy_plugin
-
-    yield toy_plugin
-    del sys.modules["toy_plugin"]
+    return import_module("toy_plugin_module")
 
 
 def train(*arguments):

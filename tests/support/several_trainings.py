@@ -235,7 +235,7 @@ FSDP_CONFIG = {
 
 SHARDED = {
     "one update": TRAININGS["one update"],
-    "kl": {**TRAININGS["kl"], "save_strategy": "steps", "save_steps": 1},
+    "kl": {**TRAININGS["kl"], "save_strategy": "steps", "save_steps": 3},
 }
 
 REFUSED_WITH_FSDP = {
