@@ -1,62 +1,69 @@
-import copy
+import gc
 import os
-import subprocess
 import sys
+import tomllib
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the Hub client is imported: no test needs the network
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, as of their own
 
 import pytest
-import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
+pytest.register_assert_rewrite("support")
+
+# torch and the like are imported where they are used: the process that hands out the tests to others needs none of it.
+
+
+def pytest_configure(config):
+    if config.option.markexpr == "full":
+        config.option.markexpr = ""  # everything: the rows that are marked, and those that stand for them
+
+
+def pytest_collection_finish():
+    """Every training collects garbage: in 0.3 s where modules are searched for it, in 0.01 s where they are not."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def seed():
+    import torch
+
     torch.set_num_threads(1)  # models this small gain nothing from a second one, and lose 100x to a busy core
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def tiny_pipeline():
-    """Make a pipeline with a tiny random UNet: 8 x 8 latents, 32 x 32 images. Prompts are padded to 16 tokens."""
-    folder = embedded_model()
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    vae = AutoencoderTiny.from_pretrained(folder / "vae", **{DTYPE_ARGUMENT: torch.float32})
+    """Make a tiny pipeline: 8 x 8 latents, 32 x 32 images."""
+    from support import pipelines
 
-    def make(prediction_type="epsilon", **scheduler_kwargs):
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=4,
-            norm_num_groups=4,
-            cross_attention_dim=text_encoder.config.hidden_size,
-        )
-        options = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, **scheduler_kwargs}
-        pipeline = StableDiffusionPipeline(
-            tokenizer=tokenizer,
-            text_encoder=copy.deepcopy(text_encoder),
-            vae=copy.deepcopy(vae),
-            unet=unet.eval(),
-            scheduler=DDIMScheduler(prediction_type=prediction_type, **options),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        return load_pipeline(pipeline)
+    return pipelines.tiny_pipeline
+
+
+@pytest.fixture
+def run_options():
+    """What a module's trainings have beyond `TINY`: modules override this."""
+    return {}
+
+
+@pytest.fixture
+def make_trainer(tmp_path, run_options):
+    """Make a trainer of the tiny pipeline in a folder of this test: `trainers.make_trainer` says what it takes."""
+    import torch
+    from support import pipelines, trainers
+
+    def make(folder="run", *, model=None, **more):
+        torch.manual_seed(0)  # of the pipeline: trainers of one test differ in what they are asked for alone
+        model = pipelines.tiny_pipeline() if model is None else model
+        return trainers.make_trainer(model, tmp_path / folder, **{**run_options, **more})
 
     return make
 
 
 @pytest.fixture
 def embedded_pipeline():
+    from trainer_ext.model.loading import load_pipeline
+
     return load_pipeline("embedded")
 
 
@@ -80,33 +87,33 @@ def install(tmp_path, monkeypatch):
         sys.modules.pop(module, None)
 
 
+@pytest.fixture
+def install_example(install):
+    """Install one of the plugins in `examples`, as its own pyproject.toml says."""
+
+    def install_example(folder):
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        ((entry_point, module),) = project["entry-points"]["ddpo_plugins"].items()
+        install(project["name"], entry_point, (folder / f"{module}.py").read_text(), version=project["version"])
+
+    return install_example
+
+
 @pytest.fixture(scope="session")
-def torchrun():
-    """Run a script in two processes, as users do. Returns when both have ended, or fails the test."""
+def forked(tmp_path_factory):
+    """Runs in processes that can be killed. Tests that use it are of the group `forked`, so that there is one server of them."""
+    from support.forked_runs import ForkedRuns
 
-    def run(*arguments, timeout=600, on_start=lambda launcher: None):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        launcher = subprocess.Popen(
-            [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        try:
-            on_start(launcher)
-            output, _ = launcher.communicate(timeout=timeout)
-        except BaseException as error:
-            launcher.terminate()  # which ends the two
-            output, _ = launcher.communicate(timeout=60)
-            if isinstance(error, subprocess.TimeoutExpired):
-                pytest.fail(f"{arguments} did not end:\n{output}")
-            raise
-        return subprocess.CompletedProcess(command, launcher.returncode, output)
-
-    return run
+    runs = ForkedRuns(tmp_path_factory.mktemp("logs"))
+    yield runs
+    runs.close()
 
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory):
     """A tiny random encoder of texts."""
-    from tiny_judges import tiny_encoder
+    import torch
+    from support.tiny_judges import tiny_encoder
 
     torch.manual_seed(0)
     return tiny_encoder(tmp_path_factory.mktemp("encoder"))
@@ -115,7 +122,8 @@ def encoder_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def llava_folder(tmp_path_factory):
     """A tiny random LLaVA."""
-    from tiny_judges import tiny_llava
+    import torch
+    from support.tiny_judges import tiny_llava
 
     torch.manual_seed(0)
     return tiny_llava(tmp_path_factory.mktemp("llava"))

@@ -3,10 +3,10 @@
 import diffusers
 import pytest
 import torch
-import zoo
 from datasets import Dataset
-from stand_ins import save_classifier, save_clip, save_head
+from support import zoo
 from support.pages import MANUAL, all_blocks, blocks
+from support.stand_ins import save_classifier, save_clip, save_head
 
 import trainer_ext
 from ddpo_plugins import load_catalogue

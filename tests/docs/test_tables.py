@@ -7,9 +7,8 @@ import runpy
 import tomllib
 from dataclasses import fields
 
-import measure_zoo
 import pytest
-import zoo
+from support import measure_zoo, zoo
 from support.pages import MANUAL, ROOT, blocks, prose, read, section, spans, table
 
 from ddpo_plugins import hookspecs, load_catalogue

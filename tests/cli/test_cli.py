@@ -1,0 +1,306 @@
+"""The command `ddpo`, as users run it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import trl
+from diffusers.loaders.lora_base import LoraBaseMixin
+from packaging.version import Version
+from PIL import Image
+from support import zoo
+from support.trainers import checkpoints, records
+
+from trainer_ext.cli import main
+from trainer_ext.model.denoiser import TrainedDenoiser
+from trainer_ext.model.lora import default_lora_config
+from trainer_ext.policy.pipeline import LogProbPipeline
+from trainer_ext.policy.stock import stock_images
+from trainer_ext.runs.folder import RunFolder
+
+FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "4", "--per_device_train_batch_size",
+        "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def train(tmp_path):
+    def train(*arguments):
+        return main(["train", *FAST, "--output_dir", str(tmp_path / "run"), *arguments])
+
+    return train
+
+
+@pytest.mark.skipif(Version(trl.__version__).major < 1, reason="TrlParser imported transformers")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["sample", "--help"],
+        ["doctor", "--help"],
+        ["rewards"],
+        ["new-plugin", "--help"],
+    ],
+)
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys; from trainer_ext.cli import main\n"
+        f"try: main({command})\nexcept SystemExit: pass\n"
+        "print(*({'torch', 'transformers', 'diffusers', 'datasets', 'peft', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.split() == []
+    assert result.stdout
+
+
+def test_help_shows_the_options_and_where_the_others_are(capsys):
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in (
+        "--model_name_or_path",
+        "--reward_funcs",
+        "--prompts",
+        "--clip_range",
+        "--lora_r",
+        "--learning_rate",
+        "--help_all",
+    ):
+        assert option in text
+
+
+def test_help_all_lists_the_trainers_options(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help_all"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "--max_grad_norm" in text
+    assert "--clip_range" in text
+
+
+def test_rewards_lists_what_is_installed(capsys):
+    assert main(["rewards"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("jpeg_compressibility ")]
+    assert line.split()[1:4] == ["reward", "ddpo-plugins", "0.1.0"]
+    assert "kB" in line
+    assert any(line.split()[:3] == ["animals", "prompt", "set"] for line in lines)
+
+
+def test_sample_of_a_pipeline_without_load_lora_weights(tmp_path):
+    """Its adapter is a folder of PEFT's."""
+    pipeline = zoo.FAMILIES["PixArtSigmaPipeline"].build()
+    assert not isinstance(pipeline, LoraBaseMixin)
+    pipeline.save_pretrained(tmp_path / "model")
+    policy = LogProbPipeline(pipeline, 2, **zoo.FAMILIES["PixArtSigmaPipeline"].options)
+    denoiser = TrainedDenoiser(policy.denoiser, "transformer", default_lora_config(policy.denoiser))
+    for name, parameter in denoiser.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    denoiser.save(tmp_path / "run", pipeline)
+    call = {"use_resolution_binning": False, "max_sequence_length": 24, "clean_caption": False}
+    arguments = [
+        "--model_name_or_path",
+        tmp_path / "model",
+        "--adapter",
+        tmp_path / "run",
+        "--prompts",
+        "a cat",
+        "--seeds",
+        "3",
+    ]
+    arguments += [
+        "--num_inference_steps",
+        "2",
+        "--output_dir",
+        tmp_path / "drawn",
+        "--pipeline_kwargs",
+        json.dumps(call),
+    ]
+    assert main(["sample", *map(str, arguments)]) == 0
+    without, with_adapter = (
+        np.asarray(Image.open(tmp_path / "drawn" / name / "00.png")) for name in ("without", "with")
+    )
+    settings = {"num_inference_steps": 2, "guidance_scale": 5.0, "eta": 1.0, **call}
+    assert np.array_equal(with_adapter, stock_images(pipeline, ["a cat"], [3], 1, settings)[0])
+    assert not np.array_equal(without, with_adapter)
+
+
+def test_train_then_sample(train, tmp_path, capsys):
+    assert train() == 0
+    run = tmp_path / "run"
+    assert "reward of the fixed samples: " in capsys.readouterr().out
+    for name in (
+        "pytorch_lora_weights.safetensors",
+        "reward_curve.png",
+        "samples/before_after.png",
+        "rollouts/rollout-00000.parquet",
+    ):
+        assert (run / name).is_file(), name
+    arguments = [
+        "--adapter",
+        str(run),
+        "--prompts",
+        "a cat",
+        "a dog",
+        "--num_inference_steps",
+        "2",
+        "--seeds",
+        "3",
+        "4",
+    ]
+    assert main(["sample", *arguments, "--output_dir", str(tmp_path / "drawn")]) == 0
+    without, with_adapter = (Image.open(tmp_path / "drawn" / name / "00.png").tobytes() for name in ("without", "with"))
+    assert without != with_adapter
+    assert (tmp_path / "drawn" / "sheet.png").is_file()
+
+
+def test_progress_is_shown_with_the_reward(train, capsys):
+    assert train("--disable_tqdm", "false") == 0
+    error = capsys.readouterr().err
+    assert "rollout 0:" in error  # the bar over denoising steps
+    assert "100%" in error
+    assert "reward=" in error
+
+
+def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("learning_rate: 0.5\nlora_r: 3\nreward_funcs: [jpeg_compressibility]\n")
+    assert train("--config", str(config), "--lora_r", "2", "--logging_strategy", "epoch") == 0
+    rows = records(tmp_path / "run")
+    assert all(record["rewards/jpeg_compressibility"] < 0 for record in rows)  # of the config, not of the preset
+    from safetensors.torch import load_file
+
+    adapter = load_file(tmp_path / "run" / "pytorch_lora_weights.safetensors")
+    assert {value.shape[0] for key, value in adapter.items() if "lora_A" in key} == {2}
+
+
+def logged(folder):
+    return RunFolder(folder).logs()
+
+
+def test_of_several_presets_the_last_wins(train, tmp_path):
+    assert train("--preset", "embedded", "embedded/rwr", "--num_inner_epochs", "1") == 0
+    (log,) = [log for log in logged(tmp_path / "run") if "denoising_loss" in log]  # of RWR
+    assert log["rewards/jpeg_incompressibility/mean"] > 0  # of the preset before
+
+
+def test_evaluation_on_several_prompt_sets_and_other_rewards(train, tmp_path):
+    (tmp_path / "two.txt").write_text("a cat\na dog\n")
+    (tmp_path / "one.txt").write_text("a house\n")
+    sets = [str(tmp_path / name) for name in ("two.txt", "one.txt")]
+    options = ["--eval_reward_funcs", "jpeg_compressibility", "--eval_strategy", "epoch"]
+    assert train("--eval_prompts", *sets, *options) == 0
+    logs = logged(tmp_path / "run")
+    metrics = {name: value for log in logs for name, value in log.items()}
+    for name in sets:
+        assert metrics[f"eval_{name}_reward"] == -metrics[f"eval_{name}_rewards/jpeg_compressibility/mean"]
+    assert train("--eval_prompts", sets[0], *options, "--output_dir", str(tmp_path / "other")) == 0
+    assert any("eval_reward" in log for log in logged(tmp_path / "other"))
+
+
+def test_several_rewards_with_weights(train, tmp_path):
+    assert train("--reward_funcs", "jpeg_compressibility", "jpeg_incompressibility", "--reward_weights", "1", "3") == 0
+    for record in records(tmp_path / "run"):
+        assert record["reward"] == pytest.approx(
+            record["rewards/jpeg_compressibility"] + 3 * record["rewards/jpeg_incompressibility"]
+        )
+
+
+def test_prompts_from_a_text_file(train, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red cat\n\n  a blue dog  \n")
+    assert train("--prompts", str(tmp_path / "prompts.txt")) == 0
+    rows = records(tmp_path / "run")
+    assert {record["prompt"] for record in rows} == {"a red cat", "a blue dog"}
+
+
+def test_it_resumes(train, tmp_path, capsys):
+    assert train("--save_strategy", "epoch") == 0
+    assert train() == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert train("--num_train_epochs", "2", "--resume_from_checkpoint", "true") == 0
+    assert len(list((tmp_path / "run" / "rollouts").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["--reward_funcs", "jpeg_compresibility"], ["Unknown reward 'jpeg_compresibility'", "jpeg_compressibility"]),
+        (["--prompts", "animal"], ["Unknown prompt set 'animal'", "animals"]),
+        (["--prompts", "no-such-file.txt"], ["Unknown prompt set 'no-such-file.txt'"]),
+        (["--clip_rang", "1"], ["--clip_rang: did you mean --clip_range"]),
+        (["--eta", "0"], ["eta is 0.0; it must be in (0, 1]"]),
+        (["--guidance", "cgf"], ["Unknown guidance rule 'cgf'"]),
+        (
+            ["--preset", "lora/paint"],
+            ["There is no preset 'lora/paint'; there are: embedded, embedded/rwr", "lora/aesthetic"],
+        ),
+        (["--preset", "lora/aesthetic"], ["could not build reward 'aesthetic'", "huggingface.co"]),
+        (
+            ["--preset", "none"],
+            ["Say what to reward: --reward_funcs NAME. Installed: aesthetic, classifier, clip_score"],
+        ),
+        (
+            ["--model_name_or_path", "./nowhere", "--reward_funcs", "jpeg_compressibility"],
+            ["No pipeline could be loaded from './nowhere'"],
+        ),
+        (["--config", "nowhere.yaml"], ["The config file nowhere.yaml cannot be read"]),
+        (["--bf16", "true"], ["doesn't support bf16"]),
+    ],
+)
+def test_mistakes(train, capsys, tmp_path, arguments, messages):
+    assert train(*arguments) == 2
+    error = capsys.readouterr().err
+    for message in messages:
+        assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "rollouts").exists()
+
+
+def test_an_empty_prompts_file(train, capsys, tmp_path):
+    (tmp_path / "empty.txt").write_text("\n \n")
+    assert train("--prompts", str(tmp_path / "empty.txt")) == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_a_dataset_file_without_prompts_of_the_hub_is_named(train, capsys, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    assert train("--prompts", "nobody/nothing") == 2
+    assert "No dataset could be loaded from 'nobody/nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "1", "2", "3"], "--seeds has 3 values for 4 prompts"),
+        (["--adapter", "nowhere"], "The adapter 'nowhere' does not load"),
+        (["--prompts", " "], "--prompts has an empty prompt"),
+    ],
+)
+def test_mistakes_in_sample(capsys, arguments, message):
+    assert main(["sample", *arguments, "--num_inference_steps", "1"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_command(capsys):
+    assert main(["trian"]) == 2
+    assert "there is no command 'trian'" in capsys.readouterr().err
+    assert main([]) == 0
+
+
+@pytest.mark.xdist_group("forked")
+def test_ctrl_c_tells_how_to_resume(forked, tmp_path):
+    """A process of its own and a real signal, in the second rollout."""
+    arguments = ["train", *FAST, "--num_train_epochs", "50", "--output_dir", str(tmp_path / "run")]
+    status, log = forked.command(arguments, at="trainer_ext.scoring.suite.RewardSuite.score", call=4)
+    assert status == 130
+    assert "--resume_from_checkpoint true" in log
+    assert len(records(tmp_path / "run")) == 4
+    assert checkpoints(tmp_path / "run")

@@ -1,0 +1,237 @@
+"""Two processes, by torchrun and gloo, against each other and against one. What they do is in two_processes.py."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file
+from support import several_trainings as trainings
+from support.trainers import records
+
+from trainer_ext.errors import CheckpointError, ConfigError
+from trainer_ext.loop.sharding import check_sharding
+from trainer_ext.model.lora import LORA_FILE
+from trainer_ext.runs.manifest import find_damage
+
+pytestmark = [pytest.mark.xdist_group("two processes"), pytest.mark.timeout(1200)]  # one launch for all
+
+
+@pytest.fixture(scope="module")
+def one(folder):
+    """Return what one process sees of the training with one update, in batches of twice the size."""
+    torch.set_num_threads(1)
+    alone = {**trainings.ONE_UPDATE, "per_device_train_batch_size": 4}
+    return trainings.train(folder, "one process", **alone)
+
+
+def rollout(folder, name, index=0):
+    return records(folder / name, index)
+
+
+def difference(first, second):
+    """The norm of the difference, relative."""
+    return ((first - second).norm() / second.norm()).item()
+
+
+# ---- one policy ----
+
+
+@pytest.mark.parametrize(("name", "updates"), [("ddpo_is", 4), ("kl", 4), ("ema", 4), ("sparse_rwr", 4)])
+def test_weights_are_bit_equal_after_every_update(two, name, updates):
+    first, second = (seen[name] for seen in two)
+    assert len(first["after"]) == len(second["after"]) == updates
+    before = first["before"]
+    for here, there in zip(first["after"], second["after"], strict=True):
+        assert torch.equal(here, there)
+        assert not torch.equal(here, before)
+        before = here
+    assert torch.equal(first["averaged"], second["averaged"])
+
+
+def test_each_option_does_what_it_is_for(two):
+    """Lest the test above pass because they do nothing."""
+    seen, _ = two
+    final = {name: seen[name]["after"][-1] for name in ("ddpo_is", "kl", "ema", "sparse_rwr")}
+    assert not torch.equal(final["kl"], final["ddpo_is"])
+    assert torch.equal(final["ema"], final["ddpo_is"])  # a reward that takes longer in one process changes nothing
+    assert not torch.equal(seen["ema"]["averaged"], final["ema"])
+    kept = [int(each["sparse_rwr"]["weights of images"].count_nonzero()) for each in two]
+    assert sorted(kept) == [0, 1]
+
+
+# ---- the same as one process ----
+
+
+def test_images_prompts_and_rewards_are_those_of_one_process(folder, two, one):
+    alone = rollout(folder, "one process")
+    assert len({row["seed"] for row in alone}) == 8
+    assert rollout(folder, "ddpo_is") == rollout(folder, "one update") == alone
+
+
+def test_advantages_are_those_of_one_process(two, one):
+    together = torch.cat([seen["one update"]["weights of images"] for seen in two])
+    assert torch.equal(together, one["weights of images"])
+
+
+def test_the_update_is_that_of_one_process_with_twice_the_batch(two, one):
+    """1.6e-7 apart when measured, which is float32's rounding in sums of another order."""
+    assert torch.equal(two[0]["one update"]["before"], one["before"])
+    update, alone = (seen["after"][0] - seen["before"] for seen in (two[0]["one update"], one))
+    assert alone.norm() > 0
+    assert difference(update, alone) < 1e-5
+
+
+def test_evaluation_is_that_of_one_process(folder, two):
+    torch.set_num_threads(1)
+    alone = trainings.evaluate(folder, "evaluated alone")
+    assert alone["eval_reward_std"] > 0
+    for seen in two:
+        assert seen["evaluated"] == pytest.approx(alone, rel=1e-12)
+
+
+# ---- what only one process measures ----
+
+
+def test_what_a_reward_logs_on_one_process_is_kept(folder, two):
+    logs = [[log for log in seen["ema"]["logs"] if "reward" in log] for seen in two]
+    assert [log["slept"] for log in logs[0]] == [log["slept"] for log in logs[1]] == [0.3, 0.3]
+    assert [row["slow"] for row in rollout(folder, "ema")] == [None] * 4 + [True] * 4
+
+
+def test_files_are_written_by_one_process(folder, two):
+    assert {path.name for path in folder.glob("saved by *")} == {"saved by 0"}
+
+
+def test_a_rule_stops_both_where_only_one_sees_why(folder, two):
+    for seen in two:
+        stopped = seen["stopped by a rule"]
+        assert not stopped["interrupted"]
+        assert len(stopped["after"]) == 2
+        assert torch.equal(stopped["after"][-1], seen["ddpo_is"]["after"][1])
+        assert stopped["checkpoints"] == {"checkpoint-2": None}
+        assert stopped["logs"][-1]["detectors/sure_in_one/mean"] == 0.5
+    assert [row["detectors/sure_in_one"] for row in rollout(folder, "stopped by a rule", 1)] == [0.0] * 4 + [1.0] * 4
+
+
+# ---- FSDP2 ----
+
+
+def test_sharded_training_is_that_of_whole_models(folder, two):
+    """FSDP2's update is DDP's: 6e-8 apart when measured. So are the adapter's file and what is evaluated."""
+    for seen in two:
+        whole, sharded = seen["one update"], seen["sharded"]["one update"]
+        assert sharded["kinds"] == {"DTensor"}
+        assert whole["kinds"] == {"Parameter"}
+        assert difference(sharded["after"][0] - whole["before"], whole["after"][0] - whole["before"]) < 1e-5
+        assert sharded["evaluated"]["eval_reward"] == pytest.approx(whole["evaluated"]["eval_reward"], abs=0.01)
+    saved, expected = (load_file(folder / f"one update{kind}" / LORA_FILE) for kind in (", sharded", ""))
+    assert saved.keys() == expected.keys()
+    for name, value in saved.items():
+        assert torch.allclose(value, expected[name], rtol=1e-4, atol=1e-6), name
+
+
+def test_sharded_training_resumes_exactly(two):
+    """With the KL divergence, for which the adapter is switched off now and then."""
+    for seen in two:
+        (resumed,) = seen["sharded"]["kl, resumed"]["after"]
+        assert torch.equal(resumed, seen["sharded"]["kl"]["after"][-1])
+        assert difference(resumed - seen["kl"]["before"], seen["kl"]["after"][-1] - seen["kl"]["before"]) < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, f"{name} is ") for name in trainings.REFUSED_WITH_FSDP),
+        ("uneven", "eval_dataset has 5 rows for 2 processes"),
+        ("state_dict_type", "state_dict_type SHARDED_STATE_DICT; it must have version 2 and FULL_STATE_DICT"),
+    ],
+)
+def test_what_sharding_rules_out_is_refused(two, name, text):
+    for seen in two:
+        kind, message = seen["sharded"][name]
+        assert kind == "ConfigError"
+        assert text in message
+        assert "FSDP" in message
+
+
+def test_deepspeed_is_refused():
+    with pytest.raises(ConfigError, match="DeepSpeed is not supported"):
+        check_sharding(SimpleNamespace(distributed_type=DistributedType.DEEPSPEED), None)
+
+
+# ---- interruption ----
+
+
+@pytest.mark.parametrize(("name", "step"), list(zip(trainings.INTERRUPTED, (3, 2, 2), strict=True)))
+def test_ctrl_c_in_one_process_stops_both_and_resumes_exactly(folder, two, name, step):
+    for seen in two:
+        assert seen[name]["interrupted"]
+        assert len(seen[name]["after"]) == step
+        assert seen[name]["checkpoints"] == {f"checkpoint-{step}": None}  # whole when train() returns, in both
+        resumed = seen[f"{name}, resumed"]["after"]
+        assert len(resumed) == 4 - step
+        assert torch.equal(resumed[-1], seen["ddpo_is"]["after"][-1])
+    assert [rollout(folder, name, index) for index in (0, 1)] == [rollout(folder, "ddpo_is", i) for i in (0, 1)]
+
+
+def test_one_process_cannot_resume_what_two_began(folder, two):
+    trainer = trainings.make_trainer(folder, "after update 3")
+    with pytest.raises(CheckpointError, match=r"written by 2 process\(es\), and this run has 1. Resume with as many"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_ctrl_c_at_the_launcher(folder, launched):
+    """As a terminal sends it: to torchrun alone, which passes it on."""
+    assert launched.returncode != 0
+    assert launched.stdout.count("ddpo train: interrupted.") == 2, launched.stdout
+    run = folder / "command line"
+    (checkpoint,) = run.glob("checkpoint-*")
+    assert find_damage(checkpoint) is None
+    assert len(list(checkpoint.glob("ddpo_state_*.pt"))) == 2
+
+
+# ---- failure ----
+
+
+@pytest.mark.parametrize(
+    ("name", "failing", "text"),
+    [
+        ("reward of process 1 fails", 1, "Reward 'InBatch' raised OSError: the reward's server is gone"),
+        ("reward of process 0 is not a number", 0, "Reward 'InBatch' returned nan for prompt"),
+        ("reward of process 0 fails in evaluation", 0, "Reward 'InBatch' raised OSError: the reward's server is gone"),
+    ],
+)
+def test_a_failure_of_one_process_is_an_error_of_both(two, name, failing, text):
+    kind, message = two[failing][name]
+    assert kind == "RewardError"
+    assert message.startswith(text)
+    other, told = two[1 - failing][name]
+    assert other == "DDPOError"
+    assert told == f"Process {failing} failed, so all stop. Its error: RewardError: {message}"
+
+
+def test_a_failure_after_an_update_leaves_one_whole_checkpoint(folder, two):
+    name = "reward of process 1 fails in the second rollout"
+    assert [seen[name][0] for seen in two] == ["DDPOError", "RewardError"]
+    (checkpoint,) = (folder / name).glob("checkpoint-*")
+    assert checkpoint.name == "checkpoint-2"
+    assert find_damage(checkpoint) is None
+    assert len(list(checkpoint.glob("ddpo_state_*.pt"))) == 2
+
+
+def test_failures_of_both_processes_are_their_own(two):
+    for seen in two:
+        kind, message = seen["reward of both fails"]
+        assert kind == "RewardError"
+        assert "the reward's server is gone" in message
+
+
+def test_both_processes_end_with_the_error(folder, two):
+    """It is not caught, and nothing hangs."""
+    assert [seen["exit status of the child"] for seen in two] == [1, 1]
+    told, failed = ((folder / f"failed-{process}.log").read_text() for process in (0, 1))
+    error = "ddpo_plugins.errors.RewardError: Reward 'InBatch' raised OSError: the reward's server is gone"
+    assert failed.count(error) == 1
+    assert "DDPOError: Process 1 failed, so all stop. Its error: RewardError: Reward 'InBatch' raised" in told
+    assert error not in told

@@ -1,0 +1,311 @@
+"""The recipe in examples/embedded_model, driven by its command line, on stand-in art and for a few steps."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from transformers.utils import logging as transformers_logging
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+from embedded_model import art, captions, deadline, generator, loop, scenes, shards, stages, text, vae, words
+from embedded_model.cli import STOPPED, main
+
+from ddpo_plugins import load_catalogue
+from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model
+
+pytestmark = pytest.mark.xdist_group("recipe")  # made once, not once a worker
+
+HELD_OUT = words.HeldOut.read()
+AMOUNTS = {
+    "shards": 2,
+    "judge_shards": 1,
+    "scenes_per_shard": 8,
+    "vae_steps": 3,
+    "vae_batch_size": 2,
+    "generator_steps": 2,
+    "generator_batch_size": 2,
+    "judge_steps": 2,
+    "judge_batch_size": 4,
+    "prompts_per_set": 2,
+    "images_per_prompt": 1,
+    "num_inference_steps": 1,
+    "sheet_steps": 2,
+    "sampling_batch_size": 4,
+    "workers": 1,
+}
+
+
+def stand_in_art():
+    """A disc for each word, in a colour of its own."""
+    icons = {}
+    for number, word in enumerate((*words.SUBJECTS, *words.PROPS)):
+        icon = Image.new("RGBA", (24, 20))
+        ImageDraw.Draw(icon).ellipse((0, 0, 23, 19), (number * 37 % 256, number * 91 % 256, number % 256, 255))
+        icons[word] = dict.fromkeys((*art.GENERATOR_SETS, *art.JUDGE_SETS), icon)
+    return icons
+
+
+def run(stage, work, *options, **amounts):
+    flags = [f"--{name}={value}" for name, value in (AMOUNTS | amounts).items()]
+    return main([stage, f"--work={work}", *flags, *options])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """The UNet that is made takes most of the time otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generator, "WIDTHS", (32, 32, 32))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, small):
+    """A work folder in which every stage has run."""
+    torch.set_num_threads(1)
+    work = tmp_path_factory.mktemp("made")
+    art.save(stand_in_art(), work / "art.npz")
+    assert run("all", work) == 0
+    return work
+
+
+# What is drawn, and what is not
+
+
+def test_words_are_those_of_the_prompt_sets():
+    sets = load_catalogue().prompt_sets
+    assert [row["animal"] for row in sets["animals"].spec.rows()] == list(words.ANIMALS)
+    asked = [row["prompt"] for row in sets["animal_activities"].spec.rows()]
+    ours = [captions.Description(animal, activity) for animal in words.ANIMALS for activity in words.ACTIVITIES[:3]]
+    assert asked == [scene.caption for scene in ours]
+
+
+def test_held_out_list():
+    assert len(HELD_OUT.animals) == len(HELD_OUT.objects) == 10
+    assert HELD_OUT.animals < set(words.OTHER_ANIMALS)
+    assert HELD_OUT.objects < set(words.OBJECTS)
+    per_activity = Counter(activity for animal, activity in HELD_OUT.pairs if animal in words.ANIMALS)
+    assert per_activity == dict.fromkeys(words.ACTIVITIES, 14)  # 30 % of 45, rounded
+
+
+def test_nothing_held_out_is_captioned(made, tmp_path):
+    world, rng = captions.World(HELD_OUT), Random(0)
+    said = [world.describe(rng).caption for _ in range(20_000)]
+    drawn = shards.Collection(tmp_path, made / "art.npz", shards=1, scenes_per_shard=1_000, seed=0)
+    shards.draw(drawn, workers=1)
+    for file in (*drawn.files, *(made / "scenes").glob("*.safetensors")):
+        said += shards.captions(file)
+    assert not HELD_OUT.words & {word for caption in said for word in caption.split()}
+    pairs = {f"{words.with_article(animal)} {activity}" for animal, activity in HELD_OUT.pairs}
+    assert not pairs & set(said)
+    # Not because nothing is said: all the rest is.
+    assert {words.with_article(animal) for animal in words.ANIMALS} < set(said)
+    activities = {(a, b) for a in words.ANIMALS for b in words.ACTIVITIES[:3]} - HELD_OUT.pairs
+    assert {f"{words.with_article(animal)} {activity}" for animal, activity in activities} < set(said)
+
+
+def test_judge_sees_what_is_held_out():
+    world, rng = captions.World(), Random(0)
+    assert {world.describe(rng).subject for _ in range(20_000)} == set(words.SUBJECTS)
+
+
+def test_no_scene_uses_a_held_out_object_as_a_prop():
+    props = {word for places in scenes.PLACES.values() for word, *_ in places} - {""}
+    assert not props & HELD_OUT.words
+
+
+@pytest.mark.parametrize(
+    ("scene", "caption"),
+    [
+        (captions.Description("ant"), "an ant"),
+        (captions.Description("unicorn", "playing chess"), "a unicorn playing chess"),
+        (captions.Description("cat", companion="apple"), "a cat and an apple"),
+        (captions.Description("dog", background="orange"), "a dog on an orange background"),
+        (captions.Description("owl", written=True), "a sign that says owl"),
+    ],
+)
+def test_caption(scene, caption):
+    assert scene.caption == caption
+
+
+def test_named_background_is_what_is_painted():
+    painter = scenes.Painter(stand_in_art())
+    corner = painter.paint(captions.Description("cat", background="red"), Random(0)).getpixel((0, 0))
+    assert np.abs(np.subtract(corner, words.COLOURS["red"])).max() <= 8
+
+
+def test_shards_depend_on_seed_and_number_alone(made, tmp_path):
+    """Two processes draw what one drew; a shard that is there is not drawn again."""
+    again = shards.Collection(tmp_path / "scenes", made / "art.npz", shards=3, scenes_per_shard=8, seed=0)
+    again.folder.mkdir()
+    again.files[1].write_bytes(b"kept")
+    shards.draw(again, workers=2)
+    assert again.files[0].read_bytes() == (made / "scenes" / "0000.safetensors").read_bytes()
+    assert again.files[1].read_bytes() == b"kept"
+    assert load_file(made / "scenes" / "0001.safetensors")["images"].shape == (8, 3, 64, 64)
+
+
+def test_processes_that_draw_do_not_wait_for_torch():
+    code = "import sys, embedded_model.__main__, embedded_model.shards; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(stages.__file__).parents[1]).returncode == 0
+
+
+def test_missing_icon_set_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="npm install @iconify-json/noto"):
+        run("art", tmp_path, f"--icon_sets={tmp_path}")
+
+
+# Training
+
+
+def line(step):
+    """A loss whose gradient depends on the step."""
+    return lambda module: (module(torch.full((1, 2), 1.0 + step)) - 1).pow(2).sum()
+
+
+def make_trainer(file, steps=6):
+    torch.manual_seed(0)
+    return loop.Trainer(torch.nn.Linear(2, 1), loop.Plan(steps, 1, 0.1, warmup=2), file)
+
+
+def test_trainer_learns(tmp_path):
+    trainer = make_trainer(tmp_path / "line.safetensors", steps=300)
+    inputs = torch.randn(300, 32, 2)
+    target = lambda x: x @ torch.tensor([[1.0], [-2.0]]) + 0.5  # noqa: E731
+    result = trainer.train(
+        lambda step: (trainer.module(inputs[step]) - target(inputs[step])).pow(2).mean(), deadline.Deadline()
+    )
+    torch.testing.assert_close(result.weight, torch.tensor([[1.0, -2.0]]), atol=0.03, rtol=0)
+    torch.testing.assert_close(result.bias, torch.tensor([0.5]), atol=0.03, rtol=0)
+
+
+def test_ctrl_c_stops_after_the_step(tmp_path):
+    trainer = make_trainer(tmp_path / "line.safetensors")
+
+    def loss(step):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return line(step)(trainer.module)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(deadline.Stopped, match="line stopped after 2 of 6 steps"):
+        trainer.train(loss, deadline.Deadline())
+    assert signal.getsignal(signal.SIGINT) is before
+    assert make_trainer(tmp_path / "line.safetensors").step == 2
+
+
+@pytest.mark.parametrize("stage", ["vae", "generator", "judge"])
+def test_resumed_equals_uninterrupted(made, tmp_path, stage):
+    """Bit for bit, stopped after every single step."""
+    for name in ("scenes", "judge-scenes", "test-scenes", "latents"):
+        (tmp_path / name).symlink_to(made / name)
+    steps = AMOUNTS[f"{stage}_steps"]
+    assert [run(stage, tmp_path, "--minutes=0") for _ in range(steps)] == [STOPPED] * (steps - 1) + [0]
+    (file,) = tmp_path.rglob(f"{stage}.checkpoint.safetensors")
+    resumed, whole = load_file(file), load_file(made / file.relative_to(tmp_path))
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
+
+
+def test_learning_rate_warms_up_and_falls():
+    plan = loop.Plan(100, 1, 1.0, warmup=10, decay=0.5)
+    assert [plan.learning_rate_at(step) for step in (0, 9, 50, 75, 99)] == [0.1, 1.0, 1.0, 0.5, 0.02]
+
+
+def test_folded_autoencoder_standardises():
+    """Oracle: the batch norm that is folded away."""
+    model, images = vae.Autoencoder(), torch.rand(16, 3, 64, 64) * 2 - 1
+    for _ in range(3):
+        model.encode(images)
+    expected = model.eval().encode(images)
+    torch.testing.assert_close(model.folded().encode(images).latents, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_timesteps_are_spread():
+    timesteps = generator.spread_timesteps(100, 1000, torch.Generator().manual_seed(0))
+    assert sorted(timesteps // 10) == list(range(100))
+    assert timesteps.tolist() != sorted(timesteps.tolist())
+
+
+# The result
+
+
+def test_pipeline_loads_without_warnings(made, caplog):
+    """In stock diffusers; warnings are errors here, and the libraries log what they miss or do not expect."""
+    transformers_logging.enable_propagation()
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(made / "pipeline", **{DTYPE_ARGUMENT: torch.float32})
+        pipeline.set_progress_bar_config(disable=True)
+        images = pipeline(["a cat", "a dog playing chess"], num_inference_steps=2, output_type="np").images
+    finally:
+        transformers_logging.disable_propagation()
+    said = [record.message for record in caplog.records if record.levelname != "INFO"]
+    # diffusers says this of every AutoencoderTiny, loaded from wherever.
+    assert [message for message in said if not message.startswith("Expected types for vae")] == []
+    assert images.shape == (2, 64, 64, 3)
+
+
+def test_pipeline_loads_in_one_precision(made):
+    """Though nobody asks for one, and the files hold halves."""
+    pipeline = StableDiffusionPipeline.from_pretrained(made / "pipeline")
+    assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.float32}
+
+
+def test_pipeline_holds_what_was_trained(made):
+    checkpoint = load_file(made / "generator" / "generator.checkpoint.safetensors")
+    for part, file in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        stored = load_file(made / "pipeline" / part / f"{file}.safetensors")
+        trained = {
+            key.removeprefix(f"average.{part}.").removeprefix("text_model."): value.half()
+            for key, value in checkpoint.items()
+            if key.startswith(f"average.{part}.")
+        }
+        assert {key.removeprefix("text_model.") for key in stored} == trained.keys()
+        assert all(torch.equal(value, trained[key.removeprefix("text_model.")]) for key, value in stored.items())
+    assert all(key.startswith("text_model.") for key in stored)  # transformers 4 knows no other names
+
+
+def test_layout_is_the_embedded_models(made):
+    def layout(folder):
+        return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+    # Which of these two there is depends on the version of transformers that wrote it; every version reads the others.
+    written = {"tokenizer/tokenizer.json", "tokenizer/special_tokens_map.json"}
+    assert layout(made / "pipeline") - written == layout(embedded_model()) - {"README.md"} - written
+
+
+def test_every_word_is_one_token(made):
+    tokenizer = StableDiffusionPipeline.from_pretrained(made / "pipeline", **{DTYPE_ARGUMENT: torch.float32}).tokenizer
+    ids = {word: tokenizer(word).input_ids for word in text.words()}
+    assert all(len(row) == 3 for row in ids.values())
+    assert len({row[1] for row in ids.values()}) == len(ids)
+    assert tokenizer.eos_token_id not in tokenizer("Zebras? 100%").input_ids[:-1]  # no character is unknown
+
+
+def test_figures(made):
+    figures = json.loads((made / "evaluation" / "pipeline" / "figures.json").read_text())
+    assert figures.keys() == {"guidance 1", "guidance 3"}
+    for row in figures.values():
+        assert list(row) == ["animals", "other animals", "objects", "pairs seen", "pairs held out", "animals held out",
+                             "objects held out", "seconds an image"]  # fmt: skip
+        assert row.pop("seconds an image") > 0
+        assert all(0 <= value <= 1 for value in row.values())
+    with Image.open(made / "evaluation" / "pipeline" / "animals-guidance-1.png") as picture:
+        assert picture.size == (9 * 128, 5 * 128)
+
+
+def test_readme_lists_the_stages():
+    readme = Path(stages.__file__).with_name("README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE) == list(stages.STAGES)

@@ -1,0 +1,138 @@
+"""The same questions to every family of pipelines."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from diffusers.loaders.lora_base import LoraBaseMixin
+from peft import PeftModel
+from safetensors.torch import load_file
+from support import zoo
+from support.zoo_questions import (
+    PROMPTS,
+    SEEDS,
+    add_adapter,
+    gradients_are_finite_differences,
+    images_are_those_of_the_stock_pipeline,
+    make_policy,
+    ratios_are_one_before_any_update,
+    rise_in_brightness,
+    trainable,
+)
+
+from trainer_ext.errors import PipelineError
+from trainer_ext.model.loading import load_pipeline
+from trainer_ext.model.lora import LORA_FILE, default_lora_config
+from trainer_ext.policy.pipeline import LogProbPipeline
+from trainer_ext.policy.runner import find_denoiser
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.policy.stock import stock_images
+
+
+@cache
+def built(name):
+    torch.manual_seed(0)
+    return zoo.FAMILIES[name].build()
+
+
+#: One of each kind: noise and rules of DDIM, flow matching without guidance, with classifier-free guidance, and with the rules
+#: of its own kind; latents in a list; an adapter that is a folder of PEFT's.
+OF_EACH_KIND = {
+    "StableDiffusionPipeline, v_prediction",
+    "StableDiffusionXLPipeline",
+    "FluxPipeline",
+    "ChromaPipeline",
+    "PixArtSigmaPipeline",
+    "ZImagePipeline",
+    "Lumina2Pipeline",
+}
+FEW = [pytest.param(name, marks=[] if name in OF_EACH_KIND else pytest.mark.full) for name in zoo.FAMILIES]
+
+every_family = pytest.mark.parametrize("family", zoo.FAMILIES, indirect=True)
+a_family_of_each_kind = pytest.mark.parametrize("family", FEW, indirect=True)
+
+
+@pytest.fixture
+def family(request):
+    return zoo.FAMILIES[request.param]
+
+
+@pytest.fixture
+def pipeline(family):
+    return copy.deepcopy(built(family.name))
+
+
+@every_family
+def test_images_are_those_of_the_stock_pipeline(family, pipeline):
+    images_are_those_of_the_stock_pipeline(family, pipeline)
+
+
+@every_family
+def test_ratios_are_one_before_any_update(family, pipeline):
+    ratios_are_one_before_any_update(family, pipeline, torch.float32)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Mismatch dtype between input and weight:UserWarning"
+)  # Kandinsky 5's norms, in bf16
+@a_family_of_each_kind
+def test_ratios_are_one_in_bfloat16(family, pipeline):
+    ratios_are_one_before_any_update(family, pipeline, torch.bfloat16)
+
+
+@a_family_of_each_kind
+def test_gradients_are_finite_differences(family, pipeline):
+    gradients_are_finite_differences(family, pipeline)
+
+
+@a_family_of_each_kind
+def test_the_adapter_loads_in_the_stock_pipeline(family, pipeline, tmp_path):
+    stock = copy.deepcopy(pipeline)
+    policy = make_policy(family, pipeline)
+    denoiser = add_adapter(policy)
+    denoiser.save(tmp_path, pipeline)
+    expected = stock_images(pipeline, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs)
+    without = stock_images(stock, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs)
+    if isinstance(stock, LoraBaseMixin):
+        assert all(name.startswith(f"{policy.denoiser_name}.") for name in load_file(tmp_path / LORA_FILE))
+        stock.load_lora_weights(tmp_path, weight_name=LORA_FILE)
+    else:
+        PeftModel.from_pretrained(stock.components[policy.denoiser_name], tmp_path)  # injected in place
+    assert torch.equal(stock_images(stock, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs), expected)
+    assert not torch.equal(without, expected)
+    with torch.no_grad():
+        for parameter in trainable(denoiser).values():
+            parameter.zero_()
+    denoiser.load(tmp_path)
+    assert torch.equal(stock_images(pipeline, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs), expected)
+
+
+@a_family_of_each_kind
+def test_three_updates_raise_the_reward(family, pipeline, make_trainer):
+    """Steps of one length along the gradient: Adam would move every weight as far, most of them by noise."""
+    num_images, num_steps, length = family.learning
+    denoiser = pipeline.components[find_denoiser(pipeline)]
+    adapter = default_lora_config(denoiser)
+    adapter.target_modules |= {"conv_out", "proj_out"} & {name for name, _ in denoiser.named_modules()}
+    rise = rise_in_brightness(
+        make_trainer,
+        num_images,
+        model=pipeline,
+        peft_config=adapter,
+        num_inference_steps=num_steps,
+        num_train_epochs=3,
+        optim="sgd",
+        max_grad_norm=1e-3,  # below every gradient's
+        learning_rate=length * 1e3,
+        **family.options,
+    )
+    assert rise > 0.1
+
+
+def test_controlnet_is_refused():
+    """Its residuals follow the latents, so that they are others at every step."""
+    pipeline = load_pipeline(zoo.stable_diffusion_controlnet())
+    policy = LogProbPipeline(pipeline, 3, 4.0, pipeline_kwargs={"image": zoo.PICTURE})
+    with pytest.raises(PipelineError, match="argument 'down_block_additional_residuals' changes at step 1"):
+        policy.sample(PROMPTS[:1], image_generators(SEEDS[:1]))

@@ -1,0 +1,250 @@
+"""Options of rewards and detectors by name, and where those came from, through the command line and an installed plugin."""
+
+import functools
+import json
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from support.trainers import checkpoints, prompts, records
+
+from ddpo_plugins.catalogue import Origin
+from ddpo_plugins.errors import PluginError, UnknownNameError
+from trainer_ext import detector_from_plugin, reward_from_plugin
+from trainer_ext.cli import main
+from trainer_ext.errors import ConfigError
+from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.setup import PACKAGES
+from trainer_ext.scoring.provenance import Provenance
+
+FAST = ["--num_train_epochs", "3", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "2",
+        "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2",
+        "--num_sample_images", "0", "--save_strategy", "no", "--disable_tqdm", "true", "--use_cpu", "true"]  # fmt: skip
+
+PLUGIN = '''
+from ddpo_plugins import DetectorSpec, RewardSpec, hookimpl
+
+BUILT = []
+
+
+def scaled(device, *, model="someone/judge", revision="abc123", scale=1.0, api_key=None):
+    BUILT.append("scaled")
+
+    def reward(images, prompts, **columns):
+        return [scale * image.resize((1, 1)).getpixel((0, 0))[0] for image in images]
+
+    return reward
+
+
+def rising(device, by=0.25):
+    """A detector that is surer with every update."""
+    BUILT.append("rising")
+    if by < 0:
+        raise OSError("no weights")
+
+    def detector(images, prompts, trainer_state, log_extra, **columns):
+        step = 0 if trainer_state is None else trainer_state.global_step
+        log_extra("rising/step", [step] * len(images))
+        return [min(1.0, by * step)] * len(images)
+
+    return detector
+
+
+@hookimpl
+def ddpo_register_rewards():
+    return [RewardSpec("scaled", scaled)]
+
+
+@hookimpl
+def ddpo_register_detectors():
+    return [DetectorSpec("rising", rising)]
+'''
+
+
+@pytest.fixture
+def plugin(install, tmp_path, monkeypatch):
+    """An installed distribution with one plugin; returns its module."""
+    install("toy-plugin", "toy", PLUGIN, version="1.2")
+    monkeypatch.chdir(tmp_path)
+    return import_module("toy_plugin_module")
+
+
+def train(*arguments):
+    return main(["train", *FAST, "--output_dir", "run", "--reward_funcs", "scaled", *arguments])
+
+
+# ---- the command line ----
+
+
+def test_options_detectors_and_a_stop_rule_from_the_command_line(plugin, capsys, caplog):
+    """On the embedded model, from names to the file that says what ran."""
+    kwargs = {"scaled": {"scale": 2.0, "api_key": "hf_secret"}, "rising": {"by": 0.2}}
+    options = ["--detectors", "rising", "--detector_weights", "-10", "--stop_when", "rising>0.3"]
+    assert train("--reward_kwargs", json.dumps(kwargs), *options) == 0
+    assert plugin.BUILT == ["scaled", "rising"]
+    assert "Rollout 2 meets stop_when 'rising>0.3': it is 0.4" in caplog.text
+    assert checkpoints("run") == ["checkpoint-2"]
+    assert Path("run/pytorch_lora_weights.safetensors").is_file()
+    assert "reward" in capsys.readouterr().out
+    for record in records("run", 1):
+        assert record["detectors/rising"] == 0.2
+        assert record["rising/step"] == 1
+        assert record["reward"] == pytest.approx(record["rewards/scaled"] - 2)
+        assert record["rewards/scaled"] % 2 == 0  # an even number by the scale alone
+    (run,) = RunFolder(Path("run")).setups()
+    toy = {"plugin": "toy", "distribution": "toy-plugin", "version": "1.2"}
+    assert run["rewards"] == {
+        "scaled": {
+            **toy,
+            "options": {"model": "someone/judge", "revision": "abc123", "scale": 2.0, "api_key": "***"},
+            "weight": 1.0,
+        }
+    }
+    assert run["detectors"] == {"rising": {**toy, "options": {"by": 0.2}, "weight": -10.0}}
+    assert "hf_secret" not in Path("run/run.json").read_text()
+
+
+def test_options_as_a_mapping_in_a_config_file(plugin):
+    Path("config.yaml").write_text("reward_kwargs:\n  scaled: {scale: 0.5}\nnum_train_epochs: 1\n")
+    assert main(["train", *FAST[2:], "--config", "config.yaml", "--output_dir", "run", "--reward_funcs", "scaled"]) == 0
+    assert {record["rewards/scaled"] % 0.5 for record in records("run", 0)} == {0}
+    (run,) = RunFolder(Path("run")).setups()
+    assert run["rewards"]["scaled"]["options"]["scale"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--reward_kwargs", '{"scaled": {"scal": 1}}'], "Reward 'scaled' has no option 'scal'; did you mean 'scale'? It has: model, revision, scale, api_key."),
+        (["--reward_kwargs", '{"rising": {"by": 1}}'], "reward_kwargs has options for 'rising', which is not used. This run uses: scaled."),
+        (["--reward_kwargs", '{"scald": {}}'], "reward_kwargs has options for 'scald', which is not used; did you mean 'scaled'?"),
+        (["--reward_kwargs", '{"scaled": 3}'], "reward_kwargs has 3 for 'scaled'; it must be an object of options"),
+        (["--reward_kwargs", "{scaled: 3}"], "reward_kwargs is not JSON"),
+        (["--reward_kwargs", "[1]"], "reward_kwargs is a JSON list"),
+        (["--detectors", "risin"], "Unknown detector 'risin'; did you mean 'rising'?"),
+        (["--detectors", "rising", "--reward_kwargs", '{"rising": {"bye": 1}}'], "Detector 'rising' has no option 'bye'; did you mean 'by'?"),
+        (["--stop_when", "rising"], "stop_when has 'rising'; a rule is"),
+    ],
+)  # fmt: skip
+def test_mistakes_come_before_anything_is_built(plugin, capsys, arguments, message):
+    assert train(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert plugin.BUILT == []
+    assert not Path("run/rollouts").exists()
+
+
+# ---- Python ----
+
+
+def test_functions_from_plugins(plugin):
+    reward, detector = reward_from_plugin("scaled", scale=3.0), detector_from_plugin("rising", by=0.1)
+    assert (reward.name, detector.name) == ("scaled", "rising")
+    assert reward.provenance.options == {"model": "someone/judge", "revision": "abc123", "scale": 3.0, "api_key": None}
+    assert detector.provenance == Provenance(None, "toy", "toy-plugin", "1.2", {"by": 0.1})
+    with pytest.raises(UnknownNameError, match="Unknown detector 'scaled'"):
+        detector_from_plugin("scaled")
+    with pytest.raises(ConfigError, match="Detector 'rising' has no option 'scale'"):
+        detector_from_plugin("rising", scale=1)
+
+
+def test_a_factory_that_fails_is_named(plugin):
+    message = r"Plugin 'toy' \(toy-plugin 1.2\) could not build detector 'rising': OSError: no weights"
+    with pytest.raises(PluginError, match=message):
+        detector_from_plugin("rising", by=-1)
+
+
+def constant(images, prompts, **columns):
+    return [1.0] * len(images)
+
+
+class Judge:
+    def __call__(self, images, prompts, **columns):
+        return [1.0] * len(images)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(constant, f"{__name__}.constant"), (Judge(), f"{__name__}.Judge"), (Judge().__call__, f"{__name__}.Judge.__call__"),
+     (functools.partial(constant), f"{__name__}.constant")],
+)  # fmt: skip
+def test_a_users_own_function_is_named(function, name):
+    assert Provenance.of_function(function) == Provenance(name)
+
+
+def test_what_an_option_may_be():
+    def factory(device, *, client, head=constant, sizes=(1, 2), kind=Judge, **others):
+        raise AssertionError
+
+    options = {
+        "client": object(),
+        "server": "http://me:pass@host:8000/v1",
+        "OPENAI_API_KEY": "sk-1",
+        "nested": {"hf_token": "hf_1", "max_new_tokens": 64, "key": None},
+    }
+    found = Provenance.of_plugin(Origin("p"), factory, options).as_dict()
+    assert found == {
+        "plugin": "p",
+        "options": {
+            "head": f"{__name__}.constant",
+            "sizes": [1, 2],
+            "kind": f"{__name__}.Judge",
+            "client": "<builtins.object>",
+            "server": "http://***@host:8000/v1",
+            "OPENAI_API_KEY": "***",
+            "nested": {"hf_token": "***", "max_new_tokens": 64, "key": None},
+        },
+    }
+
+
+# ---- run.json ----
+
+
+@pytest.fixture
+def run_options():
+    images = {"num_images_per_rollout": 2, "per_device_train_batch_size": 2, "save_strategy": "epoch"}
+    return {"reward": constant, "eval_reward_funcs": Judge(), "dataset": prompts("a cat"), **images}
+
+
+def test_what_a_run_records(make_trainer, tmp_path):
+    make_trainer(seed=7).train()
+    (run,) = RunFolder(tmp_path / "run").setups()
+    assert run["from_update"] == 0
+    assert run["pipeline"] == "StableDiffusionPipeline"
+    assert run["processes"] == 1
+    assert run["rewards"] == {"constant": {"function": f"{__name__}.constant", "weight": 1.0}}
+    assert run["eval_rewards"] == {"Judge": {"function": f"{__name__}.Judge"}}
+    assert run["detectors"] == {}
+    assert run["packages"]["torch"] == torch.__version__.split("+")[0] or run["packages"]["torch"] == torch.__version__
+    assert run["packages"].keys() == set(PACKAGES)
+    assert run["options"] == {
+        "seed": 7,
+        "num_inference_steps": 2,
+        "guidance_scale": 1.0,
+        "num_images_per_rollout": 2,
+        "rollout_batch_size": 2,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 1,
+        "num_train_epochs": 1,
+    }
+
+
+def test_a_resumed_run_adds_only_what_is_different(make_trainer, tmp_path, monkeypatch):
+    make_trainer().train()
+    first = (tmp_path / "run" / "run.json").read_bytes()
+    make_trainer().train(resume_from_checkpoint=True)
+    assert (tmp_path / "run" / "run.json").read_bytes() == first
+    make_trainer(num_train_epochs=2).train(resume_from_checkpoint=True)
+    runs = RunFolder(tmp_path / "run").setups()
+    assert [(run["from_update"], run["options"]["num_train_epochs"]) for run in runs] == [(0, 1), (1, 2)]
+    monkeypatch.setattr("trainer_ext.runs.setup.version", lambda name: "0.0")
+    make_trainer(num_train_epochs=2).train(resume_from_checkpoint=True)
+    assert [run["packages"]["torch"] == "0.0" for run in RunFolder(tmp_path / "run").setups()] == [False, False, True]
+
+
+def test_a_run_that_begins_anew_begins_its_record_anew(make_trainer, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"runs": [{"from_update": 0, "model": "left over"}]}')
+    make_trainer().train()
+    (run,) = RunFolder(tmp_path / "run").setups()
+    assert run["model"] != "left over"

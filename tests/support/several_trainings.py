@@ -1,0 +1,290 @@
+"""Several trainings of the pipeline FOLDER/model, one after the other, and what each process sees of them."""
+
+import contextlib
+import os
+import signal
+import time
+from functools import partial
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback
+
+from support import trainers
+from support.trainers import CAT_AND_DOG, TINY, brightness, prompts
+from trainer_ext import RewardFunction, trainer
+from trainer_ext.runs.manifest import find_damage
+
+PROCESS = int(os.environ.get("RANK", "0"))
+FIVE_PROMPTS = prompts("a cat", "a dog", "a lion", "a bear", "a fox")
+
+# In two processes: two updates on each of two rollouts; the prompts' own statistics from the first reward on.
+OPTIONS = {
+    **TINY,
+    "num_inference_steps": 3,
+    "timestep_fraction": 0.4,  # one step of three
+    "guidance_scale": 2.0,
+    "num_images_per_rollout": 8,
+    "num_images_per_prompt": 2,
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "stat_min_count": 2,
+    "learning_rate": 1e-2,
+    "clip_range": 1e-2,
+    "num_train_epochs": 2,
+}
+SEVERAL = {"ddp_backend": "gloo", "ddp_timeout": 60} if "RANK" in os.environ else {}
+
+# One update on a rollout, of all its images and steps, by SGD, in which a wrong factor shows.
+ONE_UPDATE = {
+    "per_device_train_batch_size": 2,
+    "timestep_fraction": 1.0,
+    "num_train_epochs": 1,
+    "optim": "sgd",
+    "max_grad_norm": 0.0,
+    "learning_rate": 1.0,
+}
+
+
+# ---- rewards ----
+
+
+def slow_in_one(images, prompts, log_metric, log_extra, **columns):
+    if PROCESS == 1:
+        time.sleep(0.3)
+        log_metric("slept", 0.3)
+        log_extra("slow", [True] * len(images))
+    return brightness(images, prompts)
+
+
+def sure_in_one(images, prompts, trainer_state, **columns):
+    """A detector that is sure in process 1, after the first rollout: its mean over both is 0.5 then."""
+    return [float(PROCESS == 1 and trainer_state.global_step > 0)] * len(images)
+
+
+class InBatch:
+    """Does something else with its rewards in one batch on one process."""
+
+    def __init__(self, act, process, batch):
+        self.act = act
+        self.place = (process, batch)
+        self.batches = 0
+
+    def __call__(self, images, prompts, **columns):
+        self.batches += 1
+        rewards = brightness(images, prompts)
+        return self.act(rewards) if self.place == (PROCESS, self.batches) else rewards
+
+
+def fail(rewards):
+    raise OSError("the reward's server is gone")
+
+
+def not_a_number(rewards):
+    return [float("nan"), *rewards[1:]]
+
+
+def press_ctrl_c(rewards):
+    signal.raise_signal(signal.SIGINT)
+    return rewards
+
+
+# ---- callbacks ----
+
+
+class Watch(TrainerCallback):
+    """Notes the trained weights after every update, as one vector each."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.weights.append(trained_weights(model))
+
+
+class Interrupt(TrainerCallback):
+    """Presses Ctrl-C in process 1 alone, after some updates or in the middle of the next."""
+
+    def __init__(self, step, in_the_middle=False):
+        self.step = step
+        self.in_the_middle = in_the_middle
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._press(state, not self.in_the_middle)
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self._press(state, self.in_the_middle)
+
+    def _press(self, state, here):
+        if here and PROCESS == 1 and state.global_step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+# ---- trainings ----
+
+
+def make_trainer(folder, name, reward=brightness, callbacks=(), detectors=(), **options):
+    torch.manual_seed(0)
+    given = {"eval_dataset": FIVE_PROMPTS, "callbacks": list(callbacks), "detectors": detectors}
+    return trainers.make_trainer(
+        str(folder / "model"), folder / name, reward, **given, **{**OPTIONS, **SEVERAL, **options}
+    )
+
+
+def trained_weights(model):
+    return torch.cat([whole(value).detach().flatten() for value in model.parameters() if value.requires_grad]).clone()
+
+
+def whole(value):
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def train(folder, name, resume=None, evaluate=None, callbacks=(), **options):
+    """Return what this process sees: weights `before` training, `after` each update, and so on."""
+    watch = Watch()
+    made = make_trainer(folder, name, callbacks=[watch, *callbacks], **options)
+    before = trained_weights(made.model)
+    try:
+        made.train(resume_from_checkpoint=resume)
+        interrupted = False
+    except KeyboardInterrupt:
+        interrupted = True
+    made.save_model()
+    checkpoints = sorted((folder / name).glob("checkpoint-*"))
+    with made._weights.evaluated():
+        averaged = trained_weights(made.model)
+    return {
+        "before": before,
+        "after": watch.weights,
+        "averaged": averaged,
+        "weights of images": None if made._rollout is None else made._rollout.weights,
+        "logs": made.state.log_history,
+        "interrupted": interrupted,
+        "kinds": {type(value).__name__ for value in made.model.parameters()},
+        "evaluated": made.evaluate(evaluate) if evaluate else {},
+        "checkpoints": {path.name: find_damage(path) for path in checkpoints},
+    }
+
+
+def evaluate(folder, name):
+    """Return metrics of five images, three of process 0 and two of process 1; one at a time, so that they are bit-equal."""
+    return make_trainer(folder, name, rollout_batch_size=1).evaluate()
+
+
+TRAININGS = {
+    "ddpo_is": {},
+    "kl": {"beta": 10.0},
+    "ema": {"ema_decay": 0.5, "reward": slow_in_one},
+    # the best image of a rollout: one process has it, the other has none
+    "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
+    "one update": {**ONE_UPDATE, "evaluate": CAT_AND_DOG},
+    "stopped by a rule": {"detectors": sure_in_one, "stop_when": ["sure_in_one>0.4"]},
+}
+
+INTERRUPTED = {
+    "after update 3": {"callbacks": [Interrupt(3)]},
+    "in the first update on a rollout": {"callbacks": [Interrupt(2, in_the_middle=True)]},
+    "in the second rollout": {"reward": RewardFunction("brightness", InBatch(press_ctrl_c, 1, batch=3))},
+}
+
+FAILING = {
+    "reward of process 1 fails": InBatch(fail, 1, batch=2),
+    "reward of process 0 is not a number": InBatch(not_a_number, 0, batch=2),
+    "reward of process 1 fails in the second rollout": InBatch(fail, 1, batch=3),
+    "reward of both fails": lambda images, prompts, **columns: fail(None),
+}
+
+
+def error_of(action):
+    """Return the type and text of the error."""
+    try:
+        action()
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return None
+
+
+@contextlib.contextmanager
+def sharded(**config):
+    """FSDP2 on two CPUs. accelerate has it for accelerators only, so it is told that these are."""
+    original = PartialState.__init__
+
+    def init(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = init
+    SEVERAL.update(fsdp="full_shard", fsdp_config={**FSDP_CONFIG, **config})
+    try:
+        yield
+    finally:
+        PartialState.__init__ = original
+        del SEVERAL["fsdp"], SEVERAL["fsdp_config"]
+        os.environ.pop("ACCELERATE_USE_FSDP", None)  # which accelerate leaves for whatever is made next
+
+
+FSDP_CONFIG = {
+    "version": 2,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "transformer_layer_cls_to_wrap": ["BasicTransformerBlock", "ResnetBlock2D"],
+    "state_dict_type": "FULL_STATE_DICT",
+}
+
+SHARDED = {
+    "one update": TRAININGS["one update"],
+    "kl": {**TRAININGS["kl"], "save_strategy": "steps", "save_steps": 3},
+}
+
+REFUSED_WITH_FSDP = {
+    "full_finetuning": {"full_finetuning": True},
+    "ema_decay": {"ema_decay": 0.5},
+    "num_sample_images": {"num_sample_images": 2},
+}
+
+
+def train_sharded(folder):
+    """Return what this process sees of trainings by FSDP2."""
+    with sharded():
+        seen = {name: train(folder, f"{name}, sharded", **SHARDED[name]) for name in SHARDED}
+        third = str(folder / "kl, sharded" / "checkpoint-3")
+        seen["kl, resumed"] = train(folder, "kl, sharded", resume=third, **SHARDED["kl"])
+        seen["uneven"] = error_of(make_trainer(folder, "refused").evaluate)
+        for name, options in REFUSED_WITH_FSDP.items():
+            seen[name] = error_of(partial(make_trainer, folder, "refused", **options))
+    with sharded(state_dict_type="SHARDED_STATE_DICT"):
+        seen["state_dict_type"] = error_of(partial(make_trainer, folder, "refused"))
+    return seen
+
+
+def seal_slowly(folder):
+    """Give the other process time to run away."""
+    time.sleep(0.5)
+    slowly(folder)
+
+
+slowly = trainer.write_manifest
+
+
+def train_all(folder):
+    """Return what this process sees, by training."""
+    seen = {name: train(folder, name, **options) for name, options in TRAININGS.items()}
+    seen["evaluated"] = evaluate(folder, "evaluated")
+    trainer.write_manifest = seal_slowly
+    for name, options in INTERRUPTED.items():
+        seen[name] = train(folder, name, **options)
+        seen[f"{name}, resumed"] = train(folder, name, resume=True)
+    for name, reward in FAILING.items():
+        seen[name] = error_of(make_trainer(folder, name, reward).train)
+    name = "reward of process 0 fails in evaluation"
+    seen[name] = error_of(make_trainer(folder, name, InBatch(fail, 0, batch=2)).evaluate)
+    make_trainer(folder, "saved").save_model(str(folder / f"saved by {PROCESS}"))
+    seen["sharded"] = train_sharded(folder)
+    return seen
+
+
+def fail_and_end(folder):
+    """The error is not caught."""
+    make_trainer(folder, "last", InBatch(fail, 1, batch=2)).train()

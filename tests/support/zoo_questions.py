@@ -1,0 +1,153 @@
+"""What is asked of every family of pipelines, and of pipelines that a plugin makes work."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from support.trainers import prompts
+from support.zoo import cast, in_bfloat16
+from trainer_ext.model.denoiser import TrainedDenoiser
+from trainer_ext.model.lora import default_lora_config
+from trainer_ext.policy.pipeline import LogProbPipeline
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.policy.stock import stock_images
+
+PROMPTS = ["a cat", "a dog riding a bike"]
+SEEDS = [11, 12, 13, 14]
+
+
+def make_policy(family, pipeline, **options):
+    return LogProbPipeline(pipeline, **{"num_inference_steps": 4, **family.options, **options})
+
+
+def add_adapter(policy):
+    """The adapter that is trained. It changes nothing at first, so that some gradients are 0: give it some weight."""
+    denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, default_lora_config(policy.denoiser))
+    with torch.no_grad():
+        for name, parameter in denoiser.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    return denoiser
+
+
+def two_each(policy, denoiser=None):
+    return policy.sample(PROMPTS, image_generators(SEEDS), num_images_per_prompt=2, denoiser=denoiser)
+
+
+def trainable(denoiser):
+    return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
+
+
+def mixed(policy, trajectory, denoiser=None):
+    """Largest log-ratio of all steps of all images, in any order and in batches of other sizes than they were sampled in."""
+    pairs = torch.cartesian_prod(torch.arange(len(trajectory)), trajectory.table.stochastic_steps)
+    return max(
+        policy.ratio_terms(trajectory, *batch.unbind(1), denoiser).log_ratio.abs().max().item()
+        for size in (1, 5, 12)
+        for batch in pairs[torch.randperm(len(pairs))].split(size)
+    )
+
+
+def as_sampled(policy, trajectory, denoiser):
+    rows = torch.arange(len(trajectory))
+    return [
+        policy.ratio_terms(trajectory, rows, torch.full_like(rows, step), denoiser).log_ratio.tolist()
+        for step in trajectory.table.stochastic_steps.tolist()
+    ]
+
+
+def images_are_those_of_the_stock_pipeline(family, pipeline):
+    """With DDIM's noise from the same generators; without any for flow matching, as the stock pipeline samples."""
+    policy = make_policy(family, pipeline, noise_level=1e-9)
+    sampled = two_each(policy)
+    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
+    stock = stock_images(pipeline, prompts, SEEDS, 4, policy.sampling_kwargs)
+    assert (sampled.images.int() - stock.int()).abs().max() <= 1
+    assert sampled.images[0].float().std() > 1, "a plain image would say nothing"
+
+
+def ratios_are_one_before_any_update(family, pipeline, dtype):
+    policy = make_policy(family, pipeline if dtype == torch.float32 else in_bfloat16(pipeline))
+    denoiser = add_adapter(policy)
+    trajectory = two_each(policy, denoiser).trajectory
+    num_steps = len(trajectory.table.stochastic_steps)
+    assert policy.findings.guidance.name == family.guidance
+    assert as_sampled(policy, trajectory, denoiser) == [[0.0] * 4] * num_steps
+    if dtype == torch.float32:
+        assert mixed(policy, trajectory, denoiser) < 1e-5
+
+
+def gradients_are_finite_differences(family, pipeline):
+    """They reach every matrix of the adapter; of some, the largest is checked, in float64 where the model can."""
+    policy = make_policy(family, pipeline)
+    denoiser = add_adapter(policy)
+    trajectory = two_each(policy, denoiser).trajectory
+    cast(denoiser, family.dtype)
+    layouts = tuple(replace(layout, dtype=family.dtype) for layout in policy.findings.layouts)
+    policy.findings = replace(policy.findings, layouts=layouts)
+    (calls,) = trajectory.conditioning.groups
+    conditioning = replace(trajectory.conditioning, groups=(tuple(call_in(call, family.dtype) for call in calls),))
+    rows, steps = torch.tensor([0, 2, 3]), torch.tensor([1, 0, 2])
+    latents = trajectory.latents[rows, steps].to(family.dtype)
+    weights = torch.randn(latents.shape, dtype=torch.float64)
+
+    def weighted():
+        return (weights * policy.predict(conditioning, latents, rows, steps, denoiser)).sum()
+
+    weighted().backward()
+    parameters = trainable(denoiser)
+    assert len(parameters) > 4
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in parameters.values())
+    # Some denoisers compute norms in float32 whatever they are given: take the largest gradients, and steps above rounding
+    checked = [name for name in parameters if family.differentiable in name]
+    width = 1e-3 if family.dtype == torch.float64 else 1e-2
+    for name in sorted(checked, key=lambda name: parameters[name].grad.abs().max(), reverse=True)[:3]:
+        parameter = parameters[name]
+        index = np.unravel_index(int(parameter.grad.abs().argmax()), parameter.shape)
+        value = parameter[index].item()
+        with torch.no_grad():
+            parameter[index] = value + width
+            above = weighted().item()
+            parameter[index] = value - width
+            difference = (above - weighted().item()) / (2 * width)
+            parameter[index] = value
+        assert parameter.grad[index].item() == pytest.approx(difference, rel=2e-2), name
+
+
+def call_in(call, dtype):
+    """Its arguments; timesteps too."""
+    return replace(
+        call,
+        per_image={name: floats_in(value, dtype) for name, value in call.per_image.items()},
+        shared={name: floats_in(value, dtype) for name, value in call.shared.items()},
+        timesteps=floats_in(call.timesteps, dtype),
+    )
+
+
+def floats_in(value, dtype):
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, list | tuple):
+        return type(value)(floats_in(inner, dtype) for inner in value)
+    return value
+
+
+def rise_in_brightness(make_trainer, num_images, **options):
+    """Train on one prompt; return how much brighter its images are then, in standard deviations over them."""
+    batches = {
+        "num_images_per_rollout": num_images,
+        "rollout_batch_size": num_images,
+        "per_device_train_batch_size": num_images,
+    }
+    objective = {"clip_range": 1.0, "skip_last_steps": 1, "advantages": "batch"}
+    trainer = make_trainer(dataset=prompts(*PROMPTS[:1] * num_images), **batches, **objective, **options)
+
+    def bright():
+        sampled = trainer.policy.sample(PROMPTS[:1], image_generators(range(16)), num_images_per_prompt=16)
+        return sampled.images.float().mean((1, 2, 3))
+
+    before = bright()
+    trainer.train()
+    return ((bright() - before).mean() / before.std()).item()
