@@ -50,6 +50,13 @@ class Generator(nn.Module):
         if device().type == "cpu":
             self.unet.set_attn_processor(AttnProcessor())  # faster there than fused attention, at 64 positions
 
+    def begin_with(self, folder: Path) -> None:
+        """Take over the weights of a pipeline folder of the same tokenizer and sizes."""
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+        self.text_encoder.load_state_dict(text_encoder.float().state_dict())
+        self.unet.load_state_dict(unet.float().state_dict())
+
     def forward(self, latents: Tensor, timesteps: Tensor, input_ids: Tensor) -> Tensor:
         """Return the predicted v (B, 4, 16, 16) of noisy latents, timesteps (B,) and token ids (B, 16)."""
         states = self.text_encoder(input_ids).last_hidden_state
@@ -105,11 +112,24 @@ def step_loss(
     return loss
 
 
-def train(shards: Sequence[Path], latents: Sequence[Path], folder: Path, plan: Plan, deadline: Deadline) -> None:
-    """Train the generator on latents and the captions of their shards, and write its parts to a folder."""
+def train(
+    shards: Sequence[Path],
+    latents: Sequence[Path],
+    folder: Path,
+    plan: Plan,
+    deadline: Deadline,
+    start: Path | None = None,
+) -> None:
+    """
+    Train the generator on latents and the captions of their shards, and write its parts to a folder.
+
+    It begins with the weights of a pipeline folder if `start` names one.
+    """
     torch.manual_seed(SEED)
     tokenizer = make_tokenizer(folder / "tokenizer")
     model = Generator(make_text_encoder(tokenizer))
+    if start:
+        model.begin_with(start)
     trainer = Trainer(model, plan, folder / "generator.checkpoint.safetensors")
     input_ids = tokenize(tokenizer, [caption for shard in shards for caption in captions(shard)]).to(device())
     no_caption = tokenize(tokenizer, [""])[0].to(device())
