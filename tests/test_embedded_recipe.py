@@ -48,6 +48,8 @@ AMOUNTS = {
     "judge_shards": 1,
     "reader_shards": 1,
     "scenes_per_shard": 8,
+    "sign_share": WRITING.signs,
+    "poster_share": WRITING.posters,
     "vae_steps": 3,
     "vae_batch_size": 2,
     "generator_steps": 2,
@@ -242,7 +244,7 @@ def test_named_background_is_what_is_painted():
 
 def test_shards_depend_on_seed_and_number_alone(made, tmp_path):
     """Two processes draw what one drew; a shard that is there is not drawn again."""
-    again = shards.Collection(tmp_path / "scenes", made / "art.npz", shards=3, scenes_per_shard=8, seed=0)
+    again = shards.Collection(tmp_path / "scenes", made / "art.npz", 3, scenes_per_shard=8, seed=0, writing=WRITING)
     again.folder.mkdir()
     again.files[1].write_bytes(b"kept")
     shards.draw(again, workers=2)
