@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
+from transformers import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -30,6 +31,7 @@ from embedded_model import (
     scenes,
     shards,
     signs,
+    spelling,
     spoilt,
     stages,
     text,
@@ -52,6 +54,8 @@ AMOUNTS = {
     "poster_share": WRITING.posters,
     "vae_steps": 3,
     "vae_batch_size": 2,
+    "spelling_steps": 2,
+    "spelling_batch_size": 2,
     "generator_steps": 2,
     "generator_batch_size": 2,
     "judge_steps": 2,
@@ -302,10 +306,11 @@ def test_ctrl_c_stops_after_the_step(tmp_path):
     assert make_trainer(tmp_path / "line.safetensors").step == 2
 
 
-@pytest.mark.parametrize("stage", ["vae", "generator", "judge", "reading-judge"])
+@pytest.mark.parametrize("stage", ["vae", "spelling", "generator", "judge", "reading-judge"])
 def test_resumed_equals_uninterrupted(made, tmp_path, stage):
     """Bit for bit, stopped after every single step."""
-    for name in ("scenes", "judge-scenes", "test-scenes", "reader-scenes", "test-reader-scenes", "latents"):
+    before = {"spelling": ["vae"], "generator": ["scenes", "latents", "spelling"]}
+    for name in before.get(stage, ["scenes", "judge-scenes", "test-scenes", "reader-scenes", "test-reader-scenes"]):
         (tmp_path / name).symlink_to(made / name)
     steps = AMOUNTS[f"{stage.removeprefix('reading-')}_steps"]
     assert [run(stage, tmp_path, "--minutes=0") for _ in range(steps)] == [STOPPED] * (steps - 1) + [0]
@@ -315,12 +320,46 @@ def test_resumed_equals_uninterrupted(made, tmp_path, stage):
     assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
 
 
+def test_columns_are_those_of_the_sign(made):
+    """Oracle: put together again, they are the latents of the board."""
+    model = AutoencoderTiny.from_pretrained(made / "vae")
+    columns = spelling.sign_columns(model)
+    scene = Image.new("RGB", (64, 64), "gray")
+    signs.draw_sign(scene, words.SUBJECTS[3])
+    pixels = torch.from_numpy(np.array(scene)).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        latents = model.encode(pixels).latents[0, :, 3:13]
+    again = columns[3].unflatten(1, (4, 10, 2)).permute(1, 2, 0, 3).flatten(2)
+    torch.testing.assert_close(again, latents, atol=1e-5, rtol=1e-4)
+
+
+def test_a_text_encoder_learns_to_spell_and_keeps_what_it_knew(made):
+    tokenizer = CLIPTokenizer.from_pretrained(made / "generator" / "tokenizer")
+    columns = spelling.sign_columns(AutoencoderTiny.from_pretrained(made / "vae"))[:4]
+    torch.manual_seed(0)
+    speller = spelling.Speller(text.make_text_encoder(tokenizer), columns.shape[-1])
+    spelt = text.tokenize(tokenizer, [f"a sign that says {word}" for word in words.SUBJECTS[:4]]), columns
+    pictures = text.tokenize(tokenizer, ["an owl", "a cat playing chess"])
+    kept = pictures, speller.states(pictures).detach()
+    loss = spelling.step_loss(speller, spelt, kept, loop.Plan(1, 8, 1.0))
+    optimizer = torch.optim.Adam(speller.parameters(), 2e-3)
+    first = loss(0).item()
+    for step in range(150):
+        optimizer.zero_grad()
+        loss(step).backward()
+        optimizer.step()
+    assert loss(150) < first / 4
+    moved = (speller.states(pictures) - kept[1]).pow(2).mean() / kept[1].pow(2).mean()
+    assert moved < 0.1
+
+
 def test_training_begins_with_the_weights_of_a_pipeline(made, tmp_path):
     """Of a training without steps they are the result; the autoencoder is copied, not trained."""
     for name in ("test-scenes", "scenes", "latents"):
         (tmp_path / name).symlink_to(made / name)
-    start = f"--start={made / 'pipeline'}"
-    assert [run(stage, tmp_path, start, generator_steps=0) for stage in ("vae", "generator", "export")] == [0, 0, 0]
+    start, none = f"--start={made / 'pipeline'}", {"generator_steps": 0, "spelling_steps": 0}
+    for stage in ("vae", "spelling", "generator", "export"):
+        assert run(stage, tmp_path, start, **none) == 0
     for file in ("unet/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"):
         begun, ended = (load_file(work / "pipeline" / f"{file}.safetensors") for work in (made, tmp_path))
         assert begun.keys() == ended.keys()

@@ -17,7 +17,7 @@ from .deadline import Deadline
 from .hardware import autocast, device, generator
 from .loop import Plan, Trainer
 from .shards import captions
-from .text import make_text_encoder, make_tokenizer, tokenize
+from .text import make_tokenizer, tokenize
 
 SEED = 3
 WIDTHS = (32, 64, 160)  #: channels at 16 x 16, 8 x 8 and 4 x 4
@@ -49,13 +49,6 @@ class Generator(nn.Module):
         )
         if device().type == "cpu":
             self.unet.set_attn_processor(AttnProcessor())  # faster there than fused attention, at 64 positions
-
-    def begin_with(self, folder: Path) -> None:
-        """Take over the weights of a pipeline folder of the same tokenizer and sizes."""
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
-        self.text_encoder.load_state_dict(text_encoder.float().state_dict())
-        self.unet.load_state_dict(unet.float().state_dict())
 
     def forward(self, latents: Tensor, timesteps: Tensor, input_ids: Tensor) -> Tensor:
         """Return the predicted v (B, 4, 16, 16) of noisy latents, timesteps (B,) and token ids (B, 16)."""
@@ -115,6 +108,7 @@ def step_loss(
 def train(
     shards: Sequence[Path],
     latents: Sequence[Path],
+    text_encoder: Path,
     folder: Path,
     plan: Plan,
     deadline: Deadline,
@@ -123,13 +117,13 @@ def train(
     """
     Train the generator on latents and the captions of their shards, and write its parts to a folder.
 
-    It begins with the weights of a pipeline folder if `start` names one.
+    It begins with a text encoder, and with the UNet of a pipeline folder if `start` names one.
     """
     torch.manual_seed(SEED)
     tokenizer = make_tokenizer(folder / "tokenizer")
-    model = Generator(make_text_encoder(tokenizer))
+    model = Generator(CLIPTextModel.from_pretrained(text_encoder).float())
     if start:
-        model.begin_with(start)
+        model.unet.load_state_dict(UNet2DConditionModel.from_pretrained(start / "unet").float().state_dict())
     trainer = Trainer(model, plan, folder / "generator.checkpoint.safetensors")
     input_ids = tokenize(tokenizer, [caption for shard in shards for caption in captions(shard)]).to(device())
     no_caption = tokenize(tokenizer, [""])[0].to(device())

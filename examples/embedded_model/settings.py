@@ -20,6 +20,7 @@ class Settings:
         scenes_per_shard (`int`): In each.
         sign_share, poster_share (`float`): Of the generator's scenes; without posters, nothing is written unasked.
         vae_steps, vae_batch_size, vae_learning_rate: Of the autoencoder's training.
+        spelling_steps, spelling_batch_size, spelling_learning_rate: Of the text encoder's before the generator's.
         generator_steps, generator_batch_size, generator_learning_rate: Of the text encoder's and the UNet's.
         judge_steps, judge_batch_size, judge_learning_rate: Of either judge's.
         prompts_per_set (`int`): That evaluation asks, evenly spread over those there are; no set has a thousand.
@@ -38,6 +39,9 @@ class Settings:
     vae_steps: int = 12_000
     vae_batch_size: int = 8
     vae_learning_rate: float = 2e-3
+    spelling_steps: int = 2_000
+    spelling_batch_size: int = 128
+    spelling_learning_rate: float = 1e-3
     generator_steps: int = 60_000
     generator_batch_size: int = 32
     generator_learning_rate: float = 1e-3

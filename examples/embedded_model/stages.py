@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import art, evaluate, export, generator, judge, latents, shards, vae
+from . import art, evaluate, export, generator, judge, latents, shards, spelling, vae
 from .captions import Writing
 from .deadline import Deadline
 from .loop import Plan
@@ -133,13 +133,21 @@ def encode_latents(shop: Workshop) -> None:
     latents.encode(shop.scenes().files, shop.folder / "vae", shop.folder / "latents")
 
 
+def train_spelling(shop: Workshop) -> None:
+    """`vae/` -> `spelling/`."""
+    settings, folder = shop.settings, shop.folder / "spelling"
+    plan = Plan(settings.spelling_steps, settings.spelling_batch_size, settings.spelling_learning_rate)
+    spelling.train(shop.folder / "vae", folder, plan, shop.deadline, shop.start)
+
+
 def train_generator(shop: Workshop) -> None:
-    """`scenes/`, `latents/` -> `generator/`."""
+    """`scenes/`, `latents/`, `spelling/` -> `generator/`."""
     settings = shop.settings
     plan = Plan(settings.generator_steps, settings.generator_batch_size, settings.generator_learning_rate)
     scenes = shop.scenes().files
     encoded = [shop.folder / "latents" / file.name for file in scenes]
-    generator.train(scenes, encoded, shop.folder / "generator", plan, shop.deadline, shop.start)
+    text_encoder = shop.folder / "spelling" / "text_encoder"
+    generator.train(scenes, encoded, text_encoder, shop.folder / "generator", plan, shop.deadline, shop.start)
 
 
 def export_pipeline(shop: Workshop) -> None:
@@ -175,6 +183,7 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "reading-judge": train_reading_judge,
     "vae": train_vae,
     "latents": encode_latents,
+    "spelling": train_spelling,
     "generator": train_generator,
     "export": export_pipeline,
     "evaluate": evaluate_pipeline,
