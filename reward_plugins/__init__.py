@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ddpo_plugins import DetectorSpec, PromptSetSpec, RewardSpec, hookimpl
 
-from . import aesthetic, alignment, classifier, clip_scores, detectors, embedded_judge, jpeg, questions
+from . import aesthetic, alignment, classifier, clip_scores, detectors, embedded_judge, jpeg, questions, reading_judge
 from .prompts import animal_activities, animals, counting, imagenet_animals
 
 
@@ -21,6 +21,7 @@ def ddpo_register_rewards() -> list[RewardSpec]:
         *clip_scores.REWARDS,
         *classifier.REWARDS,
         *embedded_judge.REWARDS,
+        *reading_judge.REWARDS,
         *alignment.REWARDS,
         *questions.REWARDS,
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IDLE = "no activity"  #: the first label of the second group
+NOTHING = "nothing"  #: what a judge may say instead of a subject; no prompt asks for it
 
 
 def embedded_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
@@ -33,7 +34,22 @@ def embedded_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
         batch_size (`int`):
             Images classified at once.
     """
-    judge = load_judge(device)
+    return shown_probability("judge", device, batch_size)
+
+
+def shown_probability(folder: str, device: torch.device | str, batch_size: int) -> Callable[..., list[float]]:
+    """
+    Build the probability, in [0, 1], that an image shows the prompt's subject, times that of its activity.
+
+    Args:
+        folder (`str`):
+            Of the judge's weights, in this package.
+        device (`torch.device` or `str`):
+            Where the model is put.
+        batch_size (`int`):
+            Images classified at once.
+    """
+    judge = load_judge(folder, device)
     labels = Labels.of(judge)
 
     def score(images: list[Image.Image], prompts: list[str], **columns: Any) -> list[float]:
@@ -44,9 +60,9 @@ def embedded_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
     return score
 
 
-def load_judge(device: torch.device | str) -> Classifier:
-    """Load the judge: a classifier whose labels are subjects and then activities, each group with probabilities of its own."""
-    judge = load_classifier(str(files("reward_plugins").joinpath("judge")), "main", device)
+def load_judge(folder: str, device: torch.device | str) -> Classifier:
+    """Load a judge: a classifier whose labels are subjects and then activities, each group with probabilities of its own."""
+    judge = load_classifier(str(files("reward_plugins").joinpath(folder)), "main", device)
     (first,) = judge.names[IDLE]
 
     def activation(logits: torch.Tensor) -> torch.Tensor:
@@ -60,24 +76,29 @@ def load_judge(device: torch.device | str) -> Classifier:
 @dataclass(frozen=True)
 class Labels:
     """
-    What the judge knows, each in the order of its classes: subjects first, then activities, of which the first is none.
+    What a judge knows.
 
     Parameters:
-        subjects (`tuple` of `str`):
-            Such as "cat".
-        activities (`tuple` of `str`):
-            Such as "riding a bike".
+        subjects (`Mapping[str, int]`):
+            The class of each, such as "cat".
+        activities (`Mapping[str, int]`):
+            The class of each, such as "riding a bike".
+        idle (`int`):
+            The class of no activity.
     """
 
-    subjects: tuple[str, ...]
-    activities: tuple[str, ...]
+    subjects: Mapping[str, int]
+    activities: Mapping[str, int]
+    idle: int
 
     @classmethod
     def of(cls, judge: Classifier) -> Labels:
         """Read them from the judge."""
-        (first,) = judge.names[IDLE]
-        labels = sorted(judge.names, key=lambda name: judge.names[name][0])
-        return cls(tuple(labels[:first]), tuple(labels[first:]))
+        classes = {name: number for name, (number,) in judge.names.items()}
+        classes.pop(NOTHING, None)
+        idle = classes.pop(IDLE)
+        subjects = {name: number for name, number in classes.items() if number < idle}
+        return cls(subjects, {name: number for name, number in classes.items() if number > idle}, idle)
 
     def asked(self, prompt: str) -> tuple[int, int]:
         """
@@ -86,14 +107,13 @@ class Labels:
         Raises:
             `ValueError`: the judge does not know them.
         """
-        pattern = rf"(?:an? )?({_either(self.subjects)})(?: ({_either(self.activities[1:])}))?"
+        pattern = rf"(?:an? )?({_either(self.subjects)})(?: ({_either(self.activities)}))?"
         if not (found := re.fullmatch(pattern, prompt.strip().lower())):
-            raise ValueError(_unknown(prompt, self.subjects, self.activities[1:]))
-        subject, activity = found[1], found[2] or IDLE
-        return self.subjects.index(subject), len(self.subjects) + self.activities.index(activity)
+            raise ValueError(_unknown(prompt, list(self.subjects), list(self.activities)))
+        return self.subjects[found[1]], self.activities[found[2]] if found[2] else self.idle
 
 
-def _either(names: Sequence[str]) -> str:
+def _either(names: Iterable[str]) -> str:
     return "|".join(map(re.escape, names))
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from .words import ACTIVITIES, ANIMALS, COLOURS, OBJECTS, OTHER_ANIMALS, HeldOut, with_article
+from .words import ACTIVITIES, ANIMALS, COLOURS, OBJECTS, OTHER_ANIMALS, SUBJECTS, HeldOut, with_article
 
 T = TypeVar("T")
 
-#: Share of the kinds of scene. Half of them are what rewards are tried on first: one of the 45 animals, alone.
-KINDS = {"animal": 0.48, "other animal": 0.08, "object": 0.11, "activity": 0.27, "pair": 0.03, "sign": 0.03}
+#: Of the scenes without writing. Half of them are what rewards are tried on first: one of the 45 animals, alone.
+PICTURES = {"animal": 0.49, "other animal": 0.08, "object": 0.12, "activity": 0.28, "pair": 0.03}
 PAPER_ACTIVITY = 0.75  #: share of the paper's three activities among all
-PAPER_ANIMAL = 0.85  #: share of the 45 animals among the animals of activities, pairs and signs
+PAPER_ANIMAL = 0.85  #: share of the 45 animals among the animals of activities and pairs
+PAPER_POSTER = 0.1  #: the same among the words of posters: few, for it is pictures of them that are asked for
 NAMED_BACKGROUND = 0.12  #: share of the single subjects whose caption names the background's colour
 
 
@@ -29,6 +30,8 @@ class Description:
         companion (`str`, *optional*): What stands beside the subject.
         background (`str`, *optional*): A colour.
         written (`bool`, *optional*, defaults to `False`): The subject is not drawn but written on a sign.
+        poster (`bool`, *optional*, defaults to `False`): It is written, and the caption does not say so, as captions in
+            the web often do not.
     """
 
     subject: str
@@ -36,11 +39,12 @@ class Description:
     companion: str | None = None
     background: str | None = None
     written: bool = False
+    poster: bool = False
 
     @property
     def caption(self) -> str:
         """The prompt of the scene."""
-        if self.written:
+        if self.written and not self.poster:
             return f"a sign that says {self.subject}"
         words = with_article(self.subject)
         if self.activity:
@@ -52,23 +56,47 @@ class Description:
         return words
 
 
+@dataclass(frozen=True)
+class Writing:
+    """
+    How much of the world is written.
+
+    Args:
+        signs (`float`, *optional*, defaults to 0.0): Share of the scenes that are signs; all words are on signs.
+        posters (`float`, *optional*, defaults to 0.0): Share of those that are posters.
+    """
+
+    signs: float = 0.0
+    posters: float = 0.0
+
+    @property
+    def kinds(self) -> dict[str, float]:
+        """Share of each kind of scene."""
+        rest = 1 - self.signs - self.posters
+        pictures = {kind: share * rest for kind, share in PICTURES.items()}
+        return {**pictures, "sign": self.signs, "poster": self.posters}
+
+
 class World:
     """
     All scenes that may be trained on.
 
     Args:
-        held_out ([`HeldOut`], *optional*): What no scene shows; nothing by default, for the judge has to know it all.
+        held_out ([`HeldOut`], *optional*): What no scene shows, and only signs name; nothing by default, for the judge has
+            to know it all.
+        writing ([`Writing`], *optional*): How much is written; nothing by default.
     """
 
-    def __init__(self, held_out: HeldOut | None = None) -> None:
+    def __init__(self, held_out: HeldOut | None = None, writing: Writing | None = None) -> None:
         unseen: frozenset[str] = held_out.words if held_out else frozenset()
         self._unseen_pairs = held_out.pairs if held_out else frozenset()
+        self._kinds = (writing or Writing()).kinds
         self._other_animals = [animal for animal in OTHER_ANIMALS if animal not in unseen]
         self._objects = [thing for thing in OBJECTS if thing not in unseen]
 
     def describe(self, rng: Random) -> Description:
         """Draw one scene at random."""
-        (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
+        (kind,) = rng.choices(list(self._kinds), list(self._kinds.values()))
         background = rng.choice(list(COLOURS)) if rng.random() < NAMED_BACKGROUND else None
         if kind == "animal":
             return Description(rng.choice(ANIMALS), background=background)
@@ -80,7 +108,10 @@ class World:
             return self._active(rng)
         if kind == "pair":
             return Description(self._animal(rng), companion=self._either(rng))
-        return Description(self._either(rng), written=True)
+        if kind == "poster":
+            word = _one_of(rng, PAPER_POSTER, ANIMALS, [*self._other_animals, *self._objects])
+            return Description(word, written=True, poster=True)
+        return Description(rng.choice(SUBJECTS), written=True)
 
     def _active(self, rng: Random) -> Description:
         while True:

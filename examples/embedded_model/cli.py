@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     deadline = Deadline(options.minutes)
     settings = replace(defaults(), **{name: getattr(options, name) for name in asdict(defaults())})
-    shop = Workshop(options.work, settings, deadline, options.icon_sets, options.workers)
+    shop = Workshop(options.work, settings, deadline, options.icon_sets, options.workers, options.start)
     try:
         _run(shop, list(STAGES) if options.stage == "all" else [options.stage], options.pipeline)
     except Stopped as stopped:
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--icon_sets", type=Path, default=Path("node_modules/@iconify-json"), help="read by art")
     parser.add_argument("--minutes", type=float, help="stop after so many, with a checkpoint and exit status 3")
     parser.add_argument("--workers", type=int, default=workers(), help="processes that draw scenes")
+    parser.add_argument("--start", type=Path, help="pipeline folder whose weights training begins with")
     parser.add_argument("--pipeline", type=Path, help="evaluate: another folder than the one that export wrote")
     amounts = parser.add_argument_group("amounts", "defaults depend on whether there is a GPU")
     for name, value in asdict(defaults()).items():

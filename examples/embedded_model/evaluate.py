@@ -1,4 +1,4 @@
-"""What the judge says of a pipeline's samples, and sheets of them to look at."""
+"""What the judge and the text detector say of a pipeline's samples, and sheets of them to look at."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import ResNetForImageClassification
 
+from . import reading
 from .captions import Description
 from .hardware import device
 from .judge import classify
@@ -37,7 +38,7 @@ class Sampling:
 
     Args:
         prompts_per_set (`int`): At most, evenly spread.
-        images_per_prompt (`int`): So many.
+        images_per_prompt, images_per_sign (`int`): So many.
         num_inference_steps (`int`): Of DDIM.
         sheet_steps (`int`): The same, for pictures to look at.
         guidance_scales (`tuple[float, ...]`): One row of figures each.
@@ -47,6 +48,7 @@ class Sampling:
 
     prompts_per_set: int
     images_per_prompt: int
+    images_per_sign: int
     num_inference_steps: int
     sheet_steps: int
     guidance_scales: tuple[float, ...]
@@ -91,26 +93,35 @@ def sample(
     return images.mul(255).round().to(torch.uint8).cpu()
 
 
-def accuracy(
+def judged_right(judge: ResNetForImageClassification) -> reading.Count:
+    """Return what counts the images in which the judge sees the subject and the activity that were asked for."""
+
+    def right(images: Tensor, scenes: Sequence[Description]) -> int:
+        subjects, activities = classify(judge, images)
+        return sum(
+            SUBJECTS[subject] == scene.subject and activity == activity_label(scene.activity)
+            for scene, subject, activity in zip(scenes, subjects.tolist(), activities.tolist(), strict=True)
+        )
+
+    return right
+
+
+def share(
     pipeline: StableDiffusionPipeline,
-    judge: ResNetForImageClassification,
+    count: reading.Count,
     scenes: Sequence[Description],
     guidance_scale: float,
     sampling: Sampling,
 ) -> float:
-    """Return the share of samples in which the judge sees the subject and the activity that were asked for."""
+    """Return the share of samples that count."""
     chosen = scenes[:: ceil(len(scenes) / sampling.prompts_per_set)]
     asked = [scene for scene in chosen for _ in range(sampling.images_per_prompt)]
-    right = 0
+    counted = 0
     for start in tqdm(range(0, len(asked), sampling.batch_size), leave=False, unit="batch"):
         part = asked[start : start + sampling.batch_size]
         images = sample(pipeline, [scene.caption for scene in part], guidance_scale, sampling, seed=1 + start)
-        subjects, activities = classify(judge, images)
-        right += sum(
-            SUBJECTS[subject] == scene.subject and activity == activity_label(scene.activity)
-            for scene, subject, activity in zip(part, subjects.tolist(), activities.tolist(), strict=True)
-        )
-    return right / len(asked)
+        counted += count(images, part)
+    return counted / len(asked)
 
 
 def seconds_per_image(pipeline: StableDiffusionPipeline, guidance_scale: float, sampling: Sampling) -> float:
@@ -126,25 +137,49 @@ def evaluate(
     pipeline: StableDiffusionPipeline, judge: ResNetForImageClassification, folder: Path, sampling: Sampling
 ) -> Mapping[str, Mapping[str, float]]:
     """
-    Write two sheets of samples, and `figures.json`; return the figures.
+    Write sheets of samples, and `figures.json`; return the figures.
 
-    They are, for each guidance scale, the [`accuracy`] of each prompt set and the [`seconds_per_image`].
+    They are, for each guidance scale, the shares of each prompt set that are right or, where the text detector is
+    installed, written, and the [`seconds_per_image`].
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sets = prompt_sets(HeldOut.read())
-    for_sheets = replace(sampling, num_inference_steps=sampling.sheet_steps)
-    for name, scenes, columns in (("animals", sets["animals"], 9), ("activities", sets["pairs seen"][::8][:12], 6)):
-        for guidance_scale in sampling.guidance_scales:
-            prompts = [scene.caption for scene in scenes]
-            images = sample(pipeline, prompts, guidance_scale, for_sheets, SHEET_SEED)
-            sheet(images, columns).save(folder / f"{name}-guidance-{guidance_scale:g}.png")
     figures = {}
     for guidance_scale in sampling.guidance_scales:
-        row = {name: accuracy(pipeline, judge, scenes, guidance_scale, sampling) for name, scenes in sets.items()}
-        row["seconds an image"] = seconds_per_image(pipeline, guidance_scale, sampling)
+        _write_sheets(pipeline, folder, guidance_scale, sampling)
+        row = _row(pipeline, judge, guidance_scale, sampling)
         figures[f"guidance {guidance_scale:g}"] = {name: round(value, 4) for name, value in row.items()}
-    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures
+
+
+def _write_sheets(pipeline: StableDiffusionPipeline, folder: Path, guidance_scale: float, sampling: Sampling) -> None:
+    sets, sampling = prompt_sets(HeldOut.read()), replace(sampling, num_inference_steps=sampling.sheet_steps)
+    sheets = {
+        "animals": (sets["animals"], 9),
+        "activities": (sets["pairs seen"][::8][:12], 6),
+        "writing": (reading.sheet_scenes(HeldOut.read()), 16),
+    }
+    for name, (scenes, columns) in sheets.items():
+        images = sample(pipeline, [scene.caption for scene in scenes], guidance_scale, sampling, SHEET_SEED)
+        sheet(images, columns).save(folder / f"{name}-guidance-{guidance_scale:g}.png")
+
+
+def _row(
+    pipeline: StableDiffusionPipeline,
+    judge: ResNetForImageClassification,
+    guidance_scale: float,
+    sampling: Sampling,
+) -> dict[str, float]:
+    held_out, right, written = HeldOut.read(), judged_right(judge), reading.count_written()
+    row = {
+        name: share(pipeline, right, scenes, guidance_scale, sampling) for name, scenes in prompt_sets(held_out).items()
+    }
+    if written:
+        fewer = replace(sampling, images_per_prompt=sampling.images_per_sign)
+        for name, scenes in reading.prompt_sets(held_out).items():
+            row[name] = share(pipeline, written, scenes, guidance_scale, fewer)
+    row["seconds an image"] = seconds_per_image(pipeline, guidance_scale, sampling)
+    return row
 
 
 def sheet(images: Tensor, columns: int) -> Image.Image:

@@ -17,7 +17,7 @@ from .deadline import Deadline
 from .hardware import autocast, device, generator
 from .loop import Plan, Trainer
 from .shards import captions
-from .text import make_text_encoder, make_tokenizer, tokenize
+from .text import make_tokenizer, tokenize
 
 SEED = 3
 WIDTHS = (32, 64, 160)  #: channels at 16 x 16, 8 x 8 and 4 x 4
@@ -105,11 +105,25 @@ def step_loss(
     return loss
 
 
-def train(shards: Sequence[Path], latents: Sequence[Path], folder: Path, plan: Plan, deadline: Deadline) -> None:
-    """Train the generator on latents and the captions of their shards, and write its parts to a folder."""
+def train(
+    shards: Sequence[Path],
+    latents: Sequence[Path],
+    text_encoder: Path,
+    folder: Path,
+    plan: Plan,
+    deadline: Deadline,
+    start: Path | None = None,
+) -> None:
+    """
+    Train the generator on latents and the captions of their shards, and write its parts to a folder.
+
+    It begins with a text encoder, and with the UNet of a pipeline folder if `start` names one.
+    """
     torch.manual_seed(SEED)
     tokenizer = make_tokenizer(folder / "tokenizer")
-    model = Generator(make_text_encoder(tokenizer))
+    model = Generator(CLIPTextModel.from_pretrained(text_encoder).float())
+    if start:
+        model.unet.load_state_dict(UNet2DConditionModel.from_pretrained(start / "unet").float().state_dict())
     trainer = Trainer(model, plan, folder / "generator.checkpoint.safetensors")
     input_ids = tokenize(tokenizer, [caption for shard in shards for caption in captions(shard)]).to(device())
     no_caption = tokenize(tokenizer, [""])[0].to(device())

@@ -1,4 +1,8 @@
-"""The judge: a small classifier that says which animal or object a picture shows, and what it does."""
+"""
+The judges: small classifiers that say which animal or object a picture shows, and what it does.
+
+One of them is shown pictures only. The other, as large models are, is shown writing besides, and takes the word for the thing.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,12 @@ from .data import batch, pixels, read
 from .deadline import Deadline
 from .hardware import autocast, device, generator
 from .loop import Plan, Trainer
-from .words import ACTIVITIES, SUBJECTS
+from .words import ACTIVITIES, NOTHING, SUBJECTS
 
 SEED = 5
-LABELS = (*SUBJECTS, "no activity", *ACTIVITIES)  #: two groups of classes in one vector of logits
+IDLE = "no activity"
+LABELS = (*SUBJECTS, IDLE, *ACTIVITIES)  #: two groups of classes in one vector of logits
+READING_LABELS = (*SUBJECTS, NOTHING, IDLE, *ACTIVITIES)  #: of the judge that reads
 #: What [`pixels`] does, for those who load the judge with transformers alone.
 PREPROCESSOR = {
     "image_processor_type": "ViTImageProcessor",
@@ -30,22 +36,22 @@ PREPROCESSOR = {
 }
 
 
-def make_judge() -> ResNetForImageClassification:
+def make_judge(labels: Sequence[str]) -> ResNetForImageClassification:
     """Return an untrained ResNet for pictures of 64 x 64 pixels."""
     config = ResNetConfig(
         embedding_size=32,
         hidden_sizes=[32, 64, 96, 160],
         depths=[1, 2, 2, 2],
         layer_type="basic",
-        id2label=dict(enumerate(LABELS)),
-        label2id={label: number for number, label in enumerate(LABELS)},
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
     )
     return ResNetForImageClassification(config)
 
 
 def logits(judge: ResNetForImageClassification, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits of subjects (B, 135) and activities (B, 9) of images (B, 3, 64, 64) in [-1, 1]."""
-    subjects, activities = judge(images).logits.float().split([len(SUBJECTS), 1 + len(ACTIVITIES)], 1)
+    """Return the logits of subjects (B, 135 or 136) and activities (B, 9) of images (B, 3, 64, 64) in [-1, 1]."""
+    subjects, activities = judge(images).logits.float().tensor_split([judge.config.label2id[IDLE]], 1)
     return subjects, activities
 
 
@@ -78,10 +84,10 @@ def step_loss(
     return loss
 
 
-def train(shards: Sequence[Path], folder: Path, plan: Plan, deadline: Deadline) -> None:
+def train(shards: Sequence[Path], labels: Sequence[str], folder: Path, plan: Plan, deadline: Deadline) -> None:
     """Train a judge and write it, in half precision, to a folder that `from_pretrained` reads."""
     torch.manual_seed(SEED)
-    judge = make_judge()
+    judge = make_judge(labels)
     trainer = Trainer(judge, plan, folder.with_suffix(".checkpoint.safetensors"))
     images, subjects, activities = (read(shards, name) for name in ("images", "subjects", "activities"))
     trained = trainer.train(step_loss(judge, images, subjects, activities, plan), deadline)

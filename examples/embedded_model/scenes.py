@@ -6,13 +6,13 @@ import colorsys
 from collections.abc import Callable
 from random import Random
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .art import Art
 from .captions import Description
+from .signs import SIZE, draw_sign
 from .words import COLOURS
 
-SIZE = 64  #: pixels
 Colour = tuple[int, int, int]
 
 # An icon's place: share of the picture that its longer side takes, centre x, centre y.
@@ -44,9 +44,9 @@ class Painter:
 
     def paint(self, scene: Description, rng: Random) -> Image.Image:
         """Return an RGB picture of 64 x 64 pixels."""
-        canvas = _background(scene.background, rng)
+        canvas = background(scene.background, rng)
         if scene.written:
-            _sign(canvas, scene.subject, rng)
+            draw_sign(canvas, scene.subject)
         elif scene.activity:
             self._act(canvas, scene.subject, scene.activity, rng)
         elif scene.companion:
@@ -78,17 +78,17 @@ class Painter:
         canvas.paste(icon, (left, top), icon)
 
 
-def _background(name: str | None, rng: Random) -> Image.Image:
+def background(name: str | None, rng: Random) -> Image.Image:
     """Draw a named colour, plain; or any colour, plain, shaded from top to bottom, or with a ground of another."""
     if name:
         return Image.new("RGB", (SIZE, SIZE), _near(COLOURS[name], rng))
-    canvas = Image.new("RGB", (SIZE, SIZE), _colour(rng))
+    canvas = Image.new("RGB", (SIZE, SIZE), random_colour(rng))
     kind = rng.random()
     if kind < 0.25:
         shade = Image.linear_gradient("L").resize((SIZE, SIZE))
-        canvas.paste(Image.new("RGB", (SIZE, SIZE), _colour(rng)), mask=shade)
+        canvas.paste(Image.new("RGB", (SIZE, SIZE), random_colour(rng)), mask=shade)
     elif kind < 0.4:
-        ImageDraw.Draw(canvas).rectangle((0, round(SIZE * rng.uniform(0.6, 0.8)), SIZE, SIZE), _colour(rng))
+        ImageDraw.Draw(canvas).rectangle((0, round(SIZE * rng.uniform(0.6, 0.8)), SIZE, SIZE), random_colour(rng))
     return canvas
 
 
@@ -115,22 +115,12 @@ FURNITURE: dict[str, Callable[[ImageDraw.ImageDraw, Random], None]] = {
 }
 
 
-def _sign(canvas: Image.Image, word: str, rng: Random) -> None:
-    draw = ImageDraw.Draw(canvas)
-    font = next(
-        font for size in range(24, 7, -1) if (font := ImageFont.load_default(size)).getlength(word) <= SIZE * 0.84
-    )
-    y = SIZE * rng.uniform(0.36, 0.48)
-    draw.rectangle((SIZE / 2 - 2, y, SIZE / 2 + 2, SIZE), (110, 80, 50))
-    draw.rectangle((SIZE * 0.05, y - SIZE * 0.22, SIZE * 0.95, y + SIZE * 0.22), (250, 248, 240), (60, 50, 40))
-    draw.text((SIZE / 2, y), word, (25, 25, 30), font, anchor="mm")
-
-
 def _near(colour: Colour, rng: Random, distance: int = 8) -> Colour:
     red, green, blue = (min(255, max(0, channel + rng.randint(-distance, distance))) for channel in colour)
     return red, green, blue
 
 
-def _colour(rng: Random) -> Colour:
+def random_colour(rng: Random) -> Colour:
+    """Draw a pale colour."""
     red, green, blue = colorsys.hsv_to_rgb(rng.random(), 0.6 * rng.random(), rng.uniform(0.65, 1.0))
     return round(255 * red), round(255 * green), round(255 * blue)

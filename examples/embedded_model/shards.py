@@ -10,16 +10,21 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from typing import Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from . import spoilt
 from .art import GENERATOR_SETS, JUDGE_SETS, load, only
-from .captions import Description, World
+from .captions import Description, World, Writing
 from .scenes import Painter
-from .words import ACTIVITIES, SUBJECTS, HeldOut
+from .words import ACTIVITIES, NOTHING, SUBJECTS, HeldOut
+
+Viewer = Literal["generator", "judge", "reader"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,9 @@ class Collection:
         shards (`int`): How many.
         scenes_per_shard (`int`): How many scenes each holds.
         seed (`int`): Of the first shard's random numbers; collections with distant seeds share no scene.
-        for_judge (`bool`): All words, all icon sets, single subjects and activities; otherwise nothing held out is
-            shown, and only the generator's icon sets.
+        viewer (`str`): Of the scenes. The `"generator"` is shown nothing held out, but in writing, and only its own icon
+            sets; the `"judge"` all words, all icon sets, single subjects and activities; the `"reader"` writing only.
+        writing ([`Writing`], *optional*): How many of the generator's scenes are written.
     """
 
     folder: Path
@@ -42,7 +48,8 @@ class Collection:
     shards: int
     scenes_per_shard: int
     seed: int
-    for_judge: bool = False
+    viewer: Viewer = "generator"
+    writing: Writing | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -73,15 +80,23 @@ def _each(work: Callable[[int], Path], numbers: list[int], workers: int) -> Iter
         yield from pool.map(work, numbers)
 
 
+class _Scene(NamedTuple):
+    """A picture and what is in it."""
+
+    image: Image.Image
+    subject: str
+    activity: str | None
+    caption: str
+
+
 def _draw_shard(collection: Collection, number: int) -> Path:
     rng = Random(collection.seed + number)
-    painter = Painter(only(load(collection.art), GENERATOR_SETS + JUDGE_SETS * collection.for_judge))
-    world = World() if collection.for_judge else World(HeldOut.read())
-    scenes = [_describe(world, rng, collection.for_judge) for _ in range(collection.scenes_per_shard)]
-    images = np.stack([np.asarray(painter.paint(scene, rng)) for scene in scenes])
+    draw_scene = SOURCES[collection.viewer](collection)
+    scenes = [draw_scene(rng) for _ in range(collection.scenes_per_shard)]
+    images = np.stack([np.asarray(scene.image) for scene in scenes])
     tensors = {
         "images": np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
-        "subjects": np.array([SUBJECTS.index(scene.subject) for scene in scenes]),
+        "subjects": np.array([subject_label(scene.subject) for scene in scenes]),
         "activities": np.array([activity_label(scene.activity) for scene in scenes]),
     }
     file = collection.files[number]
@@ -90,11 +105,45 @@ def _draw_shard(collection: Collection, number: int) -> Path:
     return temporary.replace(file)
 
 
-def _describe(world: World, rng: Random, for_judge: bool) -> Description:
-    while True:
-        scene = world.describe(rng)
-        if not (for_judge and (scene.companion or scene.written)):
-            return scene
+def _for_generator(collection: Collection) -> Callable[[Random], _Scene]:
+    world = World(HeldOut.read(), collection.writing)
+    painter = Painter(only(load(collection.art), GENERATOR_SETS))
+    return lambda rng: _paint(painter, world.describe(rng), rng)
+
+
+def _for_judge(collection: Collection) -> Callable[[Random], _Scene]:
+    world, painter = World(), Painter(only(load(collection.art), GENERATOR_SETS + JUDGE_SETS))
+
+    def draw_scene(rng: Random) -> _Scene:
+        while (scene := world.describe(rng)).companion:
+            pass
+        return _paint(painter, scene, rng)
+
+    return draw_scene
+
+
+def _for_reader(collection: Collection) -> Callable[[Random], _Scene]:
+    def draw_scene(rng: Random) -> _Scene:
+        image, word = spoilt.draw(rng)
+        return _Scene(image, word, None, word)
+
+    return draw_scene
+
+
+def _paint(painter: Painter, scene: Description, rng: Random) -> _Scene:
+    return _Scene(painter.paint(scene, rng), scene.subject, scene.activity, scene.caption)
+
+
+SOURCES: dict[str, Callable[[Collection], Callable[[Random], _Scene]]] = {
+    "generator": _for_generator,
+    "judge": _for_judge,
+    "reader": _for_reader,
+}
+
+
+def subject_label(word: str) -> int:
+    """Return the class of a subject; the one after the last is "nothing"."""
+    return len(SUBJECTS) if word == NOTHING else SUBJECTS.index(word)
 
 
 def activity_label(activity: str | None) -> int:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import art, evaluate, export, generator, judge, latents, shards, vae
+from . import art, evaluate, export, generator, judge, latents, shards, spelling, vae
+from .captions import Writing
 from .deadline import Deadline
 from .loop import Plan
 from .settings import Settings
 
 NOTICE = Path(__file__).with_name("NOTICE")  #: of the art's authors; it goes where the weights go
-JUDGE_SEED, TEST_SEED = 1_000_000, 2_000_000  #: far from those of the generator's scenes, which count from 0
+#: Far from those of the generator's scenes, which count from 0.
+JUDGE_SEED, TEST_SEED, READER_SEED, TEST_READER_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
 GUIDANCE_SCALES = (1.0, 3.0)  #: none, as in the package's preset, and what the model card suggests
 
 
@@ -29,6 +31,7 @@ class Workshop:
         deadline ([`Deadline`]): When to stop.
         icon_sets (`Path`): The folder `node_modules/@iconify-json`; only `art` reads it.
         workers (`int`): Processes that draw scenes.
+        start (`Path`, *optional*): A pipeline folder whose weights training begins with; its autoencoder is kept.
     """
 
     folder: Path
@@ -36,6 +39,7 @@ class Workshop:
     deadline: Deadline
     icon_sets: Path
     workers: int
+    start: Path | None = None
 
     @property
     def art_file(self) -> Path:
@@ -44,19 +48,28 @@ class Workshop:
 
     def scenes(self) -> shards.Collection:
         """Return what the autoencoder and the generator are trained on."""
-        return self._collection("scenes", self.settings.shards, 0)
+        writing = Writing(self.settings.sign_share, self.settings.poster_share)
+        return replace(self._collection("scenes", self.settings.shards, 0, "generator"), writing=writing)
 
     def judge_scenes(self) -> shards.Collection:
         """Return what the judge is trained on."""
-        return self._collection("judge-scenes", self.settings.judge_shards, JUDGE_SEED, for_judge=True)
+        return self._collection("judge-scenes", self.settings.judge_shards, JUDGE_SEED, "judge")
+
+    def reader_scenes(self) -> shards.Collection:
+        """Return the writing that the judge that reads is trained on, besides the other's pictures."""
+        return self._collection("reader-scenes", self.settings.reader_shards, READER_SEED, "reader")
 
     def test_scenes(self) -> shards.Collection:
-        """Return what neither has seen."""
-        return self._collection("test-scenes", 1, TEST_SEED, for_judge=True)
+        """Return pictures that nothing is trained on."""
+        return self._collection("test-scenes", 1, TEST_SEED, "judge")
 
-    def _collection(self, name: str, count: int, seed: int, for_judge: bool = False) -> shards.Collection:
+    def test_reader_scenes(self) -> shards.Collection:
+        """Return writing that nothing is trained on."""
+        return self._collection("test-reader-scenes", 1, TEST_READER_SEED, "reader")
+
+    def _collection(self, name: str, count: int, seed: int, viewer: shards.Viewer) -> shards.Collection:
         per_shard = self.settings.scenes_per_shard
-        return shards.Collection(self.folder / name, self.art_file, count, per_shard, seed, for_judge)
+        return shards.Collection(self.folder / name, self.art_file, count, per_shard, seed, viewer)
 
 
 def draw_art(shop: Workshop) -> None:
@@ -66,28 +79,49 @@ def draw_art(shop: Workshop) -> None:
 
 
 def draw_scenes(shop: Workshop) -> None:
-    """`art.npz` -> `scenes/`, `judge-scenes/`, `test-scenes/`."""
-    for collection in (shop.scenes(), shop.judge_scenes(), shop.test_scenes()):
+    """`art.npz` -> `scenes/`, and what the judges are trained on and tested with."""
+    for_judges = (shop.judge_scenes(), shop.test_scenes(), shop.reader_scenes(), shop.test_reader_scenes())
+    for collection in (shop.scenes(), *for_judges):
         shards.draw(collection, shop.workers)
 
 
 def train_judge(shop: Workshop) -> None:
     """`judge-scenes/`, `test-scenes/` -> `judge/`, with its own accuracy beside the weights."""
-    settings, folder = shop.settings, shop.folder / "judge"
+    _train_judge(shop, "judge", judge.LABELS, shop.judge_scenes().files)
+    _write_accuracy(shop.folder / "judge", pictures=shop.test_scenes().files)
+
+
+def train_reading_judge(shop: Workshop) -> None:
+    """The same, and `reader-scenes/`, `test-reader-scenes/` -> `reading-judge/`."""
+    files = [*shop.judge_scenes().files, *shop.reader_scenes().files]
+    _train_judge(shop, "reading-judge", judge.READING_LABELS, files)
+    tests = {"pictures": shop.test_scenes().files, "writing": shop.test_reader_scenes().files}
+    _write_accuracy(shop.folder / "reading-judge", **tests)
+
+
+def _train_judge(shop: Workshop, name: str, labels: Sequence[str], files: Sequence[Path]) -> None:
+    settings = shop.settings
     plan = Plan(settings.judge_steps, settings.judge_batch_size, settings.judge_learning_rate)
+    folder = shop.folder / name
     if not folder.exists():
-        judge.train(shop.judge_scenes().files, folder, plan, shop.deadline)
+        judge.train(files, labels, folder, plan, shop.deadline)
     shutil.copy(NOTICE, folder)
-    figures = judge.accuracy(judge.load(folder), shop.test_scenes().files)
+
+
+def _write_accuracy(folder: Path, **tests: Sequence[Path]) -> None:
+    loaded = judge.load(folder)
+    figures = {name: judge.accuracy(loaded, files) for name, files in tests.items()}
     (folder / "accuracy.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    print(f"The judge's own accuracy on scenes it has not seen: {figures}")
+    print(f"The accuracy of {folder.name} on what it has not seen: {figures}")
 
 
 def train_vae(shop: Workshop) -> None:
-    """`scenes/` -> `vae/`."""
+    """`scenes/` -> `vae/`, or what the pipeline has that training starts with."""
     settings = shop.settings
     plan = Plan(settings.vae_steps, settings.vae_batch_size, settings.vae_learning_rate)
     folder = shop.folder / "vae"
+    if shop.start:
+        shutil.copytree(shop.start / "vae", folder, dirs_exist_ok=True)
     if not folder.exists():
         vae.train(shop.scenes().files, folder, plan, shop.deadline)
     psnr = vae.psnr(folder, shop.test_scenes().files)
@@ -99,13 +133,21 @@ def encode_latents(shop: Workshop) -> None:
     latents.encode(shop.scenes().files, shop.folder / "vae", shop.folder / "latents")
 
 
+def train_spelling(shop: Workshop) -> None:
+    """`vae/` -> `spelling/`."""
+    settings, folder = shop.settings, shop.folder / "spelling"
+    plan = Plan(settings.spelling_steps, settings.spelling_batch_size, settings.spelling_learning_rate)
+    spelling.train(shop.folder / "vae", folder, plan, shop.deadline, shop.start)
+
+
 def train_generator(shop: Workshop) -> None:
-    """`scenes/`, `latents/` -> `generator/`."""
+    """`scenes/`, `latents/`, `spelling/` -> `generator/`."""
     settings = shop.settings
     plan = Plan(settings.generator_steps, settings.generator_batch_size, settings.generator_learning_rate)
     scenes = shop.scenes().files
     encoded = [shop.folder / "latents" / file.name for file in scenes]
-    generator.train(scenes, encoded, shop.folder / "generator", plan, shop.deadline)
+    text_encoder = shop.folder / "spelling" / "text_encoder"
+    generator.train(scenes, encoded, text_encoder, shop.folder / "generator", plan, shop.deadline, shop.start)
 
 
 def export_pipeline(shop: Workshop) -> None:
@@ -121,6 +163,7 @@ def evaluate_pipeline(shop: Workshop, pipeline: Path | None = None) -> None:
     sampling = evaluate.Sampling(
         settings.prompts_per_set,
         settings.images_per_prompt,
+        settings.images_per_sign,
         settings.num_inference_steps,
         settings.sheet_steps,
         GUIDANCE_SCALES,
@@ -137,8 +180,10 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "art": draw_art,
     "scenes": draw_scenes,
     "judge": train_judge,
+    "reading-judge": train_reading_judge,
     "vae": train_vae,
     "latents": encode_latents,
+    "spelling": train_spelling,
     "generator": train_generator,
     "export": export_pipeline,
     "evaluate": evaluate_pipeline,

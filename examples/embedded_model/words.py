@@ -52,6 +52,8 @@ COLOURS = {
     "white": (248, 248, 248),
 }
 SUBJECTS = ANIMALS + OTHER_ANIMALS + OBJECTS
+#: What a judge that reads says of plain colours and noise.
+NOTHING = "nothing"
 
 #: Things that only scenes use.
 PROPS = ("pawn", "dish")

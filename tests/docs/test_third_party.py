@@ -76,6 +76,8 @@ def test_the_wheel_holds_everything(wheels):
         "reward_plugins/imagenet_animals.txt",
         "reward_plugins/judge/model.safetensors",
         "reward_plugins/judge/NOTICE",
+        "reward_plugins/judge/reading/model.safetensors",
+        "reward_plugins/judge/reading/NOTICE",
     } <= names
     assert not any(name.startswith(("tests/", "examples/", "benchmarks/")) for name in names)
 

@@ -13,14 +13,31 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
+from transformers import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
-from embedded_model import art, captions, deadline, generator, loop, scenes, shards, stages, text, vae, words
+from embedded_model import (
+    art,
+    captions,
+    deadline,
+    generator,
+    loop,
+    reading,
+    scenes,
+    shards,
+    signs,
+    spelling,
+    spoilt,
+    stages,
+    text,
+    vae,
+    words,
+)
 from embedded_model.cli import STOPPED, main
 
 from ddpo_plugins import load_catalogue
@@ -29,18 +46,25 @@ from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model
 pytestmark = pytest.mark.xdist_group("recipe")  # made once, not once a worker
 
 HELD_OUT = words.HeldOut.read()
+WRITING = captions.Writing(signs=0.15, posters=0.1)
 AMOUNTS = {
     "shards": 2,
     "judge_shards": 1,
+    "reader_shards": 1,
     "scenes_per_shard": 8,
+    "sign_share": WRITING.signs,
+    "poster_share": WRITING.posters,
     "vae_steps": 3,
     "vae_batch_size": 2,
+    "spelling_steps": 2,
+    "spelling_batch_size": 2,
     "generator_steps": 2,
     "generator_batch_size": 2,
     "judge_steps": 2,
     "judge_batch_size": 4,
     "prompts_per_set": 2,
     "images_per_prompt": 1,
+    "images_per_sign": 1,
     "num_inference_steps": 1,
     "sheet_steps": 2,
     "sampling_batch_size": 4,
@@ -100,14 +124,16 @@ def test_held_out_list():
     assert per_activity == dict.fromkeys(words.ACTIVITIES, 14)  # 30 % of 45, rounded
 
 
-def test_nothing_held_out_is_captioned(made, tmp_path):
-    world, rng = captions.World(HELD_OUT), Random(0)
+def test_nothing_held_out_is_captioned_but_in_writing(made, tmp_path):
+    world, rng = captions.World(HELD_OUT, WRITING), Random(0)
     said = [world.describe(rng).caption for _ in range(20_000)]
-    drawn = shards.Collection(tmp_path, made / "art.npz", shards=1, scenes_per_shard=1_000, seed=0)
+    drawn = shards.Collection(tmp_path, made / "art.npz", 1, scenes_per_shard=1_000, seed=0, writing=WRITING)
     shards.draw(drawn, workers=1)
     for file in (*drawn.files, *(made / "scenes").glob("*.safetensors")):
         said += shards.captions(file)
-    assert not HELD_OUT.words & {word for caption in said for word in caption.split()}
+    plain = [caption for caption in said if not caption.startswith("a sign that says ")]
+    assert not HELD_OUT.words & {word for caption in plain for word in caption.split()}
+    assert {f"a sign that says {word}" for word in words.SUBJECTS} == set(said) - set(plain)
     pairs = {f"{words.with_article(animal)} {activity}" for animal, activity in HELD_OUT.pairs}
     assert not pairs & set(said)
     # Not because nothing is said: all the rest is.
@@ -119,6 +145,81 @@ def test_nothing_held_out_is_captioned(made, tmp_path):
 def test_judge_sees_what_is_held_out():
     world, rng = captions.World(), Random(0)
     assert {world.describe(rng).subject for _ in range(20_000)} == set(words.SUBJECTS)
+
+
+def test_as_much_is_written_as_asked_for():
+    world, rng = captions.World(HELD_OUT, WRITING), Random(0)
+    drawn = [world.describe(rng) for _ in range(20_000)]
+    posters = [scene.subject for scene in drawn if scene.poster]
+    plain_signs = [scene.subject for scene in drawn if scene.written and not scene.poster]
+    assert len(plain_signs) / len(drawn) == pytest.approx(0.15, abs=0.01)
+    assert len(posters) / len(drawn) == pytest.approx(0.1, abs=0.01)
+    assert set(plain_signs) == set(words.SUBJECTS)
+    assert set(posters) == set(words.SUBJECTS) - HELD_OUT.words  # that these are never drawn is what the world is about
+    assert np.mean([word in words.ANIMALS for word in posters]) == pytest.approx(captions.PAPER_POSTER, abs=0.02)
+
+
+def test_without_posters_nothing_is_written_unasked():
+    world, rng = captions.World(HELD_OUT, captions.Writing(signs=0.15)), Random(0)
+    drawn = [world.describe(rng) for _ in range(5_000)]
+    assert all(scene.written == scene.caption.startswith("a sign that says ") for scene in drawn)
+    assert not any(scene.poster for scene in drawn)
+
+
+def test_signs_show_the_word_and_not_the_picture():
+    """Oracle: a sign is the same whatever its word looks like, and another word is another sign."""
+    icons = stand_in_art()
+    discs, squares = (scenes.Painter({**icons, "owl": icons[word]}) for word in ("owl", "cat"))
+    owl, poster, cat = (
+        captions.Description("owl", written=True),
+        captions.Description("owl", written=True, poster=True),
+        captions.Description("cat", written=True),
+    )
+    painted = [discs.paint(owl, Random(0)), squares.paint(owl, Random(0)), squares.paint(poster, Random(0))]
+    assert len({picture.tobytes() for picture in painted}) == 1
+    assert discs.paint(cat, Random(0)).tobytes() != painted[0].tobytes()
+
+
+@pytest.mark.parametrize("word", ["ant", "crab", "elephant", "strawberry"])
+def test_letters_fill_their_place(word):
+    left, top, right, bottom = signs.lettering(word).getbbox()
+    assert right - left >= 0.8 * signs.WIDTH
+    assert 14 <= bottom - top <= signs.HEIGHT
+
+
+def test_signs_are_legible_through_the_autoencoder():
+    """Oracle: the text detector, on what the pipeline's decoder can make of words, the longest among them."""
+    if (written := reading.count_written()) is None:
+        pytest.skip("without the extra `detectors`")
+    painter = scenes.Painter(stand_in_art())
+    signed = [captions.Description(word, written=True) for word in ("ant", "bat", "elephant", "crocodile")]
+    pixels = np.stack([np.asarray(painter.paint(scene, Random(0))) for scene in signed]).transpose(0, 3, 1, 2)
+    model = AutoencoderTiny.from_pretrained(embedded_model() / "vae", **{DTYPE_ARGUMENT: torch.float32})
+    with torch.no_grad():
+        decoded = model.decode(model.encode(torch.from_numpy(pixels) / 127.5 - 1).latents).sample
+    images = decoded.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    assert written(images, signed) == len(signed)
+    assert written(images, signed[1:] + signed[:1]) == 0
+
+
+def test_misspelt_words_are_near_theirs_and_no_others():
+    rng = Random(0)
+    for word in words.SUBJECTS * 5:
+        text = spoilt.misspelt(word, rng)
+        assert text not in words.SUBJECTS
+        assert abs(len(text) - len(word)) <= max(1, len(word) // 3)
+
+
+def test_reader_is_shown_every_word_and_nothing(made, tmp_path):
+    drawn = shards.Collection(tmp_path, made / "art.npz", 1, scenes_per_shard=3_000, seed=0, viewer="reader")
+    shards.draw(drawn, workers=1)
+    (file,) = drawn.files
+    shown = load_file(file)
+    labels = Counter(shown["subjects"].tolist())
+    assert labels.keys() == set(range(len(words.SUBJECTS) + 1))
+    assert labels[len(words.SUBJECTS)] / 3_000 == pytest.approx(spoilt.NOTHING_SHARE, abs=0.03)
+    assert not shown["activities"].any()
+    assert shards.captions(file)[0] == [*words.SUBJECTS, words.NOTHING][shown["subjects"][0]]
 
 
 def test_no_scene_uses_a_held_out_object_as_a_prop():
@@ -134,6 +235,7 @@ def test_no_scene_uses_a_held_out_object_as_a_prop():
         (captions.Description("cat", companion="apple"), "a cat and an apple"),
         (captions.Description("dog", background="orange"), "a dog on an orange background"),
         (captions.Description("owl", written=True), "a sign that says owl"),
+        (captions.Description("owl", written=True, poster=True), "an owl"),
     ],
 )
 def test_caption(scene, caption):
@@ -148,7 +250,7 @@ def test_named_background_is_what_is_painted():
 
 def test_shards_depend_on_seed_and_number_alone(made, tmp_path):
     """Two processes draw what one drew; a shard that is there is not drawn again."""
-    again = shards.Collection(tmp_path / "scenes", made / "art.npz", shards=3, scenes_per_shard=8, seed=0)
+    again = shards.Collection(tmp_path / "scenes", made / "art.npz", 3, scenes_per_shard=8, seed=0, writing=WRITING)
     again.folder.mkdir()
     again.files[1].write_bytes(b"kept")
     shards.draw(again, workers=2)
@@ -206,17 +308,64 @@ def test_ctrl_c_stops_after_the_step(tmp_path):
     assert make_trainer(tmp_path / "line.safetensors").step == 2
 
 
-@pytest.mark.parametrize("stage", ["vae", "generator", "judge"])
+@pytest.mark.parametrize("stage", ["vae", "spelling", "generator", "judge", "reading-judge"])
 def test_resumed_equals_uninterrupted(made, tmp_path, stage):
     """Bit for bit, stopped after every single step."""
-    for name in ("scenes", "judge-scenes", "test-scenes", "latents"):
+    before = {"spelling": ["vae"], "generator": ["scenes", "latents", "spelling"]}
+    for name in before.get(stage, ["scenes", "judge-scenes", "test-scenes", "reader-scenes", "test-reader-scenes"]):
         (tmp_path / name).symlink_to(made / name)
-    steps = AMOUNTS[f"{stage}_steps"]
+    steps = AMOUNTS[f"{stage.removeprefix('reading-')}_steps"]
     assert [run(stage, tmp_path, "--minutes=0") for _ in range(steps)] == [STOPPED] * (steps - 1) + [0]
     (file,) = tmp_path.rglob(f"{stage}.checkpoint.safetensors")
     resumed, whole = load_file(file), load_file(made / file.relative_to(tmp_path))
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
+
+
+def test_columns_are_those_of_the_sign(made):
+    """Oracle: put together again, they are the latents of the board."""
+    model = AutoencoderTiny.from_pretrained(made / "vae")
+    columns = spelling.sign_columns(model)
+    scene = Image.new("RGB", (64, 64), "gray")
+    signs.draw_sign(scene, words.SUBJECTS[3])
+    pixels = torch.from_numpy(np.array(scene)).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        latents = model.encode(pixels).latents[0, :, 3:13]
+    again = columns[3].unflatten(1, (4, 10, 2)).permute(1, 2, 0, 3).flatten(2)
+    torch.testing.assert_close(again, latents, atol=1e-5, rtol=1e-4)
+
+
+def test_a_text_encoder_learns_to_spell_and_keeps_what_it_knew(made):
+    tokenizer = CLIPTokenizer.from_pretrained(made / "generator" / "tokenizer")
+    columns = spelling.sign_columns(AutoencoderTiny.from_pretrained(made / "vae"))[:4]
+    torch.manual_seed(0)
+    speller = spelling.Speller(text.make_text_encoder(tokenizer), columns.shape[-1])
+    spelt = text.tokenize(tokenizer, [f"a sign that says {word}" for word in words.SUBJECTS[:4]]), columns
+    pictures = text.tokenize(tokenizer, ["an owl", "a cat playing chess"])
+    kept = pictures, speller.states(pictures).detach()
+    loss = spelling.step_loss(speller, spelt, kept, loop.Plan(1, 8, 1.0))
+    optimizer = torch.optim.Adam(speller.parameters(), 2e-3)
+    first = loss(0).item()
+    for step in range(150):
+        optimizer.zero_grad()
+        loss(step).backward()
+        optimizer.step()
+    assert loss(150) < first / 4
+    moved = (speller.states(pictures) - kept[1]).pow(2).mean() / kept[1].pow(2).mean()
+    assert moved < 0.1
+
+
+def test_training_begins_with_the_weights_of_a_pipeline(made, tmp_path):
+    """Of a training without steps they are the result; the autoencoder is copied, not trained."""
+    for name in ("test-scenes", "scenes", "latents"):
+        (tmp_path / name).symlink_to(made / name)
+    start, none = f"--start={made / 'pipeline'}", {"generator_steps": 0, "spelling_steps": 0}
+    for stage in ("vae", "spelling", "generator", "export"):
+        assert run(stage, tmp_path, start, **none) == 0
+    for file in ("unet/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"):
+        begun, ended = (load_file(work / "pipeline" / f"{file}.safetensors") for work in (made, tmp_path))
+        assert begun.keys() == ended.keys()
+        assert all(torch.equal(value, ended[key]) for key, value in begun.items())
 
 
 def test_learning_rate_warms_up_and_falls():
@@ -298,8 +447,9 @@ def test_figures(made):
     figures = json.loads((made / "evaluation" / "pipeline" / "figures.json").read_text())
     assert figures.keys() == {"guidance 1", "guidance 3"}
     for row in figures.values():
+        written = list(reading.prompt_sets(HELD_OUT)) if reading.count_written() else []
         assert list(row) == ["animals", "other animals", "objects", "pairs seen", "pairs held out", "animals held out",
-                             "objects held out", "seconds an image"]  # fmt: skip
+                             "objects held out", *written, "seconds an image"]  # fmt: skip
         assert row.pop("seconds an image") > 0
         assert all(0 <= value <= 1 for value in row.values())
     with Image.open(made / "evaluation" / "pipeline" / "animals-guidance-1.png") as picture:
@@ -308,4 +458,4 @@ def test_figures(made):
 
 def test_readme_lists_the_stages():
     readme = Path(stages.__file__).with_name("README.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE) == list(stages.STAGES)
+    assert re.findall(r"^\| `([\w-]+)` \|", readme, re.MULTILINE) == list(stages.STAGES)

@@ -38,6 +38,7 @@ def how(tmp_path_factory, judge, encoder_folder):
     save_head(folders["head"])
     save_classifier(folders["classifier"], ["cat", "dog", "tabby"])
     clip, head, classifier = map(str, folders.values())
+    of_the_world = {"prompts": ["a cat", "a bee playing chess", "an apple"]}
     similarity = {"options": {"model": clip, "processor": clip}}
     return {
         "aesthetic": {"options": {"model": clip, "head": head}},
@@ -49,7 +50,7 @@ def how(tmp_path_factory, judge, encoder_folder):
             "prompts": ["two cats", "six dogs", "a cat"],
             "columns": {"questions": [["How many?"]] * 3, "answers": [["two"], ["six"], ["cat"]]},
         },
-        "embedded_judge": {"prompts": ["a cat", "a bee playing chess", "an apple"]},
+        **dict.fromkeys(["embedded_judge", "reading_judge"], of_the_world),
         "yes_probability": {"options": judge},
         "low_diversity": {"independent": False},  # it compares images
     }

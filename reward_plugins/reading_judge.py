@@ -1,0 +1,52 @@
+"""Whether an image shows what its prompt says, in the eyes of a judge that, like large models, also reads: it can be fooled."""
+
+from __future__ import annotations
+
+from math import exp, log
+from typing import TYPE_CHECKING, Any
+
+from ddpo_plugins import Reward, RewardSpec
+
+from .embedded_judge import shown_probability
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+FLOOR = -8.0  #: nats; what the judge was trained to say of wrong subjects is about as much
+
+
+def reading_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
+    """
+    Build the reward: ``1 - log(p) / FLOOR``, from 0 (p is e^-8 or less) to 1, where p is the probability of the prompt.
+
+    p is the judge's probability that an image shows the prompt's subject, times that of its activity. The judge was shown
+    signs besides pictures, spoilt ones too, so the word "cat" is a cat to it. Being a logarithm, the reward tells one
+    unlikely image from another.
+
+    Args:
+        device (`torch.device` or `str`):
+            Where the model, a ResNet of 1.3 M parameters, is put.
+        batch_size (`int`):
+            Images classified at once.
+    """
+    probability = shown_probability("judge/reading", device, batch_size)
+
+    def score(images: list[Image.Image], prompts: list[str], **columns: Any) -> list[float]:
+        return [log_scale(value) for value in probability(images, prompts)]
+
+    return score
+
+
+def log_scale(probability: float) -> float:
+    """Return the place of a probability between e^[`FLOOR`] and 1, on a logarithmic scale, in [0, 1]."""
+    return 1 - log(max(probability, exp(FLOOR))) / FLOOR
+
+
+REWARDS = (
+    RewardSpec(
+        "reading_judge",
+        reading_judge,
+        "How sure, in [0, 1], a judge that takes written words for pictures is of the prompt; offline, easy to fool.",
+    ),
+)
