@@ -230,12 +230,12 @@ def test_a_loop_that_is_blocked_does_not_keep_the_program(monkeypatch):
     monkeypatch.setattr("trainer_ext.scoring.threads.GRACE_SECONDS", 0.1)
     blocked, release = threading.Event(), threading.Event()
 
-    async def block():
+    def block():
         blocked.set()
         release.wait()
 
     async def begin():
-        asyncio.get_running_loop().create_task(block())  # which nobody waits for, so that nobody keeps the loop
+        asyncio.get_running_loop().call_later(0.01, block)  # nobody waits for it, so that nobody keeps the loop
 
     loop = EventLoop()
     loop.run(begin())
