@@ -15,8 +15,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
+
+from trainer_ext.runs.folder import RunFolder
 
 ALGORITHMS = {
     "DDPO-IS": ["embedded"],
@@ -45,9 +46,9 @@ def folder_of(output_dir: Path, name: str, seed: int) -> Path:
 
 def curve(folder: Path) -> np.ndarray:
     """Reward queries before each rollout, and its mean reward: (rollouts, 2)."""
-    means = [pq.read_table(file)["reward"].to_numpy() for file in sorted((folder / "rollouts").glob("*.parquet"))]
-    queries = np.cumsum([0] + [len(rewards) for rewards in means[:-1]])
-    return np.stack([queries, [rewards.mean() for rewards in means]], axis=1)
+    rollouts = list(RunFolder(folder).rewards().values())
+    queries = np.cumsum([0] + [len(rewards) for rewards in rollouts[:-1]])
+    return np.stack([queries, [rewards.mean() for rewards in rollouts]], axis=1)
 
 
 def draw(curves: dict[str, list[np.ndarray]], file: Path) -> None:

@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
+from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.summary import RunSummary
 
 REWARDS = ("jpeg_incompressibility", "jpeg_compressibility")
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
@@ -19,9 +20,16 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "429
 
 def mean_size(folder: Path, rollout: int) -> float:
     """Mean JPEG size of a rollout's images in kB; -1 is the last rollout."""
-    files = sorted((folder / "rollouts").glob("*.parquet"))
-    rewards = pq.read_table(files[rollout])["reward"].to_numpy()
-    return abs(float(rewards.mean()))
+    return abs(float(list(RunFolder(folder).rewards().values())[rollout].mean()))
+
+
+def paired_change(folder: Path) -> str:
+    """How the fixed prompts and seeds changed, in kB; a compressibility reward is minus the size."""
+    paired = RunSummary.of(RunFolder(folder)).paired
+    assert paired is not None
+    sign = -1 if paired.before < 0 else 1
+    low, high = sorted((sign * paired.low, sign * paired.high))
+    return f"{sign * paired.difference / abs(paired.before):+.1%} ({low:+.2f} to {high:+.2f})"
 
 
 def run(reward: str, seed: int, folder: Path, options: list[str]) -> float:
@@ -41,16 +49,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output_dir", type=Path, default=Path("main-job"))
     arguments, options = parser.parse_known_args()
-    print("| reward | seed | first rollout, kB | last rollout, kB | change | wall, s |\n|-|-|-|-|-|-|")
+    print(
+        "| reward | seed | first rollout, kB | last rollout, kB | change | fixed samples: change (95 % interval, kB) | wall, s |"
+    )
+    print("|-|-|-|-|-|-|-|")
     for reward in REWARDS:
         for seed in arguments.seeds:
             folder = arguments.output_dir / f"{reward}-{seed}"
             seconds = run(reward, seed, folder, options)
             first, last = mean_size(folder, 0), mean_size(folder, -1)
-            print(
-                f"| {reward} | {seed} | {first:.3f} | {last:.3f} | {last / first - 1:+.1%} | {seconds:.0f} |",
-                flush=True,
-            )
+            row = [reward, seed, f"{first:.2f}", f"{last:.2f}", f"{last / first - 1:+.1%}", paired_change(folder)]
+            print("|", " | ".join(map(str, [*row, f"{seconds:.0f}"])), "|", flush=True)
 
 
 if __name__ == "__main__":

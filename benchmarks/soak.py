@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compare_runs import checkpoint_differences, differences, whole_checkpoints
+from trainer_ext.runs.equality import checkpoint_differences, differences, whole_checkpoints
 
 # 5 rollouts of 2 updates: half of the checkpoints hold a rollout in training. Every file that a run can write is written.
 OPTIONS = {

@@ -7,7 +7,6 @@ Both make one update on each rollout, so that they should differ by rounding alo
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -15,8 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from safetensors.numpy import load_file
+
+from trainer_ext.runs.folder import RunFolder
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 LAUNCHERS = {1: [sys.executable], 2: TORCHRUN}
@@ -41,14 +41,9 @@ def train(processes: int, folder: Path, options: list[str]) -> float:
     return time.perf_counter() - start
 
 
-def rollouts(folder: Path) -> list[dict[str, list[float]]]:
-    return [pq.read_table(file).to_pydict() for file in sorted((folder / "rollouts").glob("*.parquet"))]
-
-
 def images_per_second(folder: Path) -> float:
     """Sampled, scored and trained on, without the first rollout, which warms up."""
-    (state,) = folder.glob("checkpoint-*/trainer_state.json")
-    logs = [log for log in json.loads(state.read_text())["log_history"] if "seconds/rollout" in log][1:]
+    logs = [log for log in RunFolder(folder).logs() if "seconds/rollout" in log][1:]
     seconds = sum(log[f"seconds/{part}"] for log in logs for part in ("rollout", "reward_wait", "training"))
     return IMAGES * len(logs) / seconds
 
@@ -68,16 +63,19 @@ def main() -> None:
         "| rollout | seeds and prompts | mean reward, 1 process | 2 processes | images whose reward differs | by at most |"
     )
     print("|-|-|-|-|-|-|")
-    pairs = list(zip(rollouts(folders[1]), rollouts(folders[2]), strict=True))
-    for index, (one, two) in enumerate(pairs):
-        same = "same" if (one["seed"], one["prompt"]) == (two["seed"], two["prompt"]) else "DIFFERENT"
-        first, second = np.array(one["reward"]), np.array(two["reward"])
+    runs = [RunFolder(folder) for folder in folders.values()]
+    indices = runs[0].rollouts()
+    for index in indices:
+        one, two = (run.records(index) for run in runs)
+        places = [[(record["seed"], record["prompt"]) for record in records] for records in (one, two)]
+        same = "same" if places[0] == places[1] else "DIFFERENT"
+        first, second = (np.array([record["reward"] for record in records]) for records in (one, two))
         apart = np.abs(first - second)
         means = f"{first.mean():.6f} | {second.mean():.6f}"
         print(f"| {index} | {same} | {means} | {(apart > 0).sum()} of {len(apart)} | {apart.max():.3f} |")
     one, two = weights(folders[1]), weights(folders[2])
     print(
-        f"\nadapters after {len(pairs)} updates: {np.linalg.norm(one - two) / np.linalg.norm(one):.1e} apart, relative"
+        f"\nadapters after {len(indices)} updates: {np.linalg.norm(one - two) / np.linalg.norm(one):.1e} apart, relative"
     )
     for processes, taken in seconds.items():
         print(

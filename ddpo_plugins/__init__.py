@@ -31,6 +31,7 @@ Once installed, `load_catalogue().rewards["redness"].spec.factory(device="cpu")`
 '''
 
 from .catalogue import Catalogue
+from .contract import LogExtra, log_nothing
 from .errors import (
     ContractError,
     DDPOError,
@@ -52,6 +53,7 @@ __all__ = [
     "DuplicateNameError",
     "GuidanceSpec",
     "InvalidSpecError",
+    "LogExtra",
     "PluginError",
     "PromptSetSpec",
     "Reward",
@@ -60,4 +62,5 @@ __all__ = [
     "UnknownNameError",
     "hookimpl",
     "load_catalogue",
+    "log_nothing",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar, final
 
@@ -103,10 +103,10 @@ class Offer(Generic[SpecT]):
 
 
 @final
-class Offers(Generic[SpecT]):
+class Offers(Mapping[str, Offer[SpecT]]):
     """
-    Offers of one kind by name, in alphabetical order: `offers[name]`, `name in offers`, `len`, and iteration over the
-    names. A name that two plugins claim is in none of these, and looking it up is an error of its own.
+    Offers of one kind by name, in alphabetical order: a mapping. A name that two plugins claim is not in it, and looking it
+    up is an error of its own.
 
     Parameters:
         kind (`"reward"`, `"detector"`, `"prompt set"` or `"guidance rule"`):
@@ -180,13 +180,13 @@ class Catalogue:
 
     Parameters:
         rewards (`Offers[RewardSpec]`):
-            By name.
+            Rewards by name.
         detectors (`Offers[DetectorSpec]`):
-            By name.
+            Detectors by name.
         prompt_sets (`Offers[PromptSetSpec]`):
-            By name.
+            Prompt sets by name.
         guidance_rules (`Offers[GuidanceSpec]`):
-            By name.
+            Guidance rules by name.
         failures (`tuple[PluginFailure, ...]`):
             What went wrong while the catalogue was built. Empty if all is well.
     """

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
-from typing import Any, Protocol, final, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 from .errors import RewardError
 
-RECORD_FIELDS = ("rollout", "seed", "prompt", "reward")  #: of an image's record; extras may not take their names
+#: Fields of an image's record, whose names `log_extra` may not take.
+RECORD_FIELDS = ("rollout", "rollouts", "updates", "seed", "prompt", "reward")
+
+
+LogExtra: TypeAlias = Callable[[str, Sequence[Any]], None]  #: what a reward gets as `log_extra`
+
+
+def log_nothing(name: str, values: Sequence[Any]) -> None:
+    """Do nothing: the default of `log_extra` for rewards that are also called without the trainer."""
 
 
 @runtime_checkable
@@ -32,7 +40,7 @@ def check_rewards(name: str, returned: Any, prompts: Sequence[str], kind: str = 
 
     Parameters:
         name (`str`):
-            Of the reward, for messages.
+            The reward's name, for messages.
         returned (`Any`):
             What the reward returned.
         prompts (`Sequence[str]` of length B):
@@ -113,12 +121,12 @@ class RewardLog:
         self.extras: dict[str, list[Any]] = {}  #: B values each, by name
 
     def metric(self, name: str, value: float) -> None:
-        """Be a reward's `log_metric`."""
+        """Record one number about the batch; rewards receive this as `log_metric`."""
         self.metrics[name] = float(value)
 
     def extra(self, name: str, values: Sequence[Any]) -> None:
         """
-        Be a reward's `log_extra`.
+        Record one value for each image; rewards receive this as `log_extra`.
 
         Raises:
             [`RewardError`]: not B values, or a name that is taken.

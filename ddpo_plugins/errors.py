@@ -6,7 +6,7 @@ DDPOError
 ├── PluginError                  something is wrong with a plugin, not with this package
 │   ├── InvalidSpecError         a spec, or what a hook returned, is not what the hook asks for
 │   ├── DuplicateNameError       two plugins claim one name
-│   └── UnknownNameError         no loaded plugin offers that name (also a LookupError)
+│   └── UnknownNameError         no loaded plugin offers that name (also a KeyError)
 ├── RewardError                  a reward was called and broke its contract
 └── ContractError                `ddpo_plugins.testing` found a breach (also an AssertionError)
 ```
@@ -29,8 +29,10 @@ class DuplicateNameError(PluginError):
     """Two plugins claim one name, so that neither can be meant by it."""
 
 
-class UnknownNameError(PluginError, LookupError):
+class UnknownNameError(PluginError, KeyError):
     """No loaded plugin offers the requested name."""
+
+    __str__ = Exception.__str__  # a KeyError puts its message in quotes
 
 
 class RewardError(DDPOError):

@@ -4,8 +4,8 @@ Hooks a plugin may implement: decorate a function of the same name with `@hookim
 All hooks are called once per process, on every rank, when the catalogue is built; the order among plugins is not
 specified. They must be cheap and must not touch a GPU or the network: declare factories, load nothing.
 
-Whatever a hook raises, and anything it returns but an iterable of the right specs, loses what that hook had to offer,
-and nothing else: it is recorded in [`Catalogue.failures`] under the plugin's name, and other hooks and plugins go on.
+A hook that raises an error, or returns something other than an iterable of the right specs, offers nothing: this is recorded
+in [`Catalogue.failures`] under the plugin's name. Other hooks and plugins are not affected.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def collect(
 
     Parameters:
         manager (`pluggy.PluginManager`):
-            From [`new_plugin_manager`], with plugins registered by hand or by [`load_entry_points`].
+            A manager from [`new_plugin_manager`], with plugins registered by hand or by [`load_entry_points`].
         origins (`Mapping[str, Origin]`, *optional*):
             Where each plugin came from, by its name. A plugin that is not in it counts as registered by hand.
         failures (`Iterable[PluginFailure]`, *optional*, defaults to `()`):
@@ -110,7 +110,7 @@ def collect(
 
 @contextmanager
 def _survive(origin: Origin, failures: list[PluginFailure], advice: str) -> Iterator[None]:
-    """Record whatever a plugin's code raises, and go on."""
+    """Record any error that a plugin's code raises, and go on."""
     try:
         yield
     except KeyboardInterrupt as interrupt:  # it may have hung: say who

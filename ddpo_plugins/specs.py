@@ -83,9 +83,26 @@ def _check_images(spec: str, name: str, images: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _ImageFunctionSpec:
+    """What [`RewardSpec`] and [`DetectorSpec`] have in common: how to build a function of images."""
+
+    name: str
+    factory: RewardFactory
+    description: str = ""
+    images: Literal["pil", "pt"] = "pil"
+
+    def __post_init__(self) -> None:
+        spec = type(self).__name__
+        kind = spec.removesuffix("Spec").lower()
+        _check_name(spec, self.name)
+        _check_callable(spec, self.name, "factory", self.factory, f"lambda device: my_{kind}")
+        _check_images(spec, self.name, self.images)
+
+
 @final
 @dataclass(frozen=True)
-class RewardSpec:
+class RewardSpec(_ImageFunctionSpec):
     """
     A reward that a plugin offers.
 
@@ -107,47 +124,27 @@ class RewardSpec:
         [`InvalidSpecError`]: if a field is not as described.
     """
 
-    name: str
-    factory: RewardFactory
-    description: str = ""
-    images: Literal["pil", "pt"] = "pil"
-
-    def __post_init__(self) -> None:
-        _check_name("RewardSpec", self.name)
-        _check_callable("RewardSpec", self.name, "factory", self.factory, "lambda device: my_reward")
-        _check_images("RewardSpec", self.name, self.images)
-
 
 @final
 @dataclass(frozen=True)
-class DetectorSpec:
+class DetectorSpec(_ImageFunctionSpec):
     """
     A detector that a plugin offers: it tells images that game the reward, for example by showing text.
 
     Parameters:
         name (`str`):
-            As in [`RewardSpec`]. Unique among the detectors of all installed plugins.
+            How users ask for it; spelt like a reward's. Unique among the detectors of all installed plugins.
         factory (`Callable[..., Reward]`):
-            As in [`RewardSpec`]. What it builds is called like a reward and returns values in [0, 1]: how sure the
-            detector is that the image games the reward.
+            Builds the detector, like the factory in [`RewardSpec`]. The detector is called like a reward and returns values in
+            [0, 1]: how sure it is that the image games the reward.
         description (`str`, *optional*, defaults to `""`):
             One line for the list of detectors: what is detected.
         images (`"pil"` or `"pt"`, *optional*, defaults to `"pil"`):
-            As in [`RewardSpec`].
+            The form of the images, as in [`RewardSpec`].
 
     Raises:
         [`InvalidSpecError`]: if a field is not as described.
     """
-
-    name: str
-    factory: RewardFactory
-    description: str = ""
-    images: Literal["pil", "pt"] = "pil"
-
-    def __post_init__(self) -> None:
-        _check_name("DetectorSpec", self.name)
-        _check_callable("DetectorSpec", self.name, "factory", self.factory, "lambda device: my_detector")
-        _check_images("DetectorSpec", self.name, self.images)
 
 
 @final
@@ -158,7 +155,7 @@ class PromptSetSpec:
 
     Parameters:
         name (`str`):
-            As in [`RewardSpec`]. Unique among the prompt sets of all installed plugins.
+            How users ask for it; spelt like a reward's. Unique among the prompt sets of all installed plugins.
         rows (`Callable[[], Iterable[Mapping[str, Any]]]`):
             Called without arguments when the set is used. Each row has a `prompt` (`str`) and any metadata; all rows
             have the same keys. The metadata reaches the rewards as columns.
@@ -190,7 +187,8 @@ class GuidanceSpec:
 
     Parameters:
         name (`str`):
-            As in [`RewardSpec`]. Unique among the guidance rules of all installed plugins and the built-in ones.
+            How users ask for it; spelt like a reward's. Unique among the guidance rules of all installed plugins and the
+            built-in ones.
         rule (`Callable[[tuple[torch.Tensor, ...], float, Mapping[str, Any]], torch.Tensor]`):
             Pure function `rule(outputs, guidance_scale, arguments)`. `outputs` are the denoiser's outputs of a step, one
             tensor `(B, C, ...)` for each branch, the conditional one first; `arguments` are those of the pipeline's call,

@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddpo_plugins import RewardSpec
+from ddpo_plugins import LogExtra, RewardSpec, log_nothing
 
-from .describers import Question, load_describer
-from .hub import DEBERTA, DEBERTA_REVISION, LLAVA, LLAVA_REVISION
-from .logs import log_nothing
+from .describers import DescriberOptions, Question, load_describer, with_describer_options
+from .hub import DEBERTA, DEBERTA_REVISION
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
 
+@with_describer_options
 def prompt_alignment(
     device: torch.device | str,
+    options: DescriberOptions,
     *,
-    model: str = LLAVA,
-    revision: str | None = LLAVA_REVISION,
-    dtype: str = "auto",
-    base_url: str | None = None,
-    batch_size: int = 8,
-    timeout: float = 120.0,
-    max_retries: int = 5,
     question: str = "Answer concisely: what is going on in this image?",
     max_new_tokens: int = 64,
     reference: str = "The image contains {prompt}",
@@ -39,8 +33,8 @@ def prompt_alignment(
     Args:
         device (`torch.device` or `str`):
             Where the models run.
-        model, revision, dtype, base_url, batch_size, timeout, max_retries:
-            Of the describer, as in [`load_describer`].
+        options ([`DescriberOptions`]):
+            The model to ask. Users give its fields as options of the reward.
         question (`str`, *optional*, defaults to `"Answer concisely: what is going on in this image?"`):
             What it is asked.
         max_new_tokens (`int`, *optional*, defaults to 64):
@@ -55,13 +49,13 @@ def prompt_alignment(
     """
     from .similarity import load_similarity
 
-    describer = load_describer(device, model, revision, dtype, base_url, batch_size, timeout, max_retries)
+    describer = load_describer(device, options)
     encoder = load_similarity(device, similarity, similarity_revision, similarity_layer)
 
     async def reward(
         images: Sequence[Image.Image],
         prompts: Sequence[str],
-        log_extra: Callable[[str, Sequence[Any]], None] = log_nothing,
+        log_extra: LogExtra = log_nothing,
         **columns: Any,
     ) -> list[float | None]:
         descriptions = await describer.answer([Question(image, question) for image in images], max_new_tokens)

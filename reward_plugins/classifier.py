@@ -121,7 +121,9 @@ def load_classifier(model: str, revision: str, device: torch.device | str) -> Cl
         loaded = AutoModelForImageClassification.from_pretrained(model, revision=revision, dtype=torch.float32)
     config = loaded.config
     if config.num_labels < 2:
-        raise ValueError(f"{model!r} has one output, so no label to choose. Use a classifier of two classes or more.")
+        raise ValueError(
+            f"{model!r} has one output, so there is no label to choose. Use a classifier of two classes or more."
+        )
     several = config.problem_type == "multi_label_classification"
     return Classifier(
         loaded.to(device).eval(),

@@ -29,7 +29,7 @@ class Clip:
         image_processor (`BaseImageProcessor`):
             Resizes the short side with bicubic interpolation, crops the middle, and normalises.
         tokenizer (`PreTrainedTokenizerBase`):
-            Of the text encoder.
+            Tokenizer of the text encoder.
     """
 
     model: CLIPModel

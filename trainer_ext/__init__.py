@@ -7,17 +7,22 @@ Names are imported when they are first used, so that `import trainer_ext` and th
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import DDPOConfig
+    from .learning.algorithm import Algorithm
     from .model.loading import embedded_model
     from .plugins import detector_from_plugin, guidance_from_plugins, prompts_from_plugin, reward_from_plugin
     from .policy.pipeline import LogProbPipeline
     from .scoring.functions import DetectorFunction, RewardFunction
     from .trainer import DDPOTrainer
 
+    __version__: str
+
 _MODULES = {
+    "Algorithm": ".learning.algorithm",
     "DDPOConfig": ".config",
     "DDPOTrainer": ".trainer",
     "DetectorFunction": ".scoring.functions",
@@ -31,6 +36,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Algorithm",
     "DDPOConfig",
     "DDPOTrainer",
     "DetectorFunction",
@@ -45,6 +51,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("ddpo-plugins")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import torch
 from transformers import TrainingArguments
 
 from .errors import ConfigError
-from .learning.algorithms import ALGORITHMS, ONE_UPDATE, POLICY_GRADIENTS
+from .learning.algorithm import Algorithm
+from .learning.algorithms import ALGORITHMS, resolve_algorithm
 from .learning.weighting import AGGREGATIONS, BASELINES
 from .loop.stopping import StopRule
-from .options import DDPOOptions, TrainerDefaults
+from .options import DDPOOptions, TrainerDefaults, parse_mapping
 from .policy.transitions.samplers import SamplerOptions
 
 POSITIVE = (
@@ -29,8 +29,6 @@ POSITIVE = (
     "stat_min_count",
     "rwr_beta",
 )
-
-PIPELINE_KWARGS = '{"height": 512}'
 
 CHOICES = {
     "algorithm": tuple(ALGORITHMS),
@@ -63,6 +61,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         if self.ddp_broadcast_buffers is None:
             self.ddp_broadcast_buffers = False
         self._check_batches()
+        self.check_algorithm(ALGORITHMS[self.algorithm].kind)
 
     @property
     def updates_per_rollout(self) -> int:
@@ -72,23 +71,23 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
 
     @property
     def folder(self) -> Path:
-        """Where the run writes."""
+        """The output folder, to which everything in a run is written."""
         return Path(str(self.output_dir))
 
     @property
     def call_kwargs(self) -> dict[str, Any]:
-        """More arguments of the pipeline, parsed."""
+        """Additional arguments of the pipeline's calls, parsed."""
         return self.pipeline_kwargs if isinstance(self.pipeline_kwargs, dict) else {}
 
     @property
     def policy_kwargs(self) -> dict[str, Any]:
-        """The arguments of [`LogProbPipeline`] but for the pipeline and its guidance rule."""
+        """The arguments of [`LogProbPipeline`], without the pipeline and its guidance rule."""
         names = ("num_inference_steps", "guidance_scale", "eta", "sampler", "noise_level", "sde_window")
         return {**{name: getattr(self, name) for name in names}, "pipeline_kwargs": self.call_kwargs}
 
     @property
     def weights_dtype(self) -> torch.dtype:
-        """Of the weights as loaded: half precision for frozen ones under mixed precision; trained ones stay in float32."""
+        """Precision of the loaded weights: half for frozen ones under mixed precision; trained weights stay in float32."""
         if self.full_finetuning or not (self.bf16 or self.fp16):
             return torch.float32
         return torch.bfloat16 if self.bf16 else torch.float16
@@ -116,15 +115,44 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             )
         if min(self.num_sample_images, self.sample_every) < 0:
             raise ConfigError("num_sample_images and sample_every must not be negative; 0 turns them off.")
-        self._check_algorithm()
+        self._check_learning()
         self._check_judging()
 
-    def _check_algorithm(self) -> None:
-        if self.beta < 0 or (self.beta and self.algorithm not in POLICY_GRADIENTS):
+    def resolve_algorithm(self, algorithm: str | Algorithm[Any, Any] | None) -> Algorithm[Any, Any]:
+        """
+        Return an algorithm by name or as it is, and for `None` the one that the options name.
+
+        Raises:
+            [`ConfigError`]: there is no such algorithm, or it cannot run with these options.
+        """
+        chosen = resolve_algorithm(algorithm, self)
+        self.check_algorithm(type(chosen))
+        return chosen
+
+    def check_algorithm(self, kind: type[Algorithm[Any, Any]]) -> None:
+        """
+        Check that an algorithm can run with these options.
+
+        Raises:
+            [`ConfigError`]: it allows one update on a rollout, or has no KL divergence, and the options ask for more.
+        """
+        if self.beta and not kind.policy_gradient:
+            known = [name for name, named in ALGORITHMS.items() if named.kind.policy_gradient]
             raise ConfigError(
-                f"beta is {self.beta} and algorithm {self.algorithm!r}; beta must not be negative, and is 0 for all but "
-                f"{' and '.join(POLICY_GRADIENTS)}, whose steps have a KL divergence to the reference."
+                f"beta is {self.beta} and the algorithm is {kind.name!r}, whose steps have no KL divergence to the reference. "
+                f"Set beta=0, or use a policy gradient ({', '.join(known)})."
             )
+        if kind.one_update and self.updates_per_rollout != 1:
+            raise ConfigError(
+                f"The algorithm {kind.name!r} allows one update on a rollout: its gradient is that of the policy that sampled; "
+                f"these options make {self.updates_per_rollout}. Set gradient_accumulation_steps="
+                f"{self.num_images_per_rollout // (self.per_device_train_batch_size * self.world_size)} and "
+                "num_inner_epochs=1, or use 'ddpo_is'."
+            )
+
+    def _check_learning(self) -> None:
+        if self.beta < 0:
+            raise ConfigError(f"beta is {self.beta}; it must be 0, for no KL term in the loss, or greater.")
         if not 0 <= self.rwr_quantile < 1:
             raise ConfigError(
                 f"rwr_quantile is {self.rwr_quantile}; it must be in [0, 1), such as 0.9 for the best tenth."
@@ -145,7 +173,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         if self.reward_timeout is not None and not (self.reward_timeout > 0 and self.overlap_rewards):
             raise ConfigError(
                 f"reward_timeout is {self.reward_timeout} and overlap_rewards {self.overlap_rewards}; a time-out must be greater "
-                "than 0 seconds, and needs overlap_rewards=True: what hangs in the trainer's own thread cannot be left there."
+                "than 0 seconds, and needs overlap_rewards=True: a call in the trainer's own thread cannot be abandoned."
             )
 
     def _check_batches(self) -> None:
@@ -163,31 +191,9 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
                 f"num_images_per_rollout={images} is not a multiple of num_images_per_prompt={self.num_images_per_prompt} "
                 f"x {self.world_size} process(es): a prompt's images are sampled by one process."
             )
-        if self.algorithm in ONE_UPDATE and self.updates_per_rollout != 1:
-            raise ConfigError(
-                f"algorithm={self.algorithm!r} allows one update on a rollout: its gradient is that of the policy that "
-                f"sampled; these options make {self.updates_per_rollout}. Set gradient_accumulation_steps="
-                f"{images // (batch * self.world_size)} and num_inner_epochs=1, or use 'ddpo_is'."
-            )
         larger, smaller = sorted((self.rollout_batch_size, self.num_images_per_prompt), reverse=True)
         if larger % smaller:
             raise ConfigError(
                 f"rollout_batch_size={self.rollout_batch_size} and num_images_per_prompt={self.num_images_per_prompt} do not "
                 "divide: one must be a multiple of the other, so that batches hold whole prompts."
             )
-
-
-def parse_mapping(name: str, text: str, example: str = PIPELINE_KWARGS) -> dict[str, Any]:
-    """
-    Read an option that is an object, as JSON.
-
-    Raises:
-        [`ConfigError`]: it is something else.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{name} is not JSON ({error}): {text!r}. Give an object such as '{example}'.") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name} is a JSON {type(value).__name__}; it must be an object such as '{example}'.")
-    return value

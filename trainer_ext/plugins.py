@@ -41,35 +41,16 @@ def reward_from_plugin(
         [`ConfigError`]: it has no such option; the message names those it has.
         [`PluginError`]: the plugin could not build it.
     """
-    offer = (load_catalogue() if catalogue is None else catalogue).rewards[name]
-    check_options(offer, options)
-    return _build(offer, RewardFunction, device, options)
+    return _build(_catalogue(catalogue).rewards[name], RewardFunction, device, options)
 
 
 def detector_from_plugin(
     name: str, *, device: torch.device | str = "cpu", catalogue: Catalogue | None = None, **options: Any
 ) -> DetectorFunction:
     """
-    Build the detector that an installed plugin offers as `name`. See [`reward_from_plugin`].
-
-    Args:
-        name (`str`):
-            As `ddpo rewards` lists it.
-        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
-            Where the detector loads its weights.
-        catalogue ([`Catalogue`], *optional*):
-            Plugins to look in; those that are installed by default.
-        options:
-            The detector's own options.
-
-    Raises:
-        [`UnknownNameError`]: no plugin offers it; the message names similar ones.
-        [`ConfigError`]: it has no such option; the message names those it has.
-        [`PluginError`]: the plugin could not build it.
+    Build the detector that an installed plugin offers as `name`. Arguments and errors are those of [`reward_from_plugin`].
     """
-    offer = (load_catalogue() if catalogue is None else catalogue).detectors[name]
-    check_options(offer, options)
-    return _build(offer, DetectorFunction, device, options)
+    return _build(_catalogue(catalogue).detectors[name], DetectorFunction, device, options)
 
 
 def functions_from_plugins(
@@ -135,14 +116,18 @@ def prompts_from_plugin(name: str, catalogue: Catalogue | None = None) -> Datase
     Raises:
         [`UnknownNameError`]: no plugin offers it; the message names similar ones.
     """
-    offer = (load_catalogue() if catalogue is None else catalogue).prompt_sets[name]
+    offer = _catalogue(catalogue).prompt_sets[name]
     return Dataset.from_list([dict(row) for row in offer.spec.rows()])
 
 
 def guidance_from_plugins(catalogue: Catalogue | None = None) -> tuple[GuidanceSpec, ...]:
     """Return the guidance rules that the installed plugins offer, for `guidance_rules=` of [`DDPOTrainer`]."""
-    rules = (load_catalogue() if catalogue is None else catalogue).guidance_rules
+    rules = _catalogue(catalogue).guidance_rules
     return tuple(rules[name].spec for name in rules)
+
+
+def _catalogue(catalogue: Catalogue | None) -> Catalogue:
+    return load_catalogue() if catalogue is None else catalogue
 
 
 def _build(
@@ -151,6 +136,7 @@ def _build(
     device: torch.device | str,
     options: Mapping[str, Any],
 ) -> Function:
+    check_options(offer, options)
     try:
         function = offer.spec.factory(device=device, **options)
     except (Exception, SystemExit) as error:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +19,33 @@ from transformers.trainer_utils import TrainOutput
 from ddpo_plugins import GuidanceSpec
 
 from .config import DDPOConfig
-from .errors import ConfigError
-from .learning.algorithms import ALGORITHMS
-from .learning.order import seeded_generator, shuffled_steps
+from .learning.algorithm import Algorithm
 from .learning.rollout import Rollout
-from .learning.update import GradientAccumulator, TrainingBatch
+from .learning.update import GradientAccumulator, training_batch
 from .loop.epochs import EpochOnLastUpdate
 from .loop.interrupts import StoppedError, StopRequest
 from .loop.lockstep import Lockstep
 from .loop.metrics import RunMetrics, mean_of, timed
 from .loop.progress import RolloutProgress
 from .loop.rewind import RewindPoint
-from .loop.sharding import check_sharding, check_shares
+from .loop.sharding import check_sharding
 from .loop.stopping import RuleMetError
-from .model.denoiser import TrainedDenoiser, freeze
-from .model.ema import MovingAverage, check_average
-from .model.loading import load_pipeline
-from .model.lora import complete_lora_config
-from .monitoring.evaluation import evaluation_metrics, evaluation_share, score_dataset
+from .model.build import build_denoiser, build_policy, check_model_options
+from .model.denoiser import TrainedDenoiser
+from .model.weights import RunWeights
+from .monitoring.evaluation import Evaluator
 from .monitoring.snapshots import CurveCallback, SampleCallback
-from .policy.guidance.candidates import GuidanceRule, resolve_rule
-from .policy.pipeline import LogProbPipeline
-from .rollouts.collector import Collector
-from .rollouts.datasets import check_datasets, check_prompts
-from .rollouts.maker import RolloutMaker
+from .policy.guidance.candidates import GuidanceRule
+from .rollouts.collector import RolloutCollector
+from .rollouts.datasets import check_datasets, position_batches
 from .rollouts.schedule import PromptSchedule
-from .runs.checkpoint import DDPOState, check_output_dir, check_state
-from .runs.manifest import prune, remove_manifest, resolve_checkpoint, write_manifest
-from .runs.setup import RunRecordCallback, RunSetup, name_of
-from .scoring.background import BackgroundScorer
-from .scoring.calls import Calls
-from .scoring.functions import Detector, DetectorFunction, Reward, RewardFunction, named_functions
-from .scoring.suite import RewardSuite, evaluation_suites
+from .runs.checkpoint import check_output_dir
+from .runs.checkpointer import Checkpointer
+from .runs.folder import RunFolder
+from .runs.setup import RunSetup, SetupCallback, name_of
+from .runs.summary import RunSummary
+from .scoring.functions import Detector, Reward
+from .scoring.judges import Judges
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +85,8 @@ class DDPOTrainer(Trainer):
             guidance_scale, arguments)`; see [`GuidanceSpec`]. For a rule by name set `args.guidance`.
         guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
             Rules of plugins, from `guidance_from_plugins()`.
+        algorithm (`str` or [`Algorithm`], *optional*):
+            What is learned from a rollout: a name, or an algorithm with its options. By default the one that `args` names.
 
     Raises:
         [`ConfigError`], [`PipelineError`], [`GuidanceError`]: before any long work, saying what to change.
@@ -114,60 +109,51 @@ class DDPOTrainer(Trainer):
         detectors: Detector | Sequence[Detector] = (),
         guidance: GuidanceRule | None = None,
         guidance_rules: Sequence[GuidanceSpec] = (),
+        algorithm: str | Algorithm[Any, Any] | None = None,
     ):
-        args = DDPOConfig() if args is None else args
-        if guidance is not None and args.guidance is not None:
-            raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
-        rule = resolve_rule(guidance or args.guidance, guidance_rules)
-        if args.full_finetuning and peft_config is not None:
-            raise ConfigError(
-                "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
-            )
-        rewards, watching = named_functions(reward_funcs, RewardFunction), named_functions(detectors, DetectorFunction)
-        calls = Calls()
-        self.reward_suite = RewardSuite(rewards, args.reward_weights, watching, args.detector_weights, calls)
-        self.eval_suites = evaluation_suites(self.reward_suite, named_functions(eval_reward_funcs, RewardFunction))
-        self._scorer = BackgroundScorer(calls, args.overlap_rewards, args.reward_timeout)
+        args = args or DDPOConfig()
+        check_model_options(args, peft_config, guidance, guidance_rules)
+        chosen = args.resolve_algorithm(algorithm)
+        self.judges = Judges.of(reward_funcs, eval_reward_funcs, detectors, args)
         train_dataset = check_datasets(train_dataset, eval_dataset)
-
         set_seed(args.seed)  # the adapter's initialisation
-        pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
-        self.policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
-        adapter = None if args.full_finetuning else complete_lora_config(peft_config, self.policy.denoiser)
-        freeze(pipeline)
-        denoiser = TrainedDenoiser(self.policy.denoiser, self.policy.denoiser_name, adapter, args.beta > 0)
-
-        self.algorithm = ALGORITHMS[args.algorithm](args, self.reward_suite.objective_weights, self.policy.noising)
-        self._trained_steps = self.algorithm.steps(self.policy.table, args.skip_last_steps)
-        self.prompt_schedule = PromptSchedule(
-            train_dataset, args.num_images_per_rollout, args.num_images_per_prompt, args.seed
+        self.policy = build_policy(model, args, guidance, guidance_rules)
+        denoiser = build_denoiser(self.policy, args, peft_config)
+        self.algorithm = chosen.bind(
+            args, self.judges.trained.objective_weights, self.policy.table, self.policy.noising
         )
-        self._average = MovingAverage(denoiser, args.ema_decay) if args.ema_decay else None
-        self._rollout: Rollout[Any] | None = None
-        self._metrics = RunMetrics()
-        self._seconds: dict[str, float] = {}
+        self._weights = RunWeights.of(denoiser, args)
         self._stop = StopRequest()
-        self._moment: RewindPoint | None = None
-        self._newest_checkpoint: Path | None = None
+        self._seconds: dict[str, float] = {}
         self._owns_output_dir = False
-        others: dict[str, Any] = {"eval_dataset": eval_dataset, "callbacks": callbacks, "optimizers": optimizers}
-        super().__init__(denoiser, args, train_dataset=train_dataset, **others)
+        self._forget_progress()
+        data: dict[str, Any] = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        super().__init__(denoiser, args, **data, callbacks=callbacks, optimizers=optimizers)
         check_sharding(self.accelerator, args)
         self._lockstep = Lockstep(self.accelerator, self._stop)
-        self._gradients = GradientAccumulator(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
-        collector = Collector(
-            self.policy, self.reward_suite, self._scorer, self.algorithm, denoiser, args, self._lockstep
+        schedule = PromptSchedule.of(train_dataset, args)
+        self._collector = RolloutCollector(
+            self.policy, self.judges, self.algorithm, denoiser, schedule, self._lockstep, args
         )
-        self._maker = RolloutMaker(collector, self.reward_suite, self.algorithm, self.prompt_schedule, args)
-        self._set_up_callbacks(args, name_of(model))
+        self._gradients = GradientAccumulator(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
+        self._evaluator = Evaluator(self.policy, self.judges, self._weights, self._lockstep, args)
+        self._checkpointer = Checkpointer(args, self.algorithm, self._weights, self.accelerator)
+        self._set_up_callbacks(name_of(model))
+
+    def _forget_progress(self) -> None:
+        """Begin with no rollout and nothing measured, as each call of `train` does."""
+        self._rollout: Rollout[Any] | None = None
+        self._rewind_point: RewindPoint | None = None
+        self._metrics = RunMetrics()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """
         Train. See `Trainer.train`.
 
-        `resume_from_checkpoint=True` goes on from the newest checkpoint that is whole, and begins anew where there is none.
-        Ctrl-C stops after the step in progress and leaves a checkpoint. So does a rule of `args.stop_when`, before anything
-        is learned from the rollout that meets it, but then this returns. So does a reward that fails, once an update is made.
+        `resume_from_checkpoint=True` resumes from the newest checkpoint that is whole, and starts from the beginning if there
+        is none. Ctrl-C stops after the step in progress and leaves a checkpoint. A rule of `args.stop_when` does too, before
+        anything is learned from the rollout that meets it; `train` then returns. So does a reward that fails after the
+        first update.
 
         Raises:
             [`OutputDirError`]: the output folder holds another run.
@@ -178,9 +164,8 @@ class DDPOTrainer(Trainer):
         resuming = bool(resume_from_checkpoint) or self._owns_output_dir
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
-        checkpoint = resolve_checkpoint(self.args.folder, resume_from_checkpoint, self.is_world_process_zero())
-        self._rollout = self._moment = self._newest_checkpoint = None
-        self._metrics = RunMetrics()
+        checkpoint = self._checkpointer.resolve(resume_from_checkpoint)
+        self._forget_progress()
         with self._stop.handling_signals():
             try:
                 return super().train(checkpoint, *args, **kwargs)
@@ -190,29 +175,15 @@ class DDPOTrainer(Trainer):
             except RuleMetError as met:
                 return self._end_by_rule(met)
 
-    # ---- data: the Trainer's batches are positions in the order of training ----
-
     def get_train_dataloader(self) -> DataLoader[int]:
-        """Return batches of positions `(b,)` in this process's shuffled images, for all passes over one rollout."""
-        positions = range(self.args.images_per_process * self.args.num_inner_epochs)
-        return DataLoader(
-            positions,  # type: ignore[arg-type]
-            batch_size=self.args.per_device_train_batch_size,
-            collate_fn=_positions,
-            generator=torch.Generator(),  # or each pass would draw a seed from the global one, a resumed pass again
-        )
-
-    def _training_order(self, rollout: Rollout[Any], inner_epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images `(B,)` and their steps `(B, K)` in the order of one pass: a pure function of seed, rollout and pass."""
-        generator = seeded_generator(self.args.seed, rollout.index, inner_epoch, self.args.process_index)
-        images = self.algorithm.order(rollout, generator)
-        return images, shuffled_steps(self._trained_steps, len(rollout), self.args.timestep_fraction, generator)
+        """Return batches of positions in the order of training. See [`position_batches`]."""
+        return position_batches(self.args)
 
     # ---- rollout ----
 
     @property
     def _rollout_index(self) -> int:
-        """Of the rollout that the next update is on."""
+        """Index of the rollout that the next update trains on."""
         return self.state.global_step // self.args.updates_per_rollout
 
     def _save_after_failure(self) -> None:
@@ -241,28 +212,21 @@ class DDPOTrainer(Trainer):
     ) -> torch.Tensor:
         """Make a rollout if the last one is used up, then accumulate the gradient of a batch of its images."""
         model.eval()  # dropout stays off in rollout and training; gradients and checkpointing do not need train()
-        if self._moment is None or self._moment.step != self.state.global_step:
-            self._moment = RewindPoint.now(self.state.global_step, self._metrics)
-        if self._rollout is None or self._rollout.index != self._rollout_index:
-            self._rollout = self._maker.make(
-                model, self._rollout_index, self.state, self._metrics, self._save_after_failure
-            )
-            self._moment = RewindPoint.now(self.state.global_step, self._metrics)
+        if self._rewind_point is None or self._rewind_point.step != self.state.global_step:
+            self._rewind_point = RewindPoint.now(self.state.global_step, self._metrics)
+        rollout = self._rollout
+        if rollout is None or rollout.index != self._rollout_index:
+            measured = (self.state, self._metrics, self._save_after_failure)
+            self._rollout = rollout = self._collector.collect(model, self._rollout_index, *measured)
+            self._rewind_point = RewindPoint.now(self.state.global_step, self._metrics)
         with timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout
-            inner_epoch = int(positions[0]) // len(self._rollout)
-            images, steps = self._training_order(self._rollout, inner_epoch)
-            here = positions % len(self._rollout)
-            noise = seeded_generator(self.args.seed, self._rollout.index, int(positions[0]), self.args.process_index, 1)
-            total = self._gradients.accumulate(
-                model,
-                TrainingBatch(self._rollout, images[here], steps[here], noise),
-                self.current_gradient_accumulation_steps,
-                self._lockstep.check,
-                lambda output: self._metrics.note(output.metrics),
-            )
-            self._metrics.note({"loss": total})
-            return total / self.current_gradient_accumulation_steps
+            fraction, seed, process = self.args.timestep_fraction, self.args.seed, self.args.process_index
+            batch = training_batch(self.algorithm, rollout, positions, fraction, seed, process)
+            share = self.current_gradient_accumulation_steps
+            loss = self._gradients.accumulate(model, batch, share, self._lockstep.check, self._metrics.note)
+            self._metrics.note({"loss": loss})
+            return loss / share
 
     # ---- logging and evaluation ----
 
@@ -290,96 +254,56 @@ class DDPOTrainer(Trainer):
         if isinstance(eval_dataset, dict):
             each = [self.evaluate(data, ignore_keys, f"{metric_key_prefix}_{n}") for n, data in eval_dataset.items()]
             return {name: value for metrics in each for name, value in metrics.items()}
-        dataset = check_prompts(eval_dataset, "eval_dataset")
-        check_shares(self.accelerator.distributed_type, len(dataset), self.args.world_size)
-        share = evaluation_share(dataset, self.args.process_index, self.args.world_size)
-        batches = share.batches(self.args.rollout_batch_size)
-        self.model_wrapped.eval()
-        with self._lockstep.guarded(), self._evaluated_weights():
-            own = score_dataset(self.policy, self.eval_suites, self._scorer, batches, self.model_wrapped, self.state)
-        metrics = evaluation_metrics(gather_object(own), metric_key_prefix)
+        metrics = self._evaluator.evaluate(self.model_wrapped, eval_dataset, metric_key_prefix, self.state)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _evaluated_weights(self) -> AbstractContextManager[None]:
-        """The moving average, if there is one, else the trained weights."""
-        return contextlib.nullcontext() if self._average is None else self._average.applied()
 
     # ---- saving ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write diffusers' own files (called by `save_model` and for checkpoints, by some versions in every process)."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with self._evaluated_weights():
-            self.model.save(folder, self.policy.pipeline, state_dict)
+        if self.args.should_save:
+            self._weights.save(Path(output_dir or self.args.folder), self.policy.pipeline, state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
-        folder = self.args.folder / f"checkpoint-{self.state.global_step}"
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # remove none before this one is sealed
-        try:
-            remove_manifest(folder)
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
         # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.
         in_use = self._rollout is not None and self._rollout.index == self._rollout_index
         rollout = self._rollout if in_use else None
-        state = DDPOState(
-            self.args.algorithm, self.algorithm.weighting.state_dict(), rollout, self._metrics.state_dict()
-        )
-        state.save(folder, self.args.process_index, self.args.world_size)
-        if self._average is not None and self.args.should_save:
-            self._average.save(folder)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            write_manifest(folder)
-            prune(self.args.folder, limit, self.state.best_model_checkpoint)
-        self.accelerator.wait_for_everyone()  # launchers kill the others when one process ends
-        self._newest_checkpoint = folder.resolve()
+        with self._checkpointer.writing(self.state, rollout, self._metrics):
+            super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        check_average(folder, self.args.ema_decay)
-        state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
-        check_state(folder, state, self.args.algorithm, self.args.images_per_process)
-        self.model.load(folder)
-        if self._average is not None:
-            self._average.load(folder)
-        self.algorithm.weighting.load_state_dict(state.weighting)
+        state = self._checkpointer.load(Path(resume_from_checkpoint))
         self._rollout = state.rollout
         self._metrics.load_state_dict(state.metrics)
         self._load_rng_state(resume_from_checkpoint)  # `Trainer` does it with the next update, which there may not be
-        self._newest_checkpoint = folder.resolve()
 
     def _load_best_model(self) -> None:
-        self.model.load(Path(str(self.state.best_model_checkpoint)))
-        if self._average is not None:
-            self._average.restart()
+        self._weights.load_saved(Path(str(self.state.best_model_checkpoint)))
 
     def _save_interrupted(self) -> None:
         """Save the state at the last moment; what was made since is made again on resume."""
-        if self._newest_checkpoint == (self.args.folder / f"checkpoint-{self.state.global_step}").resolve():
+        if self._checkpointer.is_newest(self.state.global_step):
             return  # not written again: if that were killed, there might be none left
-        if self._moment is not None:
-            self._moment.restore(self._metrics)
+        if self._rewind_point is not None:
+            self._rewind_point.restore(self._metrics)
         self.model_wrapped.zero_grad()
         self._save_checkpoint(self.model)
         logger.warning("Saved checkpoint-%d in %s.", self.state.global_step, self.args.output_dir)
 
-    def _set_up_callbacks(self, args: DDPOConfig, model_name: str) -> None:
+    @property
+    def summary(self) -> RunSummary:
+        """The result of the run so far, from its folder."""
+        return RunSummary.of(RunFolder(self.args.folder))
+
+    def _set_up_callbacks(self, model_name: str) -> None:
+        args = self.args
         EpochOnLastUpdate(args.updates_per_rollout).replace_default(self.callback_handler)
         RolloutProgress.replace_default(self, not args.disable_tqdm)
-        if self._average is not None:
-            self.add_callback(self._average)
-        self.add_callback(RunRecordCallback(RunSetup.of(args, model_name, self.policy.pipeline, self.eval_suites)))
-        rewards = self.reward_suite.without_detectors
-        pictures = (self.policy, rewards, self._scorer, self.prompt_schedule.rows, args, self._evaluated_weights)
+        if self._weights.average is not None:
+            self.add_callback(self._weights.average)
+        setup = RunSetup.of(args, model_name, self.policy.pipeline, self.judges, self.algorithm.algorithm)
+        self.add_callback(SetupCallback(setup))
+        pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._weights, self.log)
         self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())
-
-
-def _positions(batch: list[int]) -> dict[str, torch.Tensor]:
-    return {"positions": torch.tensor(batch)}

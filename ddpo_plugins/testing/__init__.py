@@ -65,9 +65,9 @@ def check_reward(
         columns (`Mapping[str, Sequence[Any]]`, *optional*):
             Columns of the dataset that the reward needs, each of length B.
         options (`Mapping[str, Any]`, *optional*):
-            For the factory.
+            Options for the factory.
         device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
-            For the factory; tensors are on it.
+            Device for the factory; tensors are on it.
         tolerance (`float`, *optional*, defaults to `1e-4`):
             How far two values of one image may differ, relative or absolute. A network's rounding depends on the batch.
         independent (`bool`, *optional*, defaults to `True`):

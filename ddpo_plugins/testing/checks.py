@@ -135,13 +135,13 @@ class Check:
 
     Parameters:
         name (`str`):
-            For messages.
+            Name of the check, for messages.
         rule (`str`):
             What is asked for and why, a sentence.
         run (`Callable[[Subject, Batch, Sequence[float]], None]`):
             Called with the values of the batch. Raises [`BreachError`].
         compares (`bool`, *optional*, defaults to `False`):
-            Whether it asks that an image's value does not depend on the other images.
+            True if the check asks that an image's value does not depend on the other images.
     """
 
     name: str

@@ -2,5 +2,6 @@
 
 from .interface import Describer, Question
 from .loading import load_describer
+from .options import DescriberOptions, with_describer_options
 
-__all__ = ["Describer", "Question", "load_describer"]
+__all__ = ["Describer", "DescriberOptions", "Question", "load_describer", "with_describer_options"]

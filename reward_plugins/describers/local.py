@@ -31,7 +31,7 @@ class LocalDescriber:
         device (`torch.device` or `str`):
             Where it runs.
         dtype (`str`):
-            Of its weights, `"auto"` for that of its files.
+            Precision of its weights; `"auto"` for the precision of its files.
         batch_size (`int`):
             Questions of a forward pass.
     """
@@ -41,7 +41,7 @@ class LocalDescriber:
         self.batch_size = batch_size
         self.processor = AutoProcessor.from_pretrained(model, revision=revision)
         self.tokenizer = self.processor.tokenizer
-        self.tokenizer.padding_side = "left"  # replies go on from the end of a question, whatever its length
+        self.tokenizer.padding_side = "left"  # replies continue from the end of a question
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         weights: Any = AutoModelForImageTextToText.from_pretrained(model, revision=revision, dtype=dtype)

@@ -34,7 +34,7 @@ class ServerDescriber:
 
     Args:
         base_url (`str`):
-            For example `"http://localhost:8000/v1"`.
+            Address of the server, for example `"http://localhost:8000/v1"`.
         model (`str`):
             The server's name for it.
         num_requests (`int`):
@@ -140,7 +140,7 @@ def _data_uri(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-# The client hands over whatever JSON came, and text that is none, as if it were the answer: these look twice.
+# The client returns any JSON, and even text that is not JSON, as if it were the answer: these functions look again.
 
 
 def _names(page: Any) -> list[str]:

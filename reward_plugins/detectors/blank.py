@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ddpo_plugins import DetectorSpec
-
-from ..logs import log_nothing
+from ddpo_plugins import DetectorSpec, LogExtra, log_nothing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +125,7 @@ KINDS: dict[str, Callable[[FloatArray], float]] = {
 def blank_or_noise(
     images: list[Image.Image],
     prompts: list[str],
-    log_extra: Callable[[str, Sequence[Any]], None] = log_nothing,
+    log_extra: LogExtra = log_nothing,
     **columns: Any,
 ) -> list[float]:
     """Return for each image how sure it is that it is no picture: the largest of `KINDS`, in [0, 1]."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddpo_plugins import DetectorSpec
-
-from ..logs import log_nothing
+from ddpo_plugins import DetectorSpec, LogExtra, log_nothing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +36,7 @@ def distances(thumbnails: NDArray[np.float64]) -> NDArray[np.float64]:
 def low_diversity(
     images: list[Image.Image],
     prompts: list[str],
-    log_extra: Callable[[str, Sequence[Any]], None] = log_nothing,
+    log_extra: LogExtra = log_nothing,
     **columns: Any,
 ) -> list[float | None]:
     """

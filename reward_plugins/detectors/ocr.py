@@ -56,7 +56,7 @@ class Reader:
 
     Args:
         num_threads (`int`):
-            Of one image.
+            Threads that read one image.
 
     Raises:
         [`PluginError`]: rapidocr or onnxruntime is missing, or does not load.

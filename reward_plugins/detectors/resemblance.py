@@ -54,7 +54,7 @@ class Match:
         word (`str`):
             The prompt's word, or several of its words in one.
         similarity (`float`):
-            Of the two, in [0, 1].
+            Similarity of the two, in [0, 1].
     """
 
     score: float = 0.0
@@ -139,7 +139,7 @@ def best_match(lines: Sequence[Line], words: Mapping[str, Iterable[str]]) -> Mat
         lines (`Sequence[Line]`):
             One reading of an image, in reading order.
         words (`Mapping[str, Iterable[str]]`):
-            From [`prompt_words`].
+            Words of the prompt, from [`prompt_words`].
     """
     matches = (
         Match(evidence(found, form) * confidence, written, word, found)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from ddpo_plugins import DetectorSpec
+from ddpo_plugins import DetectorSpec, LogExtra, log_nothing
 
 from ..english import english
-from ..logs import log_nothing
 from .ocr import Reading, needed_packages, shared_reader
 from .resemblance import Match, best_match, prompt_words, tokens
 
 if TYPE_CHECKING:
     from PIL import Image
 
-LogExtra: TypeAlias = Callable[[str, Sequence[Any]], None]
 
 FULL_AREA = 0.02  #: share of the image from which on a line of text counts in full
 
@@ -33,7 +31,7 @@ def build_typographic_attack(device: Any, num_threads: int = 1) -> Callable[...,
         device:
             Not used: text is read on the CPU.
         num_threads (`int`, *optional*, defaults to 1):
-            Of one image.
+            Threads that read one image.
 
     Raises:
         [`PluginError`]: `pip install 'ddpo-plugins[detectors]'` is missing.

@@ -19,6 +19,7 @@ from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.stock import stock_images
+from trainer_ext.runs.folder import RunFolder
 
 FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "4", "--per_device_train_batch_size",
         "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip
@@ -135,7 +136,7 @@ def test_sample_of_a_pipeline_without_load_lora_weights(tmp_path):
 def test_train_then_sample(train, tmp_path, capsys):
     assert train() == 0
     run = tmp_path / "run"
-    assert "reward:" in capsys.readouterr().out
+    assert "reward of the fixed samples: " in capsys.readouterr().out
     for name in (
         "pytorch_lora_weights.safetensors",
         "reward_curve.png",
@@ -182,14 +183,13 @@ def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
 
 
 def logged(folder):
-    return json.loads((folder / "checkpoint-1" / "trainer_state.json").read_text())["log_history"]
+    return RunFolder(folder).logs()
 
 
 def test_of_several_presets_the_last_wins(train, tmp_path):
     assert train("--preset", "embedded", "embedded/rwr", "--num_inner_epochs", "1") == 0
-    logs = logged(tmp_path / "run")
-    assert "denoising_loss" in logs[0]  # of RWR
-    assert logs[0]["rewards/jpeg_incompressibility/mean"] > 0  # of the preset before
+    (log,) = [log for log in logged(tmp_path / "run") if "denoising_loss" in log]  # of RWR
+    assert log["rewards/jpeg_incompressibility/mean"] > 0  # of the preset before
 
 
 def test_evaluation_on_several_prompt_sets_and_other_rewards(train, tmp_path):

@@ -9,7 +9,7 @@ from support import zoo
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import main
 from trainer_ext.doctor.examine import examine
-from trainer_ext.doctor.tiny_copy import DEPTH, random_twin, shrunk
+from trainer_ext.doctor.tiny_copy import DEPTH, shrunk, tiny_copy
 from trainer_ext.errors import PipelineError
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.runner import find_denoiser
@@ -41,7 +41,7 @@ def config(tmp_path):
 def test_the_twin_is_trained_like_the_model(kind, config, tmp_path):
     family = zoo.FAMILIES[kind]
     model = family.build()
-    twin = random_twin(without_weights(model, tmp_path / "model"))
+    twin = tiny_copy(without_weights(model, tmp_path / "model"))
     assert type(twin) is type(model)
     denoisers = [pipeline.components[find_denoiser(pipeline)] for pipeline in (model, twin)]
     assert not any(
@@ -58,7 +58,7 @@ def test_it_has_few_layers(tmp_path):
     model = load_pipeline(zoo.stable_diffusion_3())
     deep = type(model.transformer).from_config({**model.transformer.config, "num_layers": 5})
     model.register_modules(transformer=deep)
-    twin = random_twin(without_weights(model, tmp_path / "model"))
+    twin = tiny_copy(without_weights(model, tmp_path / "model"))
     assert len(deep.transformer_blocks) == 5
     assert len(twin.transformer.transformer_blocks) == DEPTH
     assert twin.transformer.config.attention_head_dim == deep.config.attention_head_dim
@@ -85,13 +85,13 @@ def test_the_command(tmp_path, capsys):
     folder = without_weights(zoo.FAMILIES["StableDiffusionPipeline"].build(), tmp_path / "model")
     quick = ["--num_inference_steps", "3", "--use_cpu", "true", "--disable_tqdm", "true"]
     assert main(["doctor", str(folder), "--tiny", *quick]) == 0
-    assert "can be trained (a twin with few layers and random weights)" in capsys.readouterr().out
+    assert "can be trained (a tiny copy with few layers and random weights)" in capsys.readouterr().out
     assert main(["doctor", str(folder), *quick]) == 2
     assert "No pipeline could be loaded" in capsys.readouterr().err
 
 
 def test_what_is_no_pipeline_has_no_twin(tmp_path):
-    with pytest.raises(PipelineError, match="No twin of .*FileNotFoundError.*model_index.json"):
-        random_twin(tmp_path)
+    with pytest.raises(PipelineError, match="No tiny copy of .*FileNotFoundError.*model_index.json"):
+        tiny_copy(tmp_path)
     with pytest.raises(PipelineError, match="No configuration of 'no/where'"):
-        random_twin("no/where")
+        tiny_copy("no/where")

@@ -33,7 +33,8 @@ def policy(tiny_pipeline):
 
 
 def algorithm_of(name, policy, **options):
-    return ALGORITHMS[name](DDPOOptions(**options), np.ones(1), policy.noising)
+    run = DDPOOptions(**options)
+    return ALGORITHMS[name].build(run).bind(run, np.ones(1), policy.table, policy.noising)
 
 
 def rollout_of(policy, algorithm, weights=WEIGHTS):
@@ -110,10 +111,10 @@ def test_which_steps_are_trained(tiny_pipeline):
     """The last step of this scheduler is deterministic: it has no log-probability, yet a denoising loss like any other."""
     policy = LogProbPipeline(tiny_pipeline(set_alpha_to_one=True), 5, guidance_scale=1.0)
     for name in DDPO:
-        assert algorithm_of(name, policy).steps(policy.table, 0).tolist() == [0, 1, 2, 3]
-        assert algorithm_of(name, policy).steps(policy.table, 2).tolist() == [0, 1, 2]
+        assert algorithm_of(name, policy).trained_steps.tolist() == [0, 1, 2, 3]
+        assert algorithm_of(name, policy, skip_last_steps=2).trained_steps.tolist() == [0, 1, 2]
     for name in RWR:
-        assert algorithm_of(name, policy).steps(policy.table, 2).tolist() == [0, 1, 2, 3, 4]
+        assert algorithm_of(name, policy, skip_last_steps=2).trained_steps.tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", [*DDPO, "rwr"])
@@ -160,7 +161,7 @@ def test_transitions_are_the_recorded_ones(policy):
         assert torch.equal(batch.latents[row], way.latents[image, step])
         assert torch.equal(batch.next_latents[row], way.latents[image, step + 1])
         assert torch.equal(batch.old_outputs[row], way.model_outputs[image, step])
-    assert batch.weights.tolist() == [0.5, 2.0, -1.0]
+    assert batch.advantages.tolist() == [0.5, 2.0, -1.0]
     assert batch.ratio_terms(batch.old_outputs).log_ratio.tolist() == [0, 0, 0]
     other = batch.old_outputs + 0.01
     expected = log_prob(way.table, steps, batch.latents, other, batch.next_latents) - log_prob(

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from compare_runs import differences
 from support.trainers import CAT_AND_DOG, TINY, assert_same, brightness, checkpoints, records, trained_weights
 from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig
 from trainer_ext.errors import ConfigError
 from trainer_ext.loop.stopping import RuleMetError, StopRule, StopRules
+from trainer_ext.runs.equality import differences
 
 # ---- rules ----
 

@@ -54,7 +54,7 @@ def test_the_average_is_what_is_saved_drawn_and_evaluated_and_not_what_is_traine
     assert averaged["eval_reward"] != trained["eval_reward"]
     policy = plain.policy
     drawn = stock_images(policy.pipeline, ["a cat", "a lion"], range(2), 8, policy.sampling_kwargs)
-    assert torch.equal(load_images(Path(trainer.args.output_dir) / "samples" / "rollout-00003"), drawn)
+    assert torch.equal(load_images(Path(trainer.args.output_dir) / "samples" / "update-00006"), drawn)
 
 
 def test_the_average_of_all_weights(make_trainer, tmp_path):

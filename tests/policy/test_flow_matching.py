@@ -310,8 +310,8 @@ def test_options_reach_the_steps_that_are_trained(algorithm, make_trainer):
     assert trainer.policy.runner.sampler.name == "cps"
     assert table.std[1].item() == pytest.approx(trainer.policy.noising.noise[2].item() * math.sin(math.pi / 4))
     assert table.stochastic_steps.tolist() == [1, 2]
-    assert trainer._trained_steps.tolist() == ([1, 2] if algorithm == "ddpo_is" else [0, 1, 2, 3])
+    assert trainer.algorithm.trained_steps.tolist() == ([1, 2] if algorithm == "ddpo_is" else [0, 1, 2, 3])
     trainer.train()
     assert len(logs_of(trainer, "loss")) == 1
-    drawn = load_images(trainer.args.folder / "samples" / "rollout-00000")
+    drawn = load_images(trainer.args.folder / "samples" / "update-00000")
     assert drawn.float().std() > 1

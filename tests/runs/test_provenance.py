@@ -14,7 +14,8 @@ from ddpo_plugins.errors import PluginError, UnknownNameError
 from trainer_ext import detector_from_plugin, reward_from_plugin
 from trainer_ext.cli import main
 from trainer_ext.errors import ConfigError
-from trainer_ext.runs.setup import PACKAGES, read_run_record
+from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.setup import PACKAGES
 from trainer_ext.scoring.provenance import Provenance
 
 FAST = ["--num_train_epochs", "3", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "2",
@@ -85,13 +86,13 @@ def test_options_detectors_and_a_stop_rule_from_the_command_line(plugin, capsys,
     assert "Rollout 2 meets stop_when 'rising>0.3': it is 0.4" in caplog.text
     assert checkpoints("run") == ["checkpoint-2"]
     assert Path("run/pytorch_lora_weights.safetensors").is_file()
-    assert "reward:" in capsys.readouterr().out
+    assert "reward" in capsys.readouterr().out
     for record in records("run", 1):
         assert record["detectors/rising"] == 0.2
         assert record["rising/step"] == 1
         assert record["reward"] == pytest.approx(record["rewards/scaled"] - 2)
         assert record["rewards/scaled"] % 2 == 0  # an even number by the scale alone
-    (run,) = read_run_record(Path("run"))
+    (run,) = RunFolder(Path("run")).setups()
     toy = {"plugin": "toy", "distribution": "toy-plugin", "version": "1.2"}
     assert run["rewards"] == {
         "scaled": {
@@ -108,7 +109,7 @@ def test_options_as_a_mapping_in_a_config_file(plugin):
     Path("config.yaml").write_text("reward_kwargs:\n  scaled: {scale: 0.5}\nnum_train_epochs: 1\n")
     assert main(["train", *FAST[2:], "--config", "config.yaml", "--output_dir", "run", "--reward_funcs", "scaled"]) == 0
     assert {record["rewards/scaled"] % 0.5 for record in records("run", 0)} == {0}
-    (run,) = read_run_record(Path("run"))
+    (run,) = RunFolder(Path("run")).setups()
     assert run["rewards"]["scaled"]["options"]["scale"] == 0.5
 
 
@@ -207,7 +208,7 @@ def run_options():
 
 def test_what_a_run_records(make_trainer, tmp_path):
     make_trainer(seed=7).train()
-    (run,) = read_run_record(tmp_path / "run")
+    (run,) = RunFolder(tmp_path / "run").setups()
     assert run["from_update"] == 0
     assert run["pipeline"] == "StableDiffusionPipeline"
     assert run["processes"] == 1
@@ -234,16 +235,16 @@ def test_a_resumed_run_adds_only_what_is_different(make_trainer, tmp_path, monke
     make_trainer().train(resume_from_checkpoint=True)
     assert (tmp_path / "run" / "run.json").read_bytes() == first
     make_trainer(num_train_epochs=2).train(resume_from_checkpoint=True)
-    runs = read_run_record(tmp_path / "run")
+    runs = RunFolder(tmp_path / "run").setups()
     assert [(run["from_update"], run["options"]["num_train_epochs"]) for run in runs] == [(0, 1), (1, 2)]
     monkeypatch.setattr("trainer_ext.runs.setup.version", lambda name: "0.0")
     make_trainer(num_train_epochs=2).train(resume_from_checkpoint=True)
-    assert [run["packages"]["torch"] == "0.0" for run in read_run_record(tmp_path / "run")] == [False, False, True]
+    assert [run["packages"]["torch"] == "0.0" for run in RunFolder(tmp_path / "run").setups()] == [False, False, True]
 
 
 def test_a_run_that_begins_anew_begins_its_record_anew(make_trainer, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text('{"runs": [{"from_update": 0, "model": "left over"}]}')
     make_trainer().train()
-    (run,) = read_run_record(tmp_path / "run")
+    (run,) = RunFolder(tmp_path / "run").setups()
     assert run["model"] != "left over"

@@ -12,8 +12,8 @@ import signal
 
 import pytest
 import torch
-from compare_runs import checkpoint_differences, differences, whole_checkpoints
 
+from trainer_ext.runs.equality import checkpoint_differences, differences, whole_checkpoints
 from trainer_ext.runs.manifest import remove_manifest, write_manifest
 
 KINDS = {
@@ -42,16 +42,16 @@ pytestmark = pytest.mark.xdist_group("forked")
 CHECK = "trainer_ext.loop.lockstep.Lockstep.check"  # after each denoising step, and before each step's gradient
 LOSS = "trainer_ext.learning.update.GradientAccumulator.loss"
 SCORE = "trainer_ext.scoring.suite.RewardSuite.score"
-COLLECT = "trainer_ext.rollouts.collector.Collector.collect"
-ACCUMULATE = "trainer_ext.trainer.DDPOTrainer._accumulate"
+COLLECT = "trainer_ext.rollouts.collector.sample_and_score"
+ACCUMULATE = "trainer_ext.learning.update.GradientAccumulator.accumulate"
 REWARD = "__main__.inside_reward"
-RECORDS = "trainer_ext.rollouts.maker.write_records"
+RECORDS = "trainer_ext.rollouts.collector.write_records"
 FLOW = "trainer_ext.loop.epochs.EpochOnLastUpdate.on_step_end"
 AVERAGE = "trainer_ext.model.ema.MovingAverage.on_step_end"
-EVALUATE = "trainer_ext.trainer.score_dataset"
+EVALUATE = "trainer_ext.monitoring.evaluation.Evaluator.evaluate"
 SAVE = "trainer_ext.trainer.DDPOTrainer._save_checkpoint"
-MANIFEST = "trainer_ext.trainer.write_manifest"
-REMOVE = "trainer_ext.trainer.prune"
+MANIFEST = "trainer_ext.runs.checkpointer.write_manifest"
+REMOVE = "trainer_ext.runs.checkpointer.prune"
 DRAW = "trainer_ext.monitoring.snapshots.SampleCallback._draw"
 SHEET = "trainer_ext.runs.samples.draw_sheet"
 PICTURES = "trainer_ext.runs.samples.to_pil"  # for the sheet, then for the single ones
@@ -282,7 +282,7 @@ def test_a_damaged_checkpoint_that_is_asked_for_is_an_error(forked, whole, tmp_p
 def test_without_a_checkpoint_it_begins_anew(forked, whole, tmp_path):
     status, log = forked.run(tmp_path / "run", options=SMALL)
     assert status == 0
-    assert f"{tmp_path / 'run'} holds no whole checkpoint: training begins anew" in log
+    assert f"{tmp_path / 'run'} holds no whole checkpoint: training starts from the beginning" in log
     assert differences(tmp_path / "run", whole(**SMALL)) == []
 
 

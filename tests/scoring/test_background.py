@@ -177,9 +177,7 @@ def test_one_event_loop_for_the_life_of_the_trainer(make_trainer):
     trainer = make_trainer(reward=[ask, ask_too], eval_dataset=CAT_AND_DOG, num_sample_images=1)
     trainer.train()
     trainer.evaluate()
-    assert len(loops) == 2 * (
-        2 + 2 + 1 + 1
-    )  # pictures (those of the beginning twice), batches, evaluation, each by both
+    assert len(loops) == 2 * (2 + 2 + 1)  # pictures before and after, batches, evaluation, each by both
     assert len(set(map(id, loops))) == 1
     assert all(loop.is_running() for loop in loops)
 

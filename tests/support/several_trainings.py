@@ -153,7 +153,7 @@ def train(folder, name, resume=None, evaluate=None, callbacks=(), **options):
         interrupted = True
     made.save_model()
     checkpoints = sorted((folder / name).glob("checkpoint-*"))
-    with made._evaluated_weights():
+    with made._weights.evaluated():
         averaged = trained_weights(made.model)
     return {
         "before": before,

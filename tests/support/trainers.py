@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 
-from trainer_ext import DDPOConfig, DDPOTrainer
+from trainer_ext import Algorithm, DDPOConfig, DDPOTrainer
+from trainer_ext.runs.folder import RunFolder
 
 
 def prompts(*texts):
@@ -64,6 +64,8 @@ def returning(*values):
 
 def make_trainer(model, folder, reward=brightness, dataset=CAT_AND_DOG, **options):
     own = {name: options.pop(name) for name in OF_THE_TRAINER & options.keys()}
+    if isinstance(options.get("algorithm"), Algorithm):  # by its name it is an option of the run
+        own["algorithm"] = options.pop("algorithm")
     return DDPOTrainer(model, reward, DDPOConfig(output_dir=str(folder), **{**TINY, **options}), dataset, **own)
 
 
@@ -99,16 +101,16 @@ def differ(first, second):
 
 def records(folder, index=0):
     """The records of one rollout, one for each image."""
-    return pq.read_table(Path(folder) / "rollouts" / f"rollout-{index:05d}.parquet").to_pylist()
+    return RunFolder(Path(folder)).records(index)
 
 
 def all_records(folder):
     """The records of every rollout."""
-    return [records(folder, index) for index in range(len(list((Path(folder) / "rollouts").glob("*.parquet"))))]
+    return [records(folder, index) for index in RunFolder(Path(folder)).rollouts()]
 
 
 def checkpoints(folder):
-    return sorted(path.name for path in Path(folder).glob("checkpoint-*"))
+    return sorted(path.name for path in RunFolder(Path(folder)).checkpoints())
 
 
 def logs_of(trainer, key):

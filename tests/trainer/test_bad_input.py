@@ -54,9 +54,12 @@ def run_options():
             {"multi_objective_aggregation": "sum"},
             "multi_objective_aggregation is 'sum'; it must be one of sum_then_normalize, normalize_then_sum",
         ),
-        ({"beta": -0.1}, "beta is -0.1 and algorithm 'ddpo_is'; beta must not be negative"),
-        ({"beta": 0.1, "algorithm": "rwr"}, "beta is 0.1 and algorithm 'rwr'.*is 0 for all but ddpo_is and ddpo_sf"),
-        ({"beta": 0.1, "algorithm": "sparse_rwr"}, "beta is 0.1 and algorithm 'sparse_rwr'"),
+        ({"beta": -0.1}, "beta is -0.1; it must be 0, for no KL term in the loss, or greater"),
+        (
+            {"beta": 0.1, "algorithm": "rwr"},
+            r"beta is 0.1 and the algorithm is 'rwr'.*Set beta=0, or use a policy gradient \(ddpo_is, ddpo_sf\)",
+        ),
+        ({"beta": 0.1, "algorithm": "sparse_rwr"}, "beta is 0.1 and the algorithm is 'sparse_rwr'"),
         ({"rwr_quantile": 1.0}, r"rwr_quantile is 1.0; it must be in \[0, 1\)"),
         ({"rwr_quantile": -0.1}, "rwr_quantile is -0.1"),
         ({"rwr_beta": 0.0}, "rwr_beta is 0.0; it must be greater than 0"),
@@ -65,7 +68,7 @@ def run_options():
         ({"advantages": "group"}, "advantages='group'.*num_images_per_prompt is 1; it must be at least 2"),
         (
             {"algorithm": "ddpo_sf"},
-            "algorithm='ddpo_sf' allows one update on a rollout.*these options make 2. Set gradient_accumulation_steps=2",
+            "The algorithm 'ddpo_sf' allows one update on a rollout.*these options make 2. Set gradient_accumulation_steps=2",
         ),
         (
             {"algorithm": "ddpo_sf", "gradient_accumulation_steps": 2, "num_inner_epochs": 3},

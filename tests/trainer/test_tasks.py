@@ -10,6 +10,7 @@ from support.tiny_judges import tiny_llava
 from support.trainers import TINY, as_flags, records
 
 from trainer_ext.cli import main
+from trainer_ext.runs.folder import RunFolder
 
 SMALL = {"model_name_or_path": "embedded", **TINY, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 del SMALL["guidance_scale"]  # the preset's
@@ -24,7 +25,7 @@ def run(tmp_path):
         options = {**SMALL, "preset": f"lora/{task}", "reward_kwargs": json.dumps(kwargs), "output_dir": folder}
         assert main(["train", *as_flags(options), *arguments]) == 0
         assert (folder / "pytorch_lora_weights.safetensors").exists()
-        (entry,) = json.loads((folder / "run.json").read_text())["runs"]
+        (entry,) = RunFolder(folder).setups()
         rows = records(folder)
         return {name: [row[name] for row in rows] for name in rows[0]}, entry
 

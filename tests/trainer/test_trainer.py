@@ -131,9 +131,9 @@ def test_the_share_of_steps_that_is_trained(make_trainer):
 
 
 def test_steps_that_are_not_trained(make_trainer, tiny_pipeline, caplog):
-    assert make_trainer(skip_last_steps=1, folder="skipped")._trained_steps.tolist() == [0, 1, 2]
+    assert make_trainer(skip_last_steps=1, folder="skipped").algorithm.trained_steps.tolist() == [0, 1, 2]
     deterministic_end = tiny_pipeline(set_alpha_to_one=True)
-    assert make_trainer(model=deterministic_end, folder="end")._trained_steps.tolist() == [0, 1, 2]
+    assert make_trainer(model=deterministic_end, folder="end").algorithm.trained_steps.tolist() == [0, 1, 2]
     assert "1 of 4 denoising steps are deterministic and are not trained" in caplog.text
     with pytest.raises(ConfigError, match="None of the 1 denoising steps can be trained: 1 are deterministic"):
         make_trainer(model=tiny_pipeline(set_alpha_to_one=True), num_inference_steps=1, folder="none")
@@ -262,9 +262,10 @@ def test_pictures_of_the_run(make_trainer):
     trainer.train()
     folder = Path(trainer.args.output_dir)
     names = {path.name for path in (folder / "samples").iterdir()}
-    stages = {f"rollout-{index:05d}" for index in range(3)}
-    assert names == stages | {f"{stage}.png" for stage in stages} | {"before_after.png"}
-    first, last = (load_images(folder / "samples" / f"rollout-{index:05d}").float() for index in (0, 2))
+    stages = [f"update-{updates:05d}" for updates in (0, 2, 4)]
+    files = {f"{stage}{ending}" for stage in stages for ending in ("", ".png", ".parquet")}
+    assert names == files | {"before_after.png"}
+    first, last = (load_images(folder / "samples" / stages[index]).float() for index in (0, 2))
     assert first.shape == (3, 32, 32, 3)
     assert 0 < (first - last).abs().mean() < 40  # moved, not replaced
     with Image.open(folder / "reward_curve.png") as curve:

@@ -1,5 +1,7 @@
 """Algorithms, clipping and KL through the trainer."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from support.trainers import (
 from transformers import TrainerCallback
 
 from trainer_ext import RewardFunction
+from trainer_ext.learning.algorithms import ALGORITHMS
+from trainer_ext.options import DDPOOptions
 
 
 @pytest.fixture
@@ -58,14 +62,14 @@ def test_rewards_of_opposite_signs_drive_apart(make_trainer, tiny_pipeline, algo
 def test_a_regression_never_uses_the_same_noise_twice(make_trainer, algorithm, weights):
     """Over two passes of two batches; and the sparse one sees nothing but the best quarter, all with weight 1."""
     seen = []
-    trainer = make_trainer(algorithm=algorithm, advantages="batch", rwr_quantile=0.75, num_inner_epochs=2)
 
-    class Spy(type(trainer.algorithm)):
+    class Spy(ALGORITHMS[algorithm].kind):
         def minibatch(self, *arguments):
             seen.append(super().minibatch(*arguments))
             return seen[-1]
 
-    trainer.algorithm.__class__ = Spy
+    spy = Spy(*dataclasses.astuple(ALGORITHMS[algorithm].build(DDPOOptions(rwr_quantile=0.75))))
+    trainer = make_trainer(algorithm=spy, advantages="batch", num_inner_epochs=2)
     trainer.train()
     noise = torch.cat([batch.targets for batch in seen]).flatten(1)  # epsilon prediction: the target is the noise
     assert len(noise.unique(dim=0)) == len(noise) == 2 * 8 * 2

@@ -1,59 +1,50 @@
-"""Options of the command line that are not of the trainer. Imports nothing heavy."""
+"""Options of the command line that do not belong to the trainer. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from ..options import described, option
 
+
+@described
 @dataclass
 class RunOptions:
-    """What to train, on what, for what."""
+    """Which model to train, on which prompts, for which rewards."""
 
-    model_name_or_path: str = field(
-        default="embedded",
-        metadata={
-            "help": "Hub id or folder of a diffusers pipeline; 'embedded' is the tiny one that ships with ddpo-plugins."
-        },
+    model_name_or_path: str = option(
+        "embedded", "Hub id or folder of a diffusers pipeline; 'embedded' is the tiny one that ships with ddpo-plugins."
     )
-    reward_funcs: list[str] | None = field(
-        default=None, metadata={"help": "Rewards by name; `ddpo rewards` lists them."}
+    reward_funcs: list[str] | None = option(None, "Rewards by name; `ddpo rewards` lists them.")
+    detectors: list[str] | None = option(
+        None, "Detectors by name, which look for images that game the reward; `ddpo rewards` lists them."
     )
-    detectors: list[str] | None = field(
-        default=None, metadata={"help": "Detectors by name, which watch for images that game the reward."}
+    reward_kwargs: dict[str, Any] | str | None = option(
+        None,
+        'Options of rewards and detectors by name, as JSON: \'{"my_reward": {"scale": 2}}\'. In a config file, a mapping.',
     )
-    reward_kwargs: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={
-            "help": 'Options of rewards and detectors by name, as JSON: \'{"my_reward": {"scale": 2}}\'. In a file: a mapping.'
-        },
+    prompts: str = option(
+        "animals", "Name of a prompt set (`ddpo rewards`), a text file with one prompt per line, or a Hub dataset."
     )
-    prompts: str = field(
-        default="animals",
-        metadata={"help": "Name of a prompt set (`ddpo rewards`), a text file with a prompt a line, or a Hub dataset."},
+    eval_prompts: list[str] | None = option(
+        None, "Prompts for evaluation (--eval_strategy), named likewise; each of several sets has its own metrics."
     )
-    eval_prompts: list[str] | None = field(
-        default=None,
-        metadata={"help": "The same, for evaluation (--eval_strategy); of several, each gets metrics of its own."},
-    )
-    eval_reward_funcs: list[str] | None = field(
-        default=None, metadata={"help": "More rewards for evaluation, which are never trained on."}
-    )
-    preset: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Defaults for a task, such as 'lora/compressibility'; of several, the last wins. 'embedded' is used with the "
-            "embedded model; 'none' turns it off."
-        },
+    eval_reward_funcs: list[str] | None = option(None, "Additional rewards for evaluation, which are never trained on.")
+    preset: list[str] | None = option(
+        None,
+        "Defaults for a task, such as 'lora/compressibility'; where several set an option, the last one wins. 'embedded' is "
+        "used with the embedded model unless 'none' turns it off.",
     )
 
 
+@described
 @dataclass
 class LoraOptions:
-    """The adapter."""
+    """The LoRA adapter."""
 
-    lora_r: int = field(default=4, metadata={"help": "Rank of the adapter."})
-    lora_alpha: int | None = field(default=None, metadata={"help": "Scale of the adapter; the rank by default."})
-    lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Layers that get an adapter; the attention projections by default."}
+    lora_r: int = option(4, "Rank of the adapter.")
+    lora_alpha: int | None = option(None, "Scale of the adapter; the rank by default.")
+    lora_target_modules: list[str] | None = option(
+        None, "Layers that get an adapter; the attention projections by default."
     )

@@ -66,7 +66,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"The config file {file} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"The config file {file} holds no options; write one `name: value` a line.")
+        raise ConfigError(f"The config file {file} holds no options; write one `name: value` per line.")
     return content
 
 

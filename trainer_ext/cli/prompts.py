@@ -45,7 +45,7 @@ def _from_file(file: Path) -> Dataset:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"The prompts in {file} cannot be read: {error}. Give a UTF-8 text file with a prompt a line."
+            f"The prompts in {file} cannot be read: {error}. Give a UTF-8 text file with one prompt per line."
         ) from error
     return Dataset.from_dict({"prompt": [line.strip() for line in lines if line.strip()]})
 

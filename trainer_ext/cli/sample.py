@@ -7,37 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..options import DDPOOptions, described, option
 from .parse import load_preset, parse
 
 PROG = "ddpo sample"
 
 
+@described
 @dataclass
 class SampleOptions:
     """What to draw."""
 
-    model_name_or_path: str = field(default="embedded", metadata={"help": "Hub id or folder of the base pipeline."})
-    adapter: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of what a run saved, for a second row of images."},
-    )
+    model_name_or_path: str = option("embedded", "Hub id or folder of the base pipeline.")
+    adapter: str | None = option(None, "Folder or Hub id of what a run saved, for a second row of images.")
     prompts: list[str] = field(
         default_factory=lambda: ["a cat", "a dog", "a lion", "a butterfly"],
         metadata={"help": "Prompts, one image each."},
     )
-    seeds: list[int] | None = field(
-        default=None, metadata={"help": "One seed for each prompt, or one for all; 0, 1, 2, ... by default."}
+    seeds: list[int] | None = option(None, "One seed for each prompt, or one for all; 0, 1, 2, ... by default.")
+    num_inference_steps: int = option(DDPOOptions.num_inference_steps, "Denoising steps.")
+    guidance_scale: float = option(DDPOOptions.guidance_scale, "Guidance scale; best the one used in training.")
+    eta: float = option(DDPOOptions.eta, "Weight of DDIM's noise; 0 is allowed here.")
+    pipeline_kwargs: dict[str, Any] | str | None = option(
+        None, "More arguments for every call of the pipeline, as JSON: '{\"height\": 512}'."
     )
-    num_inference_steps: int = field(default=50, metadata={"help": "Denoising steps."})
-    guidance_scale: float = field(default=5.0, metadata={"help": "Guidance scale; best the one of the training."})
-    eta: float = field(default=1.0, metadata={"help": "DDIM's weight of the noise; 0 is allowed here."})
-    pipeline_kwargs: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={"help": "More arguments for every call of the pipeline, as JSON: '{\"height\": 512}'."},
-    )
-    batch_size: int = field(default=8, metadata={"help": "Images made at once."})
-    device: str = field(default="cpu", metadata={"help": "Device, such as cuda."})
-    output_dir: str = field(default="ddpo-samples", metadata={"help": "Folder for the images and the sheet."})
+    batch_size: int = option(8, "Images made at once.")
+    device: str = option("cpu", "Device, such as cuda.")
+    output_dir: str = option("ddpo-samples", "Folder for the images and the sheet.")
 
 
 def run(arguments: list[str]) -> int:
@@ -62,9 +58,9 @@ def _check(options: SampleOptions) -> None:
 
 
 def _draw(options: SampleOptions) -> None:
-    from ..config import parse_mapping
     from ..model.loading import load_pipeline
     from ..model.stock import load_adapter
+    from ..options import parse_mapping
     from ..policy.stock import stock_images
     from ..runs.samples import SampleSet, draw_sheet
     from .quiet import quiet_libraries

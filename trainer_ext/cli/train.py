@@ -112,7 +112,7 @@ def lora_config(options: LoraOptions) -> LoraConfig:
 
 def _kwargs(options: RunOptions) -> dict[str, Any]:
     """Read `--reward_kwargs`: options by name of a reward or detector."""
-    from ..config import parse_mapping
+    from ..options import parse_mapping
 
     given = options.reward_kwargs or {}
     kwargs = parse_mapping("reward_kwargs", given, REWARD_KWARGS) if isinstance(given, str) else given
@@ -130,17 +130,22 @@ def _resume(value: str | None) -> str | bool | None:
 
 
 def _summary(trainer: DDPOTrainer) -> None:
-    rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
-    folder = trainer.args.folder
-    if rewards:
-        first, last = rewards[0], rewards[-1]
-        change = f" ({(last - first) / abs(first):+.1%})" if first else ""
-        print(f"\nreward: {first:.4g} in the first rollout, {last:.4g} in the last{change}")
-    print(
-        f"{folder}/pytorch_lora_weights.safetensors   the adapter, for pipeline.load_lora_weights\n"
-        if not trainer.args.full_finetuning
-        else f"{folder}   the pipeline, for DiffusionPipeline.from_pretrained\n",
-        end="",
-    )
-    print(f"{folder}/samples/before_after.png   the same prompts and seeds, before and after")
-    print(f"{folder}/reward_curve.png")
+    """Say what the run achieved, and where it is."""
+    from ..model.lora import LORA_FILE
+    from ..runs.folder import RunFolder
+
+    folder, summary = RunFolder(trainer.args.folder), trainer.summary
+    if summary.paired is not None:
+        print(f"\nreward of the fixed samples: {summary.paired}")
+    elif summary.first_rollout is not None:
+        print(
+            f"\nmean reward {summary.first_rollout:.4g} in the first rollout and {summary.last_rollout:.4g} in the last, of "
+            "different prompts; with --num_sample_images 16, fixed prompts and seeds are compared"
+        )
+    if trainer.args.full_finetuning:
+        print(f"{folder.path}   the pipeline, for DiffusionPipeline.from_pretrained")
+    else:
+        print(f"{folder.path / LORA_FILE}   the adapter, for pipeline.load_lora_weights")
+    if trainer.args.num_sample_images:
+        print(f"{folder.comparison_file}   the same prompts and seeds, before and after")
+    print(folder.curve_file)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
@@ -20,28 +20,17 @@ from ddpo_plugins.errors import DDPOError
 from ..config import DDPOConfig
 from ..errors import PipelineError
 from ..loop.metrics import timed
-from ..model.denoiser import TrainedDenoiser, freeze
+from ..model.build import build_denoiser, build_policy
+from ..model.denoiser import TrainedDenoiser
 from ..model.loading import load_pipeline
-from ..model.lora import complete_lora_config
-from ..policy.guidance.candidates import resolve_rule
 from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.runner import find_denoiser
 from ..policy.seeds import image_generators
 from ..policy.self_check import check_replay, first_log_ratios
-from .facts import (
-    AdapterFacts,
-    CallFacts,
-    CostFacts,
-    DenoiserFacts,
-    Facts,
-    GradientFacts,
-    GuidanceFacts,
-    PipelineFacts,
-    ReplayFacts,
-    Report,
-    SamplerFacts,
-)
+from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
+from .report import Facts, Report
+from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
 
 PROMPTS = ("a cat", "a dog riding a bike")
 
@@ -62,11 +51,11 @@ def examine(
 
     Args:
         model (`str`, `Path` or `DiffusionPipeline`):
-            As in [`DDPOTrainer`]. A pipeline that is loaded already gets an adapter with random weights.
+            The model, as in [`DDPOTrainer`]. A pipeline that is already loaded gets an adapter with random weights.
         args ([`DDPOConfig`]):
-            Of the training that is meant.
+            Options of the planned training.
         peft_config (`LoraConfig`, *optional*), guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
-            As in [`DDPOTrainer`].
+            The adapter and the plugins' guidance rules, as in [`DDPOTrainer`].
         on_found (`Callable[[Facts], None]`, *optional*):
             Called with each part of the report as soon as it is known.
         on_step (`Callable[[int], None]`, *optional*):
@@ -95,12 +84,9 @@ def _parts(
 ) -> Iterator[Facts]:
     yield PipelineFacts(type(pipeline).__name__, type(pipeline.scheduler).__name__, tuple(pipeline.components))
     yield _denoiser_facts(pipeline)
-    rule = resolve_rule(args.guidance, guidance_rules)
-    policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+    policy = build_policy(pipeline, args, guidance_rules=guidance_rules)
     yield from _policy_facts(policy)
-    freeze(pipeline)
-    adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
-    denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter)
+    denoiser = build_denoiser(policy, args, peft_config)
     yield _adapter_facts(pipeline, denoiser)
     model = Accelerator(cpu=args.use_cpu, mixed_precision=_precision(args)).prepare_model(denoiser).eval()
     seconds: dict[str, float] = {}
@@ -236,5 +222,9 @@ def _precision(args: DDPOConfig) -> str:
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # which only Unix has
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,17 +1,21 @@
-"""What `ddpo doctor` finds out about a pipeline, part by part."""
+"""What `ddpo doctor` finds out about a pipeline as it is, and how each part reads."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Lines: TypeAlias = list[tuple[str, str]]  #: a label and a text for each line; the label is empty where a line goes on
 
 
 @dataclass(frozen=True)
 class PipelineFacts:
     """
+    The pipeline.
+
     Parameters:
         pipeline, scheduler (`str`):
-            Their classes.
+            Their class names.
         components (`tuple[str, ...]`):
             Names of the pipeline's parts.
     """
@@ -20,17 +24,23 @@ class PipelineFacts:
     scheduler: str
     components: tuple[str, ...]
 
+    def lines(self) -> Lines:
+        """Return the lines of the report."""
+        return [("pipeline", f"{self.pipeline} ({', '.join(self.components)}), {self.scheduler}")]
+
 
 @dataclass(frozen=True)
 class DenoiserFacts:
     """
+    The component that is trained.
+
     Parameters:
         component, kind (`str`):
             Name in the pipeline (`"unet"` or `"transformer"`), and class.
         num_parameters (`int`):
             Numbers in its weights.
         dtype (`str`):
-            Of the weights.
+            Precision of the weights.
     """
 
     component: str
@@ -38,10 +48,17 @@ class DenoiserFacts:
     num_parameters: int
     dtype: str
 
+    def lines(self) -> Lines:
+        """Return the lines of the report."""
+        size = f"{self.num_parameters / 1e6:.3g} M parameters"
+        return [("denoiser", f"{self.component}: {self.kind}, {size}, {self.dtype}")]
+
 
 @dataclass(frozen=True)
 class SamplerFacts:
     """
+    The denoising steps.
+
     Parameters:
         sampler (`str`):
             One of `SAMPLERS`.
@@ -61,10 +78,19 @@ class SamplerFacts:
     largest_weight: float
     heaviest_step: int
 
+    def lines(self) -> Lines:
+        """Return the lines of the report."""
+        noisy, first, last = len(self.stochastic_steps), self.stochastic_steps[0], self.stochastic_steps[-1]
+        steps = f"{self.num_steps} steps, {noisy} with noise ({first} to {last})"
+        heaviest = f"largest |b| / std {self.largest_weight:.3g} in step {self.heaviest_step}"
+        return [("sampler", f"{self.sampler}: {steps}, {heaviest}")]
+
 
 @dataclass(frozen=True)
 class GuidanceFacts:
     """
+    How the denoiser's outputs are combined.
+
     Parameters:
         rule (`str`):
             Name of the guidance rule.
@@ -87,6 +113,16 @@ class GuidanceFacts:
     sign: int
     error: float
 
+    def lines(self) -> Lines:
+        """Return the lines of the report."""
+        if self.num_outputs == 1:
+            text = f"{self.rule}: one denoiser output a step"
+        else:
+            order = "conditional first" if self.cond_first else "conditional last"
+            text = f"{self.rule} of {self.num_outputs} denoiser outputs, {order}, scale {self.scale:g}"
+        negated = ", negated" if self.sign < 0 else ""
+        return [("guidance", f"{text}{negated}; off by {self.error:.1e}")]
+
 
 @dataclass(frozen=True)
 class CallFacts:
@@ -97,13 +133,13 @@ class CallFacts:
         latents, timestep (`str`):
             Names of these arguments.
         row_shape (`tuple[int, ...]`):
-            Of the latents of one image, as the denoiser gets them.
+            Shape of one image's latents, as the denoiser receives them.
         copies (`int`):
             Rows for each image.
         per_image, lists, shared (`tuple[str, ...]`):
             Arguments with rows for each image; those of them that are lists; those that are the same for all images.
         dtype (`str`):
-            Of the latents, as the denoiser gets them.
+            Precision of the latents, as the denoiser receives them.
     """
 
     latents: str
@@ -115,116 +151,16 @@ class CallFacts:
     shared: tuple[str, ...]
     dtype: str
 
-
-@dataclass(frozen=True)
-class AdapterFacts:
-    """
-    Parameters:
-        targets (`tuple[str, ...]`):
-            Names of the layers that get an adapter; none where all weights are trained.
-        num_layers (`int`):
-            Layers that have such a name.
-        num_parameters (`int`):
-            Numbers that are trained.
-        files (`tuple[str, ...]`):
-            What saving writes.
-        loaded_by (`str`):
-            What loads that.
-    """
-
-    targets: tuple[str, ...]
-    num_layers: int
-    num_parameters: int
-    files: tuple[str, ...]
-    loaded_by: str
-
-
-@dataclass(frozen=True)
-class ReplayFacts:
-    """
-    Parameters:
-        repeats_prompts (`bool`):
-            Whether several images of a prompt are asked for by repeating it, not by `num_images_per_prompt`.
-        image_shape (`tuple[int, ...]`):
-            Height, width and channels.
-        same_layout, mixed_steps (`float`):
-            Largest |ratio - 1| before any update: replayed in the batch of the rollout, and in one of other images and steps.
-    """
-
-    repeats_prompts: bool
-    image_shape: tuple[int, ...]
-    same_layout: float
-    mixed_steps: float
-
-
-@dataclass(frozen=True)
-class GradientFacts:
-    """
-    Parameters:
-        num_tensors (`int`):
-            Trained tensors.
-        without (`tuple[str, ...]`):
-            Names of those that no gradient reaches.
-    """
-
-    num_tensors: int
-    without: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class CostFacts:
-    """
-    Parameters:
-        device (`str`):
-            What it was measured on.
-        sampling_seconds (`float`):
-            Per image, all steps, with encoding and decoding.
-        training_seconds (`float`):
-            Per image and trained step, forward and backward.
-        peak_bytes (`int`):
-            The device's memory, or the process's for a CPU, from its start.
-    """
-
-    device: str
-    sampling_seconds: float
-    training_seconds: float
-    peak_bytes: int
-
-
-Facts: TypeAlias = (
-    PipelineFacts
-    | DenoiserFacts
-    | SamplerFacts
-    | GuidanceFacts
-    | CallFacts
-    | AdapterFacts
-    | ReplayFacts
-    | GradientFacts
-    | CostFacts
-)
-
-
-@dataclass(frozen=True)
-class Report:
-    """
-    Parameters:
-        facts (`tuple[Facts, ...]`):
-            What was found, up to the refusal if there is one.
-        refusal (`str`, *optional*):
-            Why the pipeline cannot be trained, and what to do. `None` if it can.
-    """
-
-    facts: tuple[Facts, ...]
-    refusal: str | None
-
-    @property
-    def can_be_trained(self) -> bool:
-        """The verdict."""
-        return self.refusal is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `json.dumps` takes: by kind of facts, a list of them, since a step may make several calls."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for facts in self.facts:
-            found.setdefault(type(facts).__name__.removesuffix("Facts").lower(), []).append(asdict(facts))
-        return {"can_be_trained": self.can_be_trained, "refusal": self.refusal, **found}
+    def lines(self) -> Lines:
+        """Return the lines of the report."""
+        rows = f"{self.copies} row(s) an image" if self.copies > 1 else "1 row an image"
+        lists = set(self.lists)
+        own = ", ".join(f"{name} (a list)" if name in lists else name for name in self.per_image)
+        shape = "x".join(map(str, self.row_shape))
+        return [
+            (
+                "call",
+                f"{self.latents} {shape} {self.dtype}{' (a list)' * (self.latents in lists)}, {self.timestep}; {rows}",
+            ),
+            ("", f"per image: {own or 'nothing'}; shared: {', '.join(self.shared) or 'nothing'}"),
+        ]

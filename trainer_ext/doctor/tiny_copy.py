@@ -1,4 +1,4 @@
-"""A pipeline's twin: two layers of each kind and random weights, from its configuration files alone."""
+"""A tiny copy of a pipeline: two layers of each kind and random weights, from its configuration files alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*
 RANDOMISED_STD = 0.2
 
 
-def random_twin(model: str | Path, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
+def tiny_copy(model: str | Path, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
     """
     Make a pipeline of the same classes, as wide as the model, but with few layers, and with random weights.
 
@@ -49,10 +49,10 @@ def random_twin(model: str | Path, dtype: torch.dtype = torch.float32) -> Diffus
         model (`str` or `Path`):
             A Hub id, of which everything but the weights is downloaded, a folder, or `"embedded"`.
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            Of the weights.
+            Precision of the weights.
 
     Raises:
-        [`PipelineError`]: there is no such pipeline, or no twin of it can be made.
+        [`PipelineError`]: there is no such pipeline, or no tiny copy of it can be made.
     """
     folder = _configurations(str(model))
     try:
@@ -66,8 +66,8 @@ def random_twin(model: str | Path, dtype: torch.dtype = torch.float32) -> Diffus
         pipeline = DiffusionPipeline.from_pretrained(folder, **parts, **{DTYPE_ARGUMENT: dtype})
     except Exception as error:  # of any class of diffusers or transformers, and of what the files say
         raise PipelineError(
-            f"No twin of {str(model)!r} could be made: {type(error).__name__}: {error}\nGive a diffusers pipeline whose parts "
-            "are classes of diffusers and transformers, or look at the model itself."
+            f"No tiny copy of {str(model)!r} could be made: {type(error).__name__}: {error}\nGive a diffusers pipeline whose "
+            "parts are classes of diffusers and transformers, or look at the model itself."
         ) from error
     randomise(pipeline.components[find_denoiser(pipeline)])
     return load_pipeline(pipeline.to(dtype))
@@ -113,7 +113,7 @@ def _shrunk(name: str, value: Any) -> Any:
 
 @torch.no_grad()
 def randomise(module: torch.nn.Module) -> torch.nn.Module:
-    """Let prompts and attention matter, which they hardly do as training starts: matrices of gain 1, and none that is 0."""
+    """Randomise weights so that prompts and attention affect the output: unit-gain matrices, no zero parameters."""
     for parameter in module.parameters():
         if parameter.dim() > 1:
             parameter.normal_(std=parameter[0].numel() ** -0.5)

@@ -1,4 +1,4 @@
 """
-From a [`Rollout`] to a loss: algorithms, advantages and weights, the order of training, and losses as pure functions of
+From a [`Rollout`] to gradients: algorithms, advantages and weights, the order of training, and losses as pure functions of
 tensors. Knows trajectories, but neither pipelines nor the trainer.
 """

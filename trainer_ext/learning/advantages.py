@@ -19,6 +19,8 @@ EPS = 1e-6  #: keeps the division finite, in units of the reward
 @dataclass(frozen=True)
 class Advantages:
     """
+    The weights of a rollout's images.
+
     Parameters:
         values (`np.ndarray` of shape `(B,)`, float64):
             One for each image; 0 for an image without a reward.
@@ -35,7 +37,7 @@ class Baseline(Protocol):
 
     def update(self, prompts: Sequence[str], rewards: FloatArray) -> Advantages:
         """
-        Take up the rewards of a rollout and return their advantages.
+        Remember the rewards of a rollout and return their advantages.
 
         Args:
             prompts (`Sequence[str]` of length B):
@@ -97,7 +99,7 @@ class PerPromptStatTracker:
 
 
 class BatchBaseline:
-    """Compares with all rewards of the rollout, whatever their prompt."""
+    """Compares with all rewards of the rollout, of any prompt."""
 
     def __init__(self, scale: bool = True):
         self.scale = scale

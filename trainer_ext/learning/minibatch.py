@@ -17,13 +17,13 @@ class Transitions:
 
     Parameters:
         table ([`TransitionTable`]):
-            Of the rollout.
+            The denoising steps of the rollout.
         steps (`torch.Tensor` of shape `(N,)`, int64):
-            Step of each.
+            The denoising step of each transition.
         latents, old_outputs, next_latents (`torch.Tensor` of shape `(N, ...)`):
             State, guided prediction that sampled, and state after the step.
-        weights (`torch.Tensor` of shape `(N,)`):
-            Advantage of the image that each belongs to.
+        advantages (`torch.Tensor` of shape `(N,)`):
+            Advantage of the image that each step belongs to.
     """
 
     table: TransitionTable
@@ -31,11 +31,11 @@ class Transitions:
     latents: torch.Tensor
     old_outputs: torch.Tensor
     next_latents: torch.Tensor
-    weights: torch.Tensor
+    advantages: torch.Tensor
 
     def to(self, device: torch.device) -> Transitions:
         """Move the tensors."""
-        moved = (self.latents, self.old_outputs, self.next_latents, self.weights)
+        moved = (self.latents, self.old_outputs, self.next_latents, self.advantages)
         return Transitions(self.table, self.steps, *(tensor.to(device) for tensor in moved))
 
     def ratio_terms(self, prediction: torch.Tensor) -> RatioTerms:
@@ -46,13 +46,13 @@ class Transitions:
 @dataclass(frozen=True)
 class NoisedLatents:
     """
-    N final images, noised anew.
+    The final latents of N images, with new noise.
 
     Parameters:
         latents (`torch.Tensor` of shape `(N, ...)`):
-            After the forward process.
+            The noised latents, after the forward process.
         targets (`torch.Tensor` of shape `(N, ...)`):
-            The right model output for them.
+            The model output that would be right for them.
         weights (`torch.Tensor` of shape `(N,)`):
             Weight of the image that each belongs to.
     """

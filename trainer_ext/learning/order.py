@@ -1,4 +1,4 @@
-"""In which order images and their denoising steps are trained on."""
+"""Which denoising steps are trained, and in which order: pure functions of the run's seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def seeded_generator(*entropy: int) -> torch.Generator:
-    """Return a generator that is a pure function of some numbers: it needs no saving."""
+    """Return a generator that is a pure function of some numbers, so that it need not be saved."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -14,16 +14,10 @@ from accelerate import Accelerator
 
 from ..policy.pipeline import LogProbPipeline
 from ..policy.transitions.gaussian import kl_divergence
-from .algorithms import Algorithm
+from .algorithm import BoundAlgorithm
 from .losses import LossOutput
+from .order import seeded_generator, shuffled_steps
 from .rollout import Rollout
-
-
-class LendsReference(Protocol):
-    """A trained module that remembers how it began."""
-
-    def reference(self) -> AbstractContextManager[Callable[..., Any]]:
-        """Lend the denoiser as it was before training."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +42,45 @@ class TrainingBatch:
     noise: torch.Generator
 
 
+def training_batch(
+    algorithm: BoundAlgorithm[Any, Any],
+    rollout: Rollout[Any],
+    positions: torch.Tensor,
+    timestep_fraction: float,
+    seed: int,
+    process: int,
+) -> TrainingBatch:
+    """
+    Return the images and steps at some positions in the order of training.
+
+    Args:
+        algorithm ([`BoundAlgorithm`]):
+            Orders the images, and says which steps can be trained.
+        rollout ([`Rollout`]):
+            This process's B images.
+        positions (`torch.Tensor` of shape `(b,)`, int64):
+            Counted through all passes over the rollout, all in one pass: pass p has positions p * B to (p + 1) * B - 1.
+        timestep_fraction (`float`):
+            Share of the steps to train in a pass.
+        seed, process (`int`):
+            The run's seed and the number of this process.
+    """
+    inner_epoch = int(positions[0]) // len(rollout)
+    generator = seeded_generator(seed, rollout.index, inner_epoch, process)
+    images = algorithm.order(rollout, generator)
+    steps = shuffled_steps(algorithm.trained_steps, len(rollout), timestep_fraction, generator)
+    here = positions % len(rollout)
+    noise = seeded_generator(seed, rollout.index, int(positions[0]), process, 1)
+    return TrainingBatch(rollout, images[here], steps[here], noise)
+
+
+class LendsReference(Protocol):
+    """A trained module that remembers how it began."""
+
+    def reference(self) -> AbstractContextManager[Callable[..., Any]]:
+        """Lend the denoiser as it was before training."""
+
+
 @dataclass(frozen=True)
 class GradientAccumulator:
     """
@@ -56,7 +89,7 @@ class GradientAccumulator:
     Parameters:
         policy ([`LogProbPipeline`]):
             Replays recorded steps.
-        algorithm ([`Algorithm`]):
+        algorithm ([`BoundAlgorithm`]):
             Chooses what is replayed, and defines the loss.
         denoiser ([`LendsReference`]):
             The trained module; lends the reference of the KL term.
@@ -67,7 +100,7 @@ class GradientAccumulator:
     """
 
     policy: LogProbPipeline
-    algorithm: Algorithm[Any, Any]
+    algorithm: BoundAlgorithm[Any, Any]
     denoiser: LendsReference
     beta: float
     accelerator: Accelerator
@@ -78,7 +111,7 @@ class GradientAccumulator:
         batch: TrainingBatch,
         accumulation_steps: int,
         before_chunk: Callable[[], None],
-        on_loss: Callable[[LossOutput], None],
+        on_metrics: Callable[[Mapping[str, torch.Tensor]], None],
     ) -> torch.Tensor:
         """
         Backpropagate the mean loss over the K steps, divided by `accumulation_steps`.
@@ -92,8 +125,8 @@ class GradientAccumulator:
                 Batches in one optimizer update.
             before_chunk (`Callable[[], None]`):
                 Called before each step; may raise to stop there.
-            on_loss (`Callable[[LossOutput], None]`):
-                Called with each step's loss and metrics.
+            on_metrics (`Callable[[Mapping[str, torch.Tensor]], None]`):
+                Called with what the loss of each step measured.
 
         Returns:
             `torch.Tensor` of shape `()`: the mean loss over the steps.
@@ -109,7 +142,7 @@ class GradientAccumulator:
                 loss = output.loss / num_chunks
                 self.accelerator.backward(loss / accumulation_steps)
             total += loss.detach()
-            on_loss(output)
+            on_metrics(output.metrics)
         return total
 
     def loss(

@@ -27,15 +27,15 @@ class Weighting(ABC):
     @abstractmethod
     def update(self, prompts: Sequence[str], rewards: FloatArray, total: FloatArray) -> Advantages:
         """
-        Take up the rewards of a rollout.
+        Use the rewards of a rollout.
 
         Args:
             prompts (`Sequence[str]` of length B):
                 The prompt of each image, from every process.
             rewards (`np.ndarray` of shape `(B, K)`, float64):
-                Of each reward function; NaN for none.
+                The reward of each function; NaN where there is none.
             total (`np.ndarray` of shape `(B,)`, float64):
-                Their weighted sum; NaN for none.
+                Their weighted sum; NaN where there is none.
         """
 
     def state_dict(self) -> list[dict[str, list[float]]]:
@@ -43,7 +43,7 @@ class Weighting(ABC):
         return []
 
     def load_state_dict(self, state: Sequence[Mapping[str, Sequence[float]]]) -> None:  # noqa: B027
-        """Take up what [`state_dict`] returned."""
+        """Restore what [`state_dict`] returned."""
 
 
 class AdvantageWeighting(Weighting):
@@ -76,7 +76,7 @@ class AdvantageWeighting(Weighting):
         return [baseline.state_dict() for baseline in self.baselines]
 
     def load_state_dict(self, state: Sequence[Mapping[str, Sequence[float]]]) -> None:
-        """Take up what [`state_dict`] returned."""
+        """Restore what [`state_dict`] returned."""
         for baseline, remembered in zip(self.baselines, state, strict=True):
             baseline.load_state_dict(remembered)
 
@@ -87,7 +87,7 @@ class RegressionWeighting(Weighting):
 
     Args:
         weigh (`Callable`):
-            From the rewards of one group to their weights, both `(n,)`.
+            Maps the rewards of one group to their weights, both `(n,)`.
         per_prompt (`bool`):
             Whether a group is the images of a prompt, or all of the rollout.
     """

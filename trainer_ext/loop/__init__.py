@@ -1,4 +1,4 @@
 """
-What the training loop itself needs, whatever is trained: processes in lockstep, interrupts, rules that end a run, progress,
-metrics, and what to rewind to when an update is cut short.
+What the training loop needs for any algorithm and model: [`Lockstep`] of processes, [`StopRequest`] and [`StopRules`],
+progress bars, [`RunMetrics`], and the [`RewindPoint`] to return to when an update is cut short.
 """

@@ -23,9 +23,9 @@ class Lockstep:
 
     Args:
         accelerator (`Accelerator`):
-            Of the trainer.
+            The trainer's accelerator.
         stop ([`StopRequest`]):
-            Of this process.
+            This process's request to stop.
     """
 
     def __init__(self, accelerator: Accelerator, stop: StopRequest):

@@ -1,4 +1,4 @@
-"""What a run measured since its last log."""
+"""Measurements since the last log."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class RunMetrics:
         self._values: dict[str, list[float]] = defaultdict(list)
 
     def note(self, metrics: Mapping[str, float | torch.Tensor]) -> None:
-        """Take up measurements."""
+        """Add measurements."""
         for name, value in metrics.items():
             self._values[name].append(float(value))
 
     def drain(self) -> dict[str, float]:
-        """Return the mean of each, and begin anew."""
+        """Return the mean of each metric, and forget the measurements."""
         means = {name: float(np.mean(values)) for name, values in self._values.items()}
         self._values.clear()
         return means
 
     def state_dict(self) -> dict[str, list[float]]:
-        """Return what is not logged yet, for a checkpoint."""
+        """Return the measurements that are not logged yet, for a checkpoint."""
         return {name: list(values) for name, values in self._values.items()}
 
     def load_state_dict(self, state: Values) -> None:
-        """Take up what [`state_dict`] returned."""
+        """Restore what [`state_dict`] returned."""
         self._values = defaultdict(list, {name: list(values) for name, values in state.items()})
 
 
@@ -47,7 +47,7 @@ def mean_of(processes: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def timed(seconds: MutableMapping[str, float], name: str) -> Iterator[None]:
-    """Add the seconds that the block takes."""
+    """Add the seconds that the block takes to `seconds[name]`."""
     start = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

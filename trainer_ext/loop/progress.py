@@ -57,15 +57,15 @@ class RolloutBar:
 
     Args:
         num_steps (`int`):
-            Of all its batches.
-        index (`int`):
-            Of the rollout.
+            Denoising steps of all its batches.
+        title (`str`):
+            Shown before the bar.
         enabled (`bool`):
-            Whether it is shown.
+            False hides the bar.
     """
 
-    def __init__(self, num_steps: int, index: int, enabled: bool):
-        self.title = f"rollout {index}"
+    def __init__(self, num_steps: int, title: str, enabled: bool):
+        self.title = title
         self.bar = tqdm(
             total=num_steps, desc=self.title, unit="step", leave=False, disable=not enabled, dynamic_ncols=True
         )

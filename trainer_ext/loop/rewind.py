@@ -1,4 +1,5 @@
-"""The global random generators of Python, NumPy and torch. The trainer does not draw from them, but rewards may."""
+"""What a run returns to when an update or a rollout is cut short: the global random generators, from which rewards may draw,
+and the measurements."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ from .metrics import RunMetrics, Values
 @dataclass(frozen=True)
 class RngState:
     """
-    Where the generators were at a moment.
+    The states of the global random generators at one moment.
 
     Parameters:
         python, numpy, torch (`Any`):
-            As their modules give them.
+            The states as their modules return them.
         cuda (`torch.Tensor`, *optional*):
-            Of the current device, if there is one.
+            State of the current CUDA device's generator, if there is one.
     """
 
     python: Any
@@ -33,7 +34,7 @@ class RngState:
 
     @classmethod
     def now(cls) -> RngState:
-        """Return where they are."""
+        """Return the current states."""
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
         return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)
 
@@ -48,7 +49,7 @@ class RngState:
 
 @contextlib.contextmanager
 def preserved_rng() -> Iterator[None]:
-    """Leave no trace of what the block draws."""
+    """Restore the generators after the block, so that its draws leave no trace."""
     states = RngState.now()
     try:
         yield
@@ -59,15 +60,16 @@ def preserved_rng() -> Iterator[None]:
 @dataclass(frozen=True)
 class RewindPoint:
     """
-    What an update, or a rollout, changes before it is done.
+    What to return to when an update, or a rollout, is cut short.
+
 
     Parameters:
         step (`int`):
-            Updates before.
+            Number of updates before this moment.
         generators ([`RngState`]):
-            Which rewards may draw from.
+            The global generators, from which rewards may draw.
         metrics (`Mapping[str, Sequence[float]]`):
-            Measured since the last log.
+            Measurements since the last log.
     """
 
     step: int
@@ -76,10 +78,10 @@ class RewindPoint:
 
     @classmethod
     def now(cls, step: int, metrics: RunMetrics) -> RewindPoint:
-        """Remember this moment, after `step` updates."""
+        """Return the current state, after `step` updates."""
         return cls(step, RngState.now(), metrics.state_dict())
 
     def restore(self, metrics: RunMetrics) -> None:
-        """Go back to it."""
+        """Return to this moment."""
         self.generators.restore()
         metrics.load_state_dict(self.metrics)

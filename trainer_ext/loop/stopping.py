@@ -20,11 +20,11 @@ class StopRule:
 
     Parameters:
         text (`str`):
-            As it was given.
+            The rule as it was given.
         name (`str`):
-            Of a metric, or of a detector for its mean.
+            Name of a metric, or of a detector, whose mean is compared.
         sign (`">"` or `"<"`):
-            What is compared.
+            The comparison.
         threshold (`float`):
             What the metric is compared with.
     """
@@ -54,26 +54,26 @@ class StopRule:
         return cls(text.strip(), parts[1], parts[2], threshold)
 
     def value(self, metrics: Mapping[str, float]) -> float | None:
-        """Return what is compared; `None` if it is not there."""
+        """Return the value to compare; `None` if it is missing."""
         return metrics.get(f"detectors/{self.name}/mean", metrics.get(self.name))
 
     def is_met(self, metrics: Mapping[str, float]) -> bool:
-        """Whether the metrics of a rollout meet it. One that is missing meets nothing."""
+        """Whether the metrics of a rollout meet this rule. A missing metric meets none."""
         value = self.value(metrics)
         return value is not None and COMPARISONS[self.sign](value, self.threshold)
 
 
 class RuleMetError(Exception):
     """
-    A run is to end; `train()` catches it, when nothing was learned from the rollout yet.
+    A rule ends the run. `train()` catches this before anything is learned from the rollout.
 
     Args:
         rule ([`StopRule`]):
-            Which.
+            The rule that was met.
         rollout (`int`):
-            Index.
+            Index of the rollout.
         metrics (`Mapping[str, float]`):
-            Of the rollout.
+            Metrics of the rollout.
     """
 
     def __init__(self, rule: StopRule, rollout: int, metrics: Mapping[str, float]):
@@ -96,9 +96,9 @@ class StopRules:
 
     Args:
         rules (`Sequence[StopRule]`):
-            In the order in which they are looked at.
+            The rules, in the order in which they are checked.
         detectors (`Sequence[str]`):
-            Names, which may be absent from a rollout's metrics: they may not be able to say.
+            Names of detectors. One may be absent from a rollout's metrics, if it could judge no image.
     """
 
     def __init__(self, rules: Sequence[StopRule], detectors: Sequence[str] = ()):

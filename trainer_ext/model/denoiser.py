@@ -64,7 +64,7 @@ class TrainedDenoiser(torch.nn.Module):
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[Callable[..., Any]]:
-        """Lend the denoiser as it was before training: the adapter is switched off meanwhile, or a copy is used."""
+        """Context manager that yields the denoiser as it was before training: with the adapter off, or as a copy."""
         if self.peft_config is None:
             yield self._reference[0]
             return
@@ -76,7 +76,7 @@ class TrainedDenoiser(torch.nn.Module):
         self.base.enable_gradient_checkpointing()
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
-        """Do the same, under the name that transformers 4 uses."""
+        """Recompute activations in the backward pass: the name that transformers 4 calls."""
         self.base.enable_gradient_checkpointing()
 
     def save(self, folder: Path, pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -87,9 +87,9 @@ class TrainedDenoiser(torch.nn.Module):
 
         Args:
             folder (`Path`):
-                Where to.
+                Folder to write to.
             pipeline (`DiffusionPipeline`):
-                That the denoiser is of.
+                The pipeline that the denoiser belongs to.
             state (`Mapping[str, torch.Tensor]`, *optional*):
                 The adapter's weights, by this module's names, where the module's own are sharded.
         """
@@ -111,7 +111,7 @@ class TrainedDenoiser(torch.nn.Module):
 
     def load(self, folder: Path) -> None:
         """
-        Take up what [`save`](TrainedDenoiser.save) wrote, into the parameters that the optimizer holds.
+        Load what [`save`](TrainedDenoiser.save) wrote into the parameters that the optimizer holds.
 
         Raises:
             [`ConfigError`]: the folder holds no such weights, or those of an adapter with other options.
@@ -146,7 +146,9 @@ class TrainedDenoiser(torch.nn.Module):
         there = {key: saved.get(f"{self.name}.{key}", here[key]) for key in here}
         others = [f"{key}={there[key]!r} instead of {here[key]!r}" for key in here if there[key] != here[key]]
         if others:
-            raise ValueError(f"{file.name} is of an adapter with {', '.join(others)}. Use the run's own LoRA options.")
+            raise ValueError(
+                f"{file.name} belongs to an adapter with {', '.join(others)}. Use the run's own LoRA options."
+            )
 
     def _load_lora(self, file: Path) -> None:
         self._check_lora_metadata(file)
@@ -157,7 +159,9 @@ class TrainedDenoiser(torch.nn.Module):
         result = set_peft_model_state_dict(self.network, state)
         expected = {f"{PEFT_PREFIX}{key}" for key in self._lora_state()}
         if result.unexpected_keys or set(state) != expected:
-            raise ValueError(f"{file} is an adapter of other layers than this run's; were the LoRA options changed?")
+            raise ValueError(
+                f"{file} is an adapter of other layers than those of this run; were the LoRA options changed?"
+            )
 
 
 def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
@@ -172,7 +176,7 @@ def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
 
 
 def freeze(pipeline: DiffusionPipeline) -> None:
-    """Train nothing of the pipeline; what is trained is said after that."""
+    """Make all components of a pipeline untrainable."""
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             component.requires_grad_(False)

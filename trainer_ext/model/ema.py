@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained weights, which is what is evaluated, drawn and saved."""
+"""An exponential moving average of the trained weights. The average is evaluated, drawn and saved."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class MovingAverage(TrainerCallback):
 
     Args:
         module (`torch.nn.Module`):
-            Whose trainable parameters are averaged.
+            The module whose trainable parameters are averaged.
         decay (`float`):
-            Of the average, in (0, 1).
+            Decay of the average, in (0, 1).
     """
 
     def __init__(self, module: torch.nn.Module, decay: float):
@@ -49,12 +49,12 @@ class MovingAverage(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Take up an update."""
+        """Add an update to the average."""
         self.average.step(self.parameters.values())
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the average in place of the trained weights for a while."""
+        """Context manager that swaps in the average for the trained weights."""
         self.average.store(self.parameters.values())
         self.average.copy_to(self.parameters.values())
         try:
@@ -63,13 +63,13 @@ class MovingAverage(TrainerCallback):
             self.average.restore(self.parameters.values())
 
     def save(self, folder: Path) -> None:
-        """Write the trained weights beside the average that the checkpoint holds already."""
+        """Write the trained weights beside the average, which the checkpoint already holds."""
         weights = {name: value.detach().contiguous() for name, value in self.parameters.items()}
         save_file(weights, folder / TRAINED_FILE, {"updates": str(self.average.optimization_step)})
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
-        """Take the module's weights, loaded from `folder`, for the average, and the trained ones from their file."""
+        """Use the module's weights, loaded from `folder`, as the average, and load the trained ones from their file."""
         self.restart()
         with safe_open(folder / TRAINED_FILE, "pt") as file:
             self.average.optimization_step = int(file.metadata()["updates"])
@@ -77,5 +77,5 @@ class MovingAverage(TrainerCallback):
                 value.copy_(file.get_tensor(name))
 
     def restart(self) -> None:
-        """Let the average be what the module's weights are."""
+        """Start the average from the module's weights."""
         self.average.shadow_params = [value.detach().clone() for value in self.parameters.values()]

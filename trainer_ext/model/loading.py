@@ -1,4 +1,4 @@
-"""From what users name to pipelines."""
+"""From the name of a model to a pipeline."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype = to
         model (`str`, `Path` or `DiffusionPipeline`):
             A Hub id, a folder, `"embedded"`, or a pipeline.
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            Of the weights. Always given: without it, text encoder and denoiser may load in different ones.
+            Precision of the weights. Always passed on: without it, text encoder and denoiser may load in different ones.
 
     Raises:
         [`PipelineError`]: there is no such pipeline.

@@ -52,7 +52,7 @@ def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
             return LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=list(projections))
     raise ConfigError(
         f"{type(denoiser).__name__} has no attention projections by the names {', '.join(ATTENTION_PROJECTIONS[0])}. Pass "
-        "peft_config=LoraConfig(target_modules=...) with names of its own (--lora_target_modules on the command line). "
+        "peft_config=LoraConfig(target_modules=...) with its own names (--lora_target_modules on the command line). "
         f"{_linear_layers(denoiser)}"
     )
 

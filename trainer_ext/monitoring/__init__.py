@@ -1,3 +1,3 @@
 """
-Watches a run: fixed prompts and seeds drawn through training, and rewards of held-out prompts.
+Watches a run. A policy, its [`Judges`] and fixed or held-out prompts go in; pictures, records and logged metrics come out.
 """

@@ -2,60 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+import torch
+from accelerate.utils import gather_object
 
+from ..config import DDPOConfig
+from ..loop.lockstep import Lockstep
+from ..loop.sharding import check_shares
+from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
 from ..policy.seeds import image_generators
+from ..rollouts.datasets import check_prompts
 from ..rollouts.schedule import SamplingPlan
-from ..scoring.background import BackgroundScorer
+from ..scoring.judges import Judges
 from ..scoring.suite import RewardSuite, Scores
 
 
-def evaluation_share(dataset: Dataset, process: int, num_processes: int) -> SamplingPlan:
-    """Return what one process samples: one image for each row, whose number is the image's seed."""
-    own = range(process, len(dataset), num_processes)
-    return SamplingPlan([dataset[row] for row in own], list(own), 1)
-
-
-def score_dataset(
-    policy: LogProbPipeline,
-    suites: Sequence[RewardSuite],
-    scorer: BackgroundScorer,
-    batches: Sequence[SamplingPlan],
-    denoiser: Callable[..., Any],
-    trainer_state: Any,
-) -> list[dict[str, float]]:
+@dataclass(frozen=True)
+class Evaluator:
     """
-    Sample and score.
+    Samples held-out prompts with fixed seeds, and scores them.
 
-    Args:
+    Parameters:
         policy ([`LogProbPipeline`]):
-            What is evaluated, with `denoiser`.
-        suites (`Sequence[RewardSuite]`):
-            The rewards that are trained on, with detectors, then any others.
-        scorer ([`BackgroundScorer`]):
-            Where they run.
-        batches (`Sequence[SamplingPlan]`):
-            Prompts and seeds of images that are sampled at once.
-        denoiser (`Callable`):
-            As it is trained.
-        trainer_state (`TrainerState`):
-            Handed to the rewards.
-
-    Returns:
-        `list[dict[str, float]]`, one for each image: `reward`, the weighted sum of what is trained on, `rewards/{name}` and
-        `detectors/{name}`; NaN for none.
+            The policy to evaluate.
+        judges ([`Judges`]):
+            The rewards that are trained on, with detectors, and the held-out ones.
+        weights ([`RunWeights`]):
+            The weights to evaluate.
+        lockstep ([`Lockstep`]):
+            Keeps processes together where one of them fails.
+        args ([`DDPOConfig`]):
+            The run's options.
     """
-    with scorer.overlapping() as scoring:
-        for batch in batches:
-            images = policy.sample(batch.prompts, image_generators(batch.seeds), denoiser=denoiser).images
-            scoring.put(partial(_scores, suites, images, batch.image_rows, trainer_state))
-    return [_record(scores, image) for scores in scoring.results for image in range(len(scores[0].total))]
+
+    policy: LogProbPipeline
+    judges: Judges
+    weights: RunWeights
+    lockstep: Lockstep
+    args: DDPOConfig
+
+    def evaluate(self, model: torch.nn.Module, dataset: Any, prefix: str, trainer_state: Any) -> dict[str, float]:
+        """
+        Sample one image for each row of `dataset`, whose number is the image's seed. Every process must call this.
+
+        Args:
+            model (`torch.nn.Module`):
+                The denoiser as the accelerator prepared it.
+            dataset (`datasets.Dataset`):
+                Rows with a `prompt`.
+            prefix (`str`):
+                What the names of metrics begin with.
+            trainer_state (`TrainerState`):
+                Handed to the rewards.
+
+        Raises:
+            [`ConfigError`]: the dataset cannot be sampled.
+            [`RewardError`]: a reward broke its contract.
+        """
+        rows = check_prompts(dataset, "eval_dataset")
+        check_shares(self.lockstep.accelerator.distributed_type, len(rows), self.args.world_size)
+        own = range(self.args.process_index, len(rows), self.args.world_size)
+        plan = SamplingPlan([rows[row] for row in own], list(own), 1)
+        model.eval()
+        with self.lockstep.guarded(), self.weights.evaluated():
+            records = self._score(model, plan.batches(self.args.rollout_batch_size), trainer_state)
+        return evaluation_metrics(gather_object(records), prefix)
+
+    def _score(
+        self, model: torch.nn.Module, batches: Sequence[SamplingPlan], trainer_state: Any
+    ) -> list[dict[str, float]]:
+        """
+        Return for each image `reward`, the weighted sum of what is trained on, `rewards/{name}` and `detectors/{name}`; NaN
+        for none.
+        """
+        with self.judges.scorer.overlapping() as scoring:
+            for batch in batches:
+                images = self.policy.sample(batch.prompts, image_generators(batch.seeds), denoiser=model).images
+                scoring.put(partial(_scores, self.judges.suites, images, batch.image_rows, trainer_state))
+        return [_record(scores, image) for scores in scoring.results for image in range(len(scores[0].total))]
 
 
 def _scores(suites: Sequence[RewardSuite], *batch: Any) -> list[Scores]:

@@ -1,60 +1,71 @@
-"""What a run draws while it goes on."""
+"""Pictures of fixed prompts and seeds through training, with their rewards, and the reward curve."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..config import DDPOConfig
 from ..loop.rewind import preserved_rng
+from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
 from ..policy.stock import stock_images
+from ..rollouts.measure import image_records
+from ..rollouts.schedule import SamplingPlan
 from ..runs.curve import draw_reward_curve
+from ..runs.folder import RunFolder, write_records
 from ..runs.samples import SampleSet, draw_sheet, evenly_spaced, load_images
-from ..scoring.background import BackgroundScorer
-from ..scoring.suite import RewardSuite
+from ..scoring.judges import Judges
+
+Log = Callable[[dict[str, float]], None]
+
+LOG_KEY = "samples/reward"
 
 
 class SampleCallback(TrainerCallback):
     """
-    Draws fixed prompts with fixed seeds before, during and after training, and the reward curve.
+    Draws fixed prompts with fixed seeds before, during and after training, scores them, and draws the reward curve.
+
+    Their rewards are of the same prompts and seeds each time, so that their change measures what was learned.
 
     Args:
         policy ([`LogProbPipeline`]):
             What is trained.
-        reward_suite ([`RewardSuite`]):
-            Scores the pictures.
-        scorer ([`BackgroundScorer`]):
-            Where it does.
+        judges ([`Judges`]):
+            The rewards that are trained on score the pictures.
         rows (`Sequence[Mapping]`):
             Dataset rows to take prompts from.
         args ([`DDPOConfig`]):
             How many pictures, how often.
-        weights (`Callable[[], AbstractContextManager]`):
-            Puts the weights to draw with in place for a while.
+        weights ([`RunWeights`]):
+            The weights to sample with: the moving average, or the trained weights.
+        log (`Callable[[dict[str, float]], None]`):
+            Logs `samples/reward`, the mean of their rewards.
     """
 
     def __init__(
         self,
         policy: LogProbPipeline,
-        reward_suite: RewardSuite,
-        scorer: BackgroundScorer,
+        judges: Judges,
         rows: Sequence[Mapping[str, Any]],
         args: DDPOConfig,
-        weights: Callable[[], AbstractContextManager[None]],
+        weights: RunWeights,
+        log: Log,
     ):
         self.policy = policy
         self.weights = weights
-        self.reward_suite = reward_suite
-        self.scorer = scorer
-        by_prompt = {row["prompt"]: row for row in rows}
-        self.rows = [by_prompt[prompt] for prompt in evenly_spaced(list(by_prompt), args.num_sample_images)]
-        self.folder = args.folder / "samples"
+        self.log = log
+        self.score = judges.trained.without_detectors.score
+        self.scorer = judges.scorer
+        by_prompt = {row["prompt"]: dict(row) for row in rows}
+        chosen = [by_prompt[prompt] for prompt in evenly_spaced(list(by_prompt), args.num_sample_images)]
+        self.plan = SamplingPlan(chosen, list(range(len(chosen))), 1)
+        self.folder = RunFolder(args.folder)
         self.batch_size = args.rollout_batch_size
         self.every = args.sample_every * args.updates_per_rollout
         self.updates_per_rollout = args.updates_per_rollout
@@ -63,14 +74,19 @@ class SampleCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Draw the model as it was, once for a run."""
-        if state.is_world_process_zero and not self._folder_of(0).exists():
+        if not state.is_world_process_zero:
+            return
+        if not self.folder.pictures_of(0).exists():
             self._draw(0, state)
+        if not any(LOG_KEY in log for log in state.log_history):  # a checkpoint that is resumed from has it
+            self._log_newest()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Draw the model as it is, every few rollouts; before the step's checkpoint, so that no picture is ever missing."""
         if state.is_world_process_zero and self.every and state.global_step % self.every == 0:
-            self._draw(state.global_step // self.updates_per_rollout, state)
-            draw_reward_curve(self.folder.parent)
+            self._draw(state.global_step, state)
+            self._log_newest()
+            draw_reward_curve(self.folder)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -78,29 +94,37 @@ class SampleCallback(TrainerCallback):
         """Draw the trained model, and the sheet that compares it with the first."""
         if not state.is_world_process_zero:
             return
-        before = self._sample_set(load_images(self._folder_of(0)), state)
-        after = self._draw(state.global_step // self.updates_per_rollout, state)
-        draw_sheet(self.folder / "before_after.png", [("before", before), ("after", after)])
-        draw_reward_curve(self.folder.parent)
+        after = self._draw(state.global_step, state)
+        first = self.folder.samples()[0]
+        images = load_images(self.folder.pictures_of(0))
+        before = SampleSet(self.plan.prompts, self.plan.seeds, images, first.rewards.tolist())
+        draw_sheet(self.folder.comparison_file, [("before", before), ("after", after)])
+        draw_reward_curve(self.folder)
 
-    def _draw(self, rollouts: int, state: TrainerState) -> SampleSet:
-        prompts = [row["prompt"] for row in self.rows]
-        with self.weights():
+    def _draw(self, updates: int, state: TrainerState) -> SampleSet:
+        plan = self.plan
+        with self.weights.evaluated():
             images = stock_images(
-                self.policy.pipeline, prompts, range(len(prompts)), self.batch_size, self.policy.sampling_kwargs
+                self.policy.pipeline, plan.prompts, plan.seeds, self.batch_size, self.policy.sampling_kwargs
             )
-        samples = self._sample_set(images, state)
-        samples.save(self._folder_of(rollouts))
+        samples = self._scored(images, updates, state)
+        samples.save(self.folder.pictures_of(updates))
         return samples
 
-    def _sample_set(self, images: Any, state: TrainerState) -> SampleSet:
-        prompts = [row["prompt"] for row in self.rows]
-        with preserved_rng():  # a run that is killed and begins anew finds the first pictures drawn
-            scores = self.scorer.run(partial(self.reward_suite.score, images, self.rows, state))
-        return SampleSet(prompts, list(range(len(prompts))), images, scores.total.tolist())
+    def _scored(self, images: torch.Tensor, updates: int, state: TrainerState) -> SampleSet:
+        """Score pictures and record their rewards."""
+        with preserved_rng():  # a run that is killed and started again finds the first pictures drawn
+            scores = self.scorer.run(partial(self.score, images, self.plan.image_rows, state))
+        moment = {"updates": updates, "rollouts": updates / self.updates_per_rollout}
+        records = image_records(moment, self.plan, scores)
+        write_records(self.folder.sample_file(updates), records)
+        return SampleSet(self.plan.prompts, self.plan.seeds, images, scores.total.tolist())
 
-    def _folder_of(self, rollouts: int) -> Path:
-        return self.folder / f"rollout-{rollouts:05d}"
+    def _log_newest(self) -> None:
+        """Log the mean reward of the pictures that were drawn last, unless none of them has one."""
+        rewards = self.folder.samples()[-1].rewards
+        if not np.isnan(rewards).all():
+            self.log({LOG_KEY: float(np.nanmean(rewards))})
 
 
 class CurveCallback(TrainerCallback):
@@ -110,5 +134,5 @@ class CurveCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Draw the curve."""
-        if state.is_world_process_zero:
-            draw_reward_curve(Path(str(args.output_dir)))
+        if state.is_world_process_zero and isinstance(args, DDPOConfig):
+            draw_reward_curve(RunFolder(args.folder))

@@ -38,7 +38,7 @@ class Findings:
         error (`float`):
             How far the rule is off, relative.
         table ([`TransitionTable`]), noising ([`NoisingTable`]):
-            Of the sampler's steps.
+            Tables of the sampler's steps.
         repeats_prompts (`bool`):
             Whether several images of a prompt must be asked for by repeating it.
     """
@@ -106,8 +106,8 @@ def _first_step(
         raise PipelineError(_failure(runner, prompts, error)) from error
     if not seen:
         raise PipelineError(
-            "The pipeline made images without calling pipeline.scheduler.step; it cannot be recorded. Of a pipeline that runs "
-            "others (Combined), train the one that denoises."
+            "The pipeline made images without calling pipeline.scheduler.step; it cannot be recorded. If it runs "
+            "other pipelines (Combined), train the one that denoises."
         )
     return *seen[0], *tables[0]
 

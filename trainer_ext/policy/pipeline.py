@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from ddpo_plugins import GuidanceSpec
 
 from ..images import to_uint8
+from ..options import DDPOOptions
 from .dry_run import dry_run
 from .guidance.candidates import GuidanceRule, candidate_rules, resolve_rule
 from .recording.calls import DenoiserCall, unflatten
@@ -64,7 +65,7 @@ class LogProbPipeline:
         pipeline_kwargs (`Mapping[str, Any]`, *optional*):
             More arguments for every call of the pipeline (`negative_prompt`, `height`, ...).
         sampler (`str`, *optional*), noise_level (`float`, *optional*), sde_window (`Sequence[int]`, *optional*):
-            As in [`SamplerOptions`].
+            Options of sampling, as in [`SamplerOptions`].
         guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
             What plugins offer: tried first if it is for this pipeline's class, by name in any case.
 
@@ -77,13 +78,13 @@ class LogProbPipeline:
     def __init__(
         self,
         pipeline: DiffusionPipeline,
-        num_inference_steps: int = 50,
-        guidance_scale: float | None = 5.0,
-        eta: float = 1.0,
+        num_inference_steps: int = DDPOOptions.num_inference_steps,
+        guidance_scale: float | None = DDPOOptions.guidance_scale,
+        eta: float = DDPOOptions.eta,
         guidance: str | GuidanceRule | GuidanceSpec | None = None,
         pipeline_kwargs: Mapping[str, Any] | None = None,
         sampler: str | None = None,
-        noise_level: float = 0.7,
+        noise_level: float = DDPOOptions.noise_level,
         sde_window: Sequence[int] | None = None,
         guidance_rules: Sequence[GuidanceSpec] = (),
     ):
@@ -98,7 +99,7 @@ class LogProbPipeline:
 
     @property
     def pipeline(self) -> DiffusionPipeline:
-        """What runs."""
+        """The pipeline that runs."""
         return self.runner.pipeline
 
     @property
@@ -168,13 +169,13 @@ class LogProbPipeline:
 
         Args:
             conditioning ([`Conditioning`]):
-                Of a [`Trajectory`] from [`sample`](LogProbPipeline.sample), or of its finals.
+                The conditioning of a [`Trajectory`] from [`sample`](LogProbPipeline.sample), or of its final latents.
             latents (`torch.Tensor` of shape `(N, ...)`):
                 State to predict from: the recorded one, or another.
             rows, steps (`torch.Tensor` of shape `(N,)`, int64):
                 Image and step of each prediction; steps may be mixed.
             denoiser (`Callable`, *optional*):
-                As in `sample`.
+                The denoiser as it is trained, as in `sample`.
 
         Returns:
             `torch.Tensor` of shape `(N, ...)`: the guided predictions.

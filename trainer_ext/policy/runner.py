@@ -62,7 +62,7 @@ class Runner:
 
         Args:
             arguments (`Mapping[str, Any]`):
-                Of this call: `prompt`, as a list, and more.
+                Arguments of this call: `prompt`, as a list, and others.
             generators (`Sequence[torch.Generator]` of length B):
                 One for each image.
             denoiser (`Callable`, *optional*):
@@ -125,7 +125,7 @@ def find_denoiser(pipeline: DiffusionPipeline) -> str:
 
 @contextlib.contextmanager
 def swapped(pipeline: DiffusionPipeline, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Replace attributes of the pipeline for a while. Not by `setattr`: that would rewrite its configuration."""
+    """Replace attributes of the pipeline inside the block. Not by `setattr`: that would rewrite its configuration."""
     originals = {name: vars(pipeline)[name] for name in attributes}
     vars(pipeline).update(attributes)
     try:

@@ -31,7 +31,7 @@ def stock_images(
 
     Args:
         pipeline (`DiffusionPipeline`):
-            With or without an adapter.
+            The pipeline, with or without an adapter.
         prompts, seeds (`Sequence` of length B):
             One for each image.
         batch_size (`int`):

@@ -1,3 +1,3 @@
 """
-Makes rollouts: a dataset and the run's seed go in; a [`Rollout`], one record for each image, and metrics come out.
+Makes rollouts: a [`PromptSchedule`] and a policy go in; a [`Rollout`], one record for each image, and metrics come out.
 """

@@ -1,134 +1,154 @@
-"""One process's share of a rollout: sample, score, and keep what the algorithm needs."""
+"""Makes a rollout over all processes: sample, score, record, check stop rules, and weigh the images."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import gather_object
 
 from ..config import DDPOConfig
-from ..learning.algorithms import Algorithm
+from ..learning.algorithm import BoundAlgorithm
+from ..learning.rollout import Rollout
 from ..loop.lockstep import Lockstep
-from ..loop.metrics import timed
-from ..loop.progress import RolloutBar
+from ..loop.metrics import RunMetrics, mean_of
+from ..loop.stopping import StopRule, StopRules
 from ..model.denoiser import TrainedDenoiser
-from ..policy.pipeline import LogProbPipeline, Sampled
+from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
-from ..policy.seeds import image_generators
 from ..policy.self_check import check_compiled, check_replay
-from ..scoring.background import BackgroundScorer
-from ..scoring.suite import RewardSuite, Scores
-from .schedule import SamplingPlan
+from ..runs.folder import RunFolder, write_records
+from ..scoring.judges import Judges
+from ..types import FloatArray
+from .measure import column, detection_metrics, image_records, reward_metrics
+from .sampling import Collected, sample_and_score
+from .schedule import PromptSchedule, SamplingPlan
 
 
-@dataclass(frozen=True)
-class Collected:
-    """
-    Parameters:
-        data ([`Trajectory`] or [`FinalLatents`]):
-            What the algorithm keeps of the denoising runs.
-        scores ([`Scores`]):
-            Rewards of the images.
-        seconds (`dict[str, float]`):
-            Where the time went: `rollout`, without rewards; `reward`, and of that `reward_wait`, when nothing was sampled.
-    """
-
-    data: Any
-    scores: Scores
-    seconds: dict[str, float]
-
-
-class Collector:
+@dataclass
+class RolloutCollector:
     """
     Makes rollouts.
 
-    Args:
+    Parameters:
         policy ([`LogProbPipeline`]):
             What samples.
-        reward_suite ([`RewardSuite`]):
+        judges ([`Judges`]):
             What scores.
-        scorer ([`BackgroundScorer`]):
-            Where it scores: a batch is scored while the next is sampled.
-        algorithm ([`Algorithm`]):
-            Says what to keep.
+        algorithm ([`BoundAlgorithm`]):
+            Says what to retain of the denoising runs, and weighs images by their rewards.
         denoiser ([`TrainedDenoiser`]):
-            What is trained, to compare with when it is compiled.
-        args ([`DDPOConfig`]):
-            Of the run.
+            The trained module without compilation, to compare with.
+        schedule ([`PromptSchedule`]):
+            Which prompts and seeds each rollout has.
         lockstep ([`Lockstep`]):
             Asked after every denoising step whether to stop.
+        args ([`DDPOConfig`]):
+            The run's options.
     """
 
-    def __init__(
-        self,
-        policy: LogProbPipeline,
-        reward_suite: RewardSuite,
-        scorer: BackgroundScorer,
-        algorithm: Algorithm[Any, Any],
-        denoiser: TrainedDenoiser,
-        args: DDPOConfig,
-        lockstep: Lockstep,
-    ):
-        self.policy = policy
-        self.reward_suite = reward_suite
-        self.scorer = scorer
-        self.algorithm = algorithm
-        self.denoiser = denoiser
-        self.args = args
-        self.lockstep = lockstep
+    policy: LogProbPipeline
+    judges: Judges
+    algorithm: BoundAlgorithm[Any, Any]
+    denoiser: TrainedDenoiser
+    schedule: PromptSchedule
+    lockstep: Lockstep
+    args: DDPOConfig
+
+    def __post_init__(self) -> None:
+        rules = [StopRule.parse(rule) for rule in self.args.stop_when or ()]
+        self._rules = StopRules(rules, self.judges.trained.detector_names)
         self._replay_checked = False
 
-    def collect(self, model: torch.nn.Module, index: int, plan: SamplingPlan, trainer_state: Any) -> Collected:
+    def collect(
+        self,
+        model: torch.nn.Module,
+        index: int,
+        trainer_state: Any,
+        metrics: RunMetrics,
+        on_failure: Callable[[], None],
+    ) -> Rollout[Any]:
         """
-        Make the rollout with number `index`.
+        Make the rollout with number `index`, 0 for the first. Every process must call this.
+
+        Args:
+            model (`torch.nn.Module`):
+                The denoiser as the accelerator prepared it.
+            index (`int`):
+                Number of the rollout.
+            trainer_state (`TrainerState`):
+                Handed to the rewards.
+            metrics ([`RunMetrics`]):
+                Takes what is measured.
+            on_failure (`Callable[[], None]`):
+                Called, by all processes, when the sampling or a reward of one of them failed.
 
         Raises:
             [`RewardError`]: a reward broke its contract.
             [`PipelineError`], [`GuidanceError`]: the pipeline does something that cannot be replayed.
+            [`RuleMetError`]: a rule ends the run here. Nothing but the records remains of this rollout.
             `KeyboardInterrupt`: Ctrl-C was pressed.
         """
-        batches = plan.batches(self.args.rollout_batch_size)
-        kept = []
-        seconds: dict[str, float] = {}
-        with (
-            RolloutBar(len(batches) * self.policy.table.num_steps, index, self._shows_progress) as bar,
-            self.scorer.overlapping(bar.on_wait) as scoring,
-        ):
+        plan = self.schedule.plan(index, self.args.process_index, self.args.world_size)
+        try:
+            with self.lockstep.guarded():
+                collected = self._sample_and_score(model, index, plan, trainer_state)
+        except Exception:
+            on_failure()
+            raise
+        records = gather_object(image_records({"rollout": index}, plan, collected.scores))
+        if self.args.process_index == 0:
+            write_records(RunFolder(self.args.folder).rollout_file(index), records)
+        measured = self._measure(index, records, collected)
+        weights = self._weigh(records, metrics)
+        metrics.note(measured)
+        metrics.note(collected.measured(len(records)))
+        first = self.args.process_index * len(plan.seeds)
+        own = torch.from_numpy(weights[first : first + len(plan.seeds)]).float()
+        return Rollout(index, collected.data, own)
 
-            def on_step(step: int) -> None:
-                bar.on_step()
-                self.lockstep.check()
-
-            for batch in batches:
-                with timed(seconds, "rollout"):
-                    sampled = self._sample(model, batch, on_step)
-                    kept.append(self.algorithm.retain(sampled.trajectory.cpu()))
-                if not self._replay_checked:
-                    self._check_replay(model, sampled.trajectory)
-                scoring.put(partial(self.reward_suite.score, sampled.images, batch.image_rows, trainer_state))
-                if scoring.results:
-                    bar.on_reward(scoring.results[-1].mean)
-        return Collected(
-            type(kept[0]).concatenate(kept), Scores.concatenate(scoring.results), {**seconds, **scoring.seconds}
+    def _sample_and_score(
+        self, model: torch.nn.Module, index: int, plan: SamplingPlan, trainer_state: Any
+    ) -> Collected:
+        return sample_and_score(
+            policy=self.policy,
+            model=model,
+            batches=plan.batches(self.args.rollout_batch_size),
+            score=partial(self.judges.trained.score, trainer_state=trainer_state),
+            scorer=self.judges.scorer,
+            retain=self.algorithm.retain,
+            on_first=partial(self._check_replay, model),
+            on_step=self.lockstep.check,
+            title=f"rollout {index}" if not self.args.disable_tqdm and self.args.process_index == 0 else None,
         )
-
-    def _sample(self, model: torch.nn.Module, batch: SamplingPlan, on_step: Any) -> Sampled:
-        return self.policy.sample(
-            [row["prompt"] for row in batch.rows],
-            image_generators(batch.seeds),
-            num_images_per_prompt=batch.num_images_per_prompt,
-            denoiser=model,
-            on_step=on_step,
-        )
-
-    @property
-    def _shows_progress(self) -> bool:
-        return not self.args.disable_tqdm and self.args.process_index == 0
 
     def _check_replay(self, model: torch.nn.Module, trajectory: Trajectory) -> None:
+        """Before anything rests on it, once: what is replayed is what was sampled."""
+        if self._replay_checked:
+            return
         check_replay(self.policy, model, trajectory, self.args.clip_range)
         if self.args.torch_compile:
             check_compiled(self.policy, model, self.denoiser, trajectory)
         self._replay_checked = True
+
+    def _measure(self, index: int, records: Sequence[Mapping[str, Any]], collected: Collected) -> dict[str, float]:
+        """Return the metrics of the rollout, unless they meet a rule that ends the run."""
+        measured = reward_metrics(records, self.judges.trained.names)
+        measured |= detection_metrics(records, self.judges.trained.detector_names)
+        if self._rules.rules:
+            logged = mean_of(gather_object([dict(collected.scores.metrics)]))
+            self._rules.check(index, {**logged, **measured})
+        return measured
+
+    def _weigh(self, records: Sequence[Mapping[str, Any]], metrics: RunMetrics) -> FloatArray:
+        """Compute the training weight of every image, over all processes, `(B,)`."""
+        total = column(records, "reward")
+        objectives = np.stack([column(records, name) for name in self.judges.trained.objectives], axis=1)
+        objectives[np.isnan(total)] = np.nan  # a detector's value teaches nothing about an image without a reward
+        weights = self.algorithm.weighting.update([record["prompt"] for record in records], objectives, total)
+        metrics.note({"frac_reward_zero_std": weights.frac_reward_zero_std})
+        return weights.values

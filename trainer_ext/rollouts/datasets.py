@@ -1,11 +1,14 @@
-"""Prompts as datasets."""
+"""Prompts as datasets, and the batches that the trainer draws."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 
+from ..config import DDPOConfig
 from ..errors import ConfigError
 
 
@@ -50,3 +53,17 @@ def check_datasets(train_dataset: Any, eval_dataset: Dataset | dict[str, Dataset
     for name, dataset in evaluated.items():
         check_prompts(dataset, f"eval_dataset[{name!r}]" if name else "eval_dataset")
     return checked
+
+
+def position_batches(args: DDPOConfig) -> DataLoader[int]:
+    """
+    Return batches `{"positions": (b,)}` for the training on one rollout.
+
+    A position counts this process's images, in their shuffled order, through all passes over the rollout.
+    """
+    return DataLoader(
+        range(args.images_per_process * args.num_inner_epochs),  # type: ignore[arg-type]
+        batch_size=args.per_device_train_batch_size,
+        collate_fn=lambda batch: {"positions": torch.tensor(batch)},
+        generator=torch.Generator(),  # or each pass would draw a seed from the global one, and a resumed pass another
+    )

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ddpo_plugins.contract import RECORD_FIELDS
 from ddpo_plugins.errors import RewardError
 
 from ..scoring.suite import Scores
@@ -15,18 +14,29 @@ from ..types import FloatArray
 from .schedule import SamplingPlan
 
 
-def image_records(index: int, plan: SamplingPlan, scores: Scores) -> list[dict[str, Any]]:
+def image_records(moment: Mapping[str, Any], plan: SamplingPlan, scores: Scores) -> list[dict[str, Any]]:
     """
-    Describe each image of one process's share of a rollout.
+    Describe each image of a plan.
+
+    Args:
+        moment (`Mapping[str, Any]`):
+            When it was sampled: the first columns of each record.
+        plan ([`SamplingPlan`]):
+            Prompts and seeds of B images.
+        scores ([`Scores`]):
+            Their rewards.
 
     Returns:
-        `list[dict]`, length B: rollout, seed, prompt, reward (weighted sum), `rewards/{name}`, `detectors/{name}`, what those
-        logged with `log_extra`. A missing reward is `None`.
+        `list[dict]`, length B: `moment`, seed, prompt, reward (weighted sum), `rewards/{name}`, `detectors/{name}`, and what
+        these logged with `log_extra`. A missing reward is `None`.
     """
     columns = scores.by_record_name
     return [
         {
-            **dict(zip(RECORD_FIELDS, (index, seed, prompt, _or_none(total)), strict=True)),
+            **moment,
+            "seed": seed,
+            "prompt": prompt,
+            "reward": _or_none(total),
             **{name: _or_none(values[image]) for name, values in columns.items()},
             **{name: extra[image] for name, extra in scores.extras.items()},
         }
@@ -40,9 +50,9 @@ def reward_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -
 
     Args:
         records (`Sequence[Mapping]`):
-            From [`image_records`], of all processes.
+            Records from [`image_records`], of all processes.
         names (`Sequence[str]`):
-            Of the reward functions.
+            Names of the reward functions.
 
     Raises:
         [`RewardError`]: no image got a reward.

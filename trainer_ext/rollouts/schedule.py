@@ -1,8 +1,7 @@
-"""From prompts to what the trainer learns from: which prompts and seeds, then denoising runs and what they count."""
+"""Which prompts and seeds each rollout samples."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-logger = logging.getLogger(__name__)
+from ..config import DDPOConfig
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class SamplingPlan:
         rows (`list[dict]` of length P):
             Dataset rows, each with its `prompt`.
         seeds (`list[int]` of length B):
-            One for each image: with its prompt it determines the image, whatever the batch or the process.
+            One for each image: with the prompt it determines the image, in any batch and process.
         num_images_per_prompt (`int`):
             B / P.
     """
@@ -61,11 +60,11 @@ class PromptSchedule:
         rows (`Sequence[Mapping[str, Any]]`):
             The dataset, each row with a `prompt`.
         num_images (`int`):
-            Images of a rollout, over all processes.
+            Images in a rollout, over all processes.
         num_images_per_prompt (`int`):
-            Images of a prompt.
+            Images of each prompt in a rollout.
         seed (`int`):
-            Of the run.
+            The run's seed.
     """
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], num_images: int, num_images_per_prompt: int, seed: int):
@@ -73,6 +72,11 @@ class PromptSchedule:
         self.num_images = num_images
         self.num_images_per_prompt = num_images_per_prompt
         self.seed = seed
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]], args: DDPOConfig) -> PromptSchedule:
+        """Return the schedule of a run."""
+        return cls(rows, args.num_images_per_rollout, args.num_images_per_prompt, args.seed)
 
     def plan(self, rollout: int, process: int = 0, num_processes: int = 1) -> SamplingPlan:
         """Return the share of `process` in the rollout with index `rollout`."""

@@ -20,15 +20,17 @@ from ..policy.transitions.gaussian import TransitionTable
 @dataclass(frozen=True)
 class DDPOState:
     """
+    One process's share of a checkpoint.
+
     Parameters:
         algorithm (`str`):
-            Name of the run's.
+            Name of the run's algorithm.
         weighting (`Sequence[Mapping[str, Sequence[float]]]`):
-            Remembered rewards by prompt, for each reward that has its own memory.
+            Remembered rewards by prompt, one mapping for each baseline.
         rollout ([`Rollout`], *optional*):
             The rollout in training, if updates on it are still to come.
         metrics (`Mapping[str, Sequence[float]]`):
-            What was measured since the last log.
+            Measurements since the last log.
     """
 
     algorithm: str
@@ -53,7 +55,7 @@ class DDPOState:
         Read the share of `process` from a checkpoint; only tensors and plain values, never code.
 
         Raises:
-            [`CheckpointError`]: the checkpoint is of a run with another number of processes.
+            [`CheckpointError`]: the checkpoint belongs to a run with another number of processes.
         """
         plain = torch.load(folder / _file_name(min(process, _num_shares(folder) - 1)), weights_only=True)
         if plain["num_processes"] != num_processes:
@@ -112,7 +114,8 @@ def check_state(checkpoint: Path, state: DDPOState, algorithm: str, num_images: 
     """
     if state.algorithm != algorithm:
         raise CheckpointError(
-            f"{checkpoint} is of a run with algorithm={state.algorithm!r}, and this one's is {algorithm!r}; resume with the same."
+            f"{checkpoint} belongs to a run with algorithm={state.algorithm!r}, and this one's is {algorithm!r}; "
+            "resume with the same."
         )
     if state.rollout is not None and len(state.rollout) != num_images:
         raise CheckpointError(

@@ -1,6 +1,6 @@
 """
-Checkpoints that can be trusted. A checkpoint is sealed when all its files are written: the seal lists their sizes and
-hashes. One without a seal was cut short; one that differs from its seal was damaged; neither is resumed from.
+Checkpoints that can be trusted. When all files of a checkpoint are written, a manifest lists their sizes and hashes. A
+checkpoint without a manifest was cut short; one that differs from its manifest was damaged; neither is resumed from.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
-
 from ..errors import CheckpointError
 from .atomic import replacing
 
@@ -22,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "ddpo_manifest.json"
 CHUNK_BYTES = 1 << 22
-UNKNOWN = sys.maxsize  # order of a checkpoint without a legible seal
+UNKNOWN = sys.maxsize  # order of a checkpoint without a legible manifest
 
 
 def write_manifest(folder: Path) -> None:
@@ -43,7 +41,7 @@ def remove_manifest(folder: Path) -> None:
 def find_damage(folder: Path) -> str | None:
     """Say what is wrong with the checkpoint in `folder`; `None` if nothing is."""
     try:
-        content = _read_seal(folder)["files"]
+        content = _read_manifest(folder)["files"]
     except FileNotFoundError:
         return f"it has no {MANIFEST}: the run was killed while it was written, or another program wrote it"
     except (OSError, ValueError) as error:
@@ -68,32 +66,22 @@ def _file_damage(path: Path, size: int, digest: str) -> str | None:
     return None
 
 
-def resolve_checkpoint(output_dir: Path, resume_from_checkpoint: str | bool | None, is_main: bool) -> str | None:
+def newest_first(output_dir: Path) -> list[Path]:
     """
-    Find the checkpoint to resume from: the named one, or for `True` the newest. The main process decides for all.
+    Return the checkpoints of a run in the order in which they were written, the last one first.
 
-    Raises:
-        [`CheckpointError`]: the named one is damaged, or not there.
+    That is not the order of their updates: resuming from an older one with other options leaves newer ones behind.
     """
-    if isinstance(resume_from_checkpoint, str | Path):
-        check_checkpoint(Path(resume_from_checkpoint))
-        return str(resume_from_checkpoint)
-    found = [newest_checkpoint(output_dir) if resume_from_checkpoint and is_main else None]
-    return broadcast_object_list(found)[0]
+    return sorted(checkpoints(output_dir), key=_order, reverse=True)
 
 
-def newest_checkpoint(output_dir: Path) -> str | None:
-    """
-    Return the checkpoint that was written last and is whole; `None` if there is none. Say which others were damaged.
-
-    Not the one with most updates: who resumes from an older one, with other options, leaves newer ones behind.
-    """
-    for folder in sorted(checkpoints(output_dir), key=_order, reverse=True):
+def newest_checkpoint(output_dir: Path) -> Path | None:
+    """Return the checkpoint that was written last and is whole; `None` if there is none. Warn of damaged ones."""
+    for folder in newest_first(output_dir):
         problem = find_damage(folder)
         if problem is None:
-            return str(folder)
+            return folder
         logger.warning("%s is not used: %s.", folder, problem)
-    logger.warning("%s holds no whole checkpoint: training begins anew.", output_dir)
     return None
 
 
@@ -130,17 +118,17 @@ def prune(output_dir: Path, limit: int | None, best: str | None) -> None:
 
 
 def _order(folder: Path) -> int:
-    """Of sealing; a checkpoint without a legible seal counts as the newest, so that it is looked at, and named, first."""
+    """Return when a checkpoint was completed; without a legible manifest it counts as the newest, and is reported first."""
     try:
-        return int(_read_seal(folder)["order"])
+        return int(_read_manifest(folder)["order"])
     except (OSError, ValueError):
         return UNKNOWN
 
 
-def _read_seal(folder: Path) -> Any:
+def _read_manifest(folder: Path) -> Any:
     content = json.loads((folder / MANIFEST).read_text())
     if not isinstance(content, dict) or content.keys() != {"order", "files"}:
-        raise ValueError("not what a seal holds")
+        raise ValueError("not the content of a manifest")
     return content
 
 

@@ -1,4 +1,4 @@
-"""`run.json`: what made a run, for whoever reads its results later."""
+"""`run.json`: what made a run, for readers of its results."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from diffusers import DiffusionPipeline
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..config import DDPOConfig
+from ..learning.algorithm import Algorithm
 from ..options import DDPOOptions, TrainerDefaults
 from ..scoring.functions import ImageFunction
-from ..scoring.suite import RewardSuite
+from ..scoring.judges import Judges
 from ..types import FloatArray
 from .atomic import replacing
+from .folder import RunFolder
 
-FILE = "run.json"
 PACKAGES = ("ddpo-plugins", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
-# What changes no result, and weights, which are with what they weigh.
+# Options that change no result, and weights, which are recorded with their rewards.
 NOT_RECORDED = (
     "detector_weights",
     "disable_tqdm",
@@ -43,25 +44,28 @@ NOT_RECORDED = (
 @dataclass(frozen=True)
 class RunSetup:
     """
-    What makes a run, but for its data. Two runs with the same prompts and the same setup do the same.
+    What makes a run, except for its data. Two runs with the same prompts and the same setup do the same.
 
     Parameters:
         model (`str`):
             Hub id or folder, as far as the pipeline knows it.
         pipeline (`str`):
             Class of the pipeline.
+        algorithm (`str`):
+            The algorithm and its options.
         options (`Mapping[str, Any]`):
-            [`DDPOConfig`]'s own that are not the defaults, and the seed.
+            Options of [`DDPOConfig`] that differ from the defaults, and the seed.
         rewards, detectors, eval_rewards (`Mapping[str, Mapping]`):
-            By name: where it came from ([`Provenance`]), and its weight.
+            Where each came from ([`Provenance`]) and its weight, by name.
         processes (`int`):
-            That train together.
+            Number of processes that train together.
         packages (`Mapping[str, str]`):
-            Versions.
+            Versions of the packages that affect results.
     """
 
     model: str
     pipeline: str
+    algorithm: str
     options: Mapping[str, Any]
     rewards: Mapping[str, Mapping[str, Any]]
     detectors: Mapping[str, Mapping[str, Any]]
@@ -70,16 +74,19 @@ class RunSetup:
     packages: Mapping[str, str]
 
     @classmethod
-    def of(cls, args: DDPOConfig, model: str, pipeline: DiffusionPipeline, suites: Sequence[RewardSuite]) -> RunSetup:
-        """Describe a run of `model`, with what it is trained on and then what it is only evaluated with."""
-        trained, *others = suites
+    def of(
+        cls, args: DDPOConfig, model: str, pipeline: DiffusionPipeline, judges: Judges, algorithm: Algorithm[Any, Any]
+    ) -> RunSetup:
+        """Describe a run of `model`."""
+        trained, held_out = judges.trained, judges.held_out
         return cls(
             model=model,
             pipeline=type(pipeline).__name__,
+            algorithm=repr(algorithm),
             options=_changed_options(args),
             rewards=_described(trained.functions, trained.weights),
             detectors=_described(trained.detectors, trained.detector_weights),
-            eval_rewards={name: entry for suite in others for name, entry in _described(suite.functions).items()},
+            eval_rewards={} if held_out is None else _described(held_out.functions),
             processes=args.world_size,
             packages=_package_versions(),
         )
@@ -107,7 +114,7 @@ def _changed_options(args: DDPOConfig) -> dict[str, Any]:
 
 
 def _package_versions() -> dict[str, str]:
-    """Return the versions of what has a say in the results."""
+    """Return the versions of the packages that affect results."""
     found = {}
     for name in PACKAGES:
         try:
@@ -117,35 +124,29 @@ def _package_versions() -> dict[str, str]:
     return found
 
 
-def write_run_record(output_dir: Path, setup: RunSetup, updates: int) -> None:
+def write_setup(folder: RunFolder, setup: RunSetup, updates: int) -> None:
     """
-    Add how the run goes on after `updates` updates, if it is not as before.
+    Record how the run continues after `updates` updates, if anything has changed.
 
     The file is an object with `runs`, a list: the setup that the run began with, then those it was resumed with, each with
-    `from_update`. A run that begins anew begins the file anew.
+    `from_update`. A run that starts from the beginning replaces the file.
     """
-    file = output_dir / FILE
-    runs = read_run_record(output_dir) if updates and file.is_file() else []
+    runs = folder.setups() if updates and folder.setup_file.is_file() else []
     entry = json.loads(json.dumps(dataclasses.asdict(setup), default=str))
     if runs and {**runs[-1], "from_update": 0} == {"from_update": 0, **entry}:
         return
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as place:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with replacing(folder.setup_file) as place:
         place.write_text(json.dumps({"runs": [*runs, {"from_update": updates, **entry}]}, indent=2) + "\n")
 
 
-def read_run_record(output_dir: Path) -> list[dict[str, Any]]:
-    """Return the setups of a run, the first one first. See [`write_run_record`]."""
-    return list(json.loads((output_dir / FILE).read_text())["runs"])
-
-
-class RunRecordCallback(TrainerCallback):
+class SetupCallback(TrainerCallback):
     """
     Writes `run.json` when a run begins or goes on.
 
     Args:
         setup ([`RunSetup`]):
-            Of this process's run.
+            The setup of this process's run.
     """
 
     def __init__(self, setup: RunSetup):
@@ -156,4 +157,4 @@ class RunRecordCallback(TrainerCallback):
     ) -> None:
         """Write it."""
         if state.is_world_process_zero:
-            write_run_record(Path(str(args.output_dir)), self.setup, state.global_step)
+            write_setup(RunFolder(Path(str(args.output_dir))), self.setup, state.global_step)

@@ -15,10 +15,12 @@ from .calls import Call, Calls
 from .threads import Worker
 
 Result = TypeVar("Result")
-OnWait = Callable[[Sequence[str], float], None]  #: gets the names of what is waited for, and the seconds so far
+OnWait = Callable[
+    [Sequence[str], float], None
+]  #: receives the names of the rewards in progress, and the seconds so far
 
-POLL_SECONDS = 0.5  #: seconds between two looks at what is waited for
-MAX_PROMPTS_SHOWN = 3  #: prompts of a call that hangs
+POLL_SECONDS = 0.5  #: between two checks of the rewards in progress
+MAX_PROMPTS_SHOWN = 3  #: of a call that hangs
 
 
 class BackgroundScorer:
@@ -101,13 +103,13 @@ class PendingScores:
         scorer ([`BackgroundScorer`]):
             Where they are scored.
         on_wait (`Callable`, *optional*):
-            Told what is waited for.
+            Told which rewards are in progress.
 
     Parameters:
         results (`list`):
-            Of the batches that are scored.
+            Results of the batches that are scored.
         seconds (`dict[str, float]`):
-            `reward`, how long rewards took; `reward_wait`, how long they were waited for.
+            `reward`, the time that rewards took; `reward_wait`, the part of it in which nothing was sampled.
     """
 
     def __init__(self, scorer: BackgroundScorer, on_wait: OnWait | None):
@@ -141,7 +143,7 @@ class PendingScores:
             self.seconds["reward_wait"] += time.perf_counter() - start
 
     def settle(self) -> None:
-        """Wait until nothing is being scored, whatever comes of it: an error is on its way already."""
+        """Wait until nothing is being scored, and ignore the result: another error is already being raised."""
         with contextlib.suppress(Exception):
             self.collect()
 

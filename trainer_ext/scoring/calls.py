@@ -1,4 +1,4 @@
-"""Calls rewards and detectors, and knows which have not answered yet."""
+"""Calls rewards and detectors, and knows which are still running."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Call:
 
     Parameters:
         function ([`ImageFunction`]):
-            What was called.
+            The function that was called.
         prompts (`Sequence[str]`):
-            Of the images it was called with.
+            Prompts of the images it was called with.
         since (`float`):
-            By `time.monotonic`.
+            When it was called, by `time.monotonic`.
     """
 
     function: ImageFunction
@@ -54,7 +54,7 @@ class Calls:
         return sorted(self._running.copy().values(), key=lambda call: call.since)
 
     def give_up(self) -> None:
-        """Forget what hangs: end `async def` functions where they wait; nothing can end the others, nor a loop they block."""
+        """Abandon calls that hang: `async def` functions are cancelled; others, and a loop they block, cannot be ended."""
         self._loop.cancel()
         self._loop = EventLoop()
         self._running = {}

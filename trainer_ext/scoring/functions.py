@@ -14,20 +14,10 @@ from .provenance import Provenance
 @dataclass(frozen=True)
 class ImageFunction:
     """
-    What rewards and detectors have in common: see [`RewardFunction`] and [`DetectorFunction`].
-
-    Parameters:
-        name (`str`):
-            As it is logged.
-        function (`Callable`):
-            Called with `images`, `prompts` and the other dataset columns as keywords; returns B floats or `None`s.
-        images (`"pil"` or `"pt"`):
-            What it takes: RGB PIL images, or a float32 tensor `(B, 3, H, W)` in [0, 1].
-        provenance ([`Provenance`], *optional*):
-            Where it came from; by default the function's module and name.
+    What rewards and detectors have in common: a function with its name. [`RewardFunction`] describes the fields.
 
     Raises:
-        [`ConfigError`]: it cannot be called like this.
+        [`ConfigError`]: the function cannot be called as rewards are.
     """
 
     name: str
@@ -64,7 +54,7 @@ class RewardFunction(ImageFunction):
 
     Parameters:
         name (`str`):
-            As it is logged.
+            Its name in logs.
         function (`Callable`):
             Called with `images`, `prompts` and the other dataset columns as keywords; returns B floats or `None`s.
         images (`"pil"` or `"pt"`):
@@ -85,13 +75,13 @@ class DetectorFunction(ImageFunction):
 
     Parameters:
         name (`str`):
-            As it is logged.
+            Its name in logs.
         function (`Callable`):
-            As in [`RewardFunction`]; `None` means that it cannot say.
+            Called as in [`RewardFunction`]; `None` means that it cannot say.
         images (`"pil"` or `"pt"`):
-            As in [`RewardFunction`].
+            The form of the images, as in [`RewardFunction`].
         provenance ([`Provenance`], *optional*):
-            As in [`RewardFunction`].
+            Where it came from, as in [`RewardFunction`].
     """
 
     kind = "detector"

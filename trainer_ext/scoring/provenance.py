@@ -25,7 +25,7 @@ class Provenance:
         function (`str`, *optional*):
             Module and qualified name of a function that was handed over as it is.
         plugin, distribution, version (`str`, *optional*):
-            Of a plugin, as [`Origin`] has them.
+            The plugin's origin, as in [`Origin`].
         options (`Mapping[str, Any]`):
             What the plugin's factory was called with: the options that were given, and its defaults for the others, so that
             model ids and pinned revisions are among them. Values of secrets (`api_key`) are not.

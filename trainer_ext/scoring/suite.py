@@ -25,17 +25,17 @@ class Scores:
 
     Parameters:
         names (`tuple[str, ...]` of length K):
-            Of the reward functions.
+            Names of the reward functions.
         values (`np.ndarray` of shape `(B, K)`, float64):
             NaN where a function gave no reward.
         total (`np.ndarray` of shape `(B,)`, float64):
             Weighted sum, with detectors that have a weight; NaN where no function gave a reward.
         extras (`Mapping[str, list]`):
-            What rewards and detectors logged for each image, by name.
+            Values that rewards and detectors logged for each image, by name.
         metrics (`Mapping[str, float]`):
-            What they logged about the batch, by name.
+            Numbers that they logged about the batch, by name.
         detections (`Mapping[str, np.ndarray]` of shape `(B,)`, float64):
-            Of each detector, by name; NaN where it could not say.
+            Values of each detector, by name; NaN where it could not say.
     """
 
     names: tuple[str, ...]
@@ -83,9 +83,9 @@ class RewardSuite:
         weights (`Sequence[float]`, *optional*):
             One for each function; all 1 by default.
         detectors (`Sequence[DetectorFunction]`, *optional*):
-            Watch the same images.
+            Detectors that look at the same images.
         detector_weights (`Sequence[float]`, *optional*):
-            What each detector adds to the sum; without weights, and with 0, it is only watched.
+            Weight with which each detector is added to the sum; without weights, or with 0, it only watches.
         calls ([`Calls`], *optional*):
             Makes the calls; several suites that share it share its event loop.
 
@@ -113,12 +113,12 @@ class RewardSuite:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the functions, in order."""
+        """Names of the rewards, in order."""
         return tuple(function.name for function in self.functions)
 
     @property
     def detector_names(self) -> tuple[str, ...]:
-        """Of the detectors, in order."""
+        """Names of the detectors, in order."""
         return tuple(detector.name for detector in self.detectors)
 
     @property
@@ -198,14 +198,3 @@ def _one_each(
             f"{option} has {len(weights)} value(s) for {len(functions)} {kind}(s) ({names or 'none'}); give one each."
         )
     return np.array([default] * len(functions) if weights is None else weights, np.float64)
-
-
-def evaluation_suites(trained: RewardSuite, others: Sequence[RewardFunction]) -> list[RewardSuite]:
-    """
-    Return the suites that an evaluation scores with: what is trained on, then the others.
-
-    Raises:
-        [`ConfigError`]: a reward in both, or twice.
-    """
-    RewardSuite([*trained.functions, *others])  # for its check of names
-    return [trained, RewardSuite(others, calls=trained.calls)] if others else [trained]

@@ -22,7 +22,7 @@ _HOW_TO = """Say what the pipeline does with them, as a function:
         return {prediction}
 
 and pass guidance=rule to DDPOTrainer or LogProbPipeline. A plugin offers it to the command line too, by the hook
-ddpo_register_guidance (README, "A pipeline that is refused")."""
+ddpo_register_guidance (docs/pipelines.md, "A guidance rule of your own")."""
 
 
 def how_to_pass_a_rule(num_outputs: int) -> str:

@@ -24,7 +24,7 @@ class Guidance:
 
     Parameters:
         name (`str`):
-            Of the rule, for messages.
+            Name of the rule, for messages.
         rule (`GuidanceRule`):
             The formula.
         scale (`float`):

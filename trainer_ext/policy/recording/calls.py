@@ -24,7 +24,7 @@ class DenoiserCall:
 
     Parameters:
         arguments (`Mapping[str, Any]`):
-            By name, in the order of the signature; nested mappings flattened (`"added_cond_kwargs.time_ids"`).
+            The arguments by name, in the order of the signature; nested mappings flattened (`"added_cond_kwargs.time_ids"`).
         output (`torch.Tensor` of shape `(copies * B, ...)`, or a list of `copies * B` tensors):
             What it returned.
     """
@@ -48,9 +48,9 @@ class CallLayout:
         per_image (`frozenset[str]`):
             Arguments with `copies` rows for each image. The others are shared.
         dtype (`torch.dtype`):
-            Of the latents, as the pipeline makes them.
+            Precision of the latents, as the pipeline makes them.
         row_shape (`torch.Size`):
-            Of one row of the latents in that argument; with as many elements as in the scheduler.
+            Shape of one row of the latents in that argument; it has as many elements as in the scheduler.
         is_list (`bool`):
             Whether that argument is a list with a tensor for each row.
     """

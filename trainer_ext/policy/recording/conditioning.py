@@ -73,7 +73,7 @@ class Conditioning:
 
     Parameters:
         groups (`tuple[tuple[CallRecord, ...], ...]`):
-            For each group, one record for each denoiser call of a step.
+            One record for each denoiser call of a step, for each group.
         group_of, row_of (`torch.Tensor` of shape `(B,)`, int64):
             Group of each image, and its row there.
     """

@@ -42,8 +42,8 @@ class Recording:
         if len(calls) != len(self.layouts):
             raise PipelineError(
                 f"Step {transition.step} made {len(calls)} denoiser calls; the first step made {len(self.layouts)}. "
-                "Guidance that is switched on or off on the way (guidance_end, cfg intervals), or a second denoiser that takes "
-                "over, cannot be replayed yet."
+                "Guidance that is switched on or off during sampling (guidance_end, cfg intervals), or a second denoiser that "
+                "takes over, cannot be replayed yet."
             )
         if transition.step == 0:
             self.firsts = calls
@@ -85,7 +85,7 @@ class Recording:
         if not error <= TOLERANCE:
             raise GuidanceError(
                 f"At step {transition.step} the guidance rule {self.guidance.name!r} is off by {error:.0e} (relative; "
-                f"allowed {TOLERANCE:.0e}). Does the guidance scale change on the way?"
+                f"allowed {TOLERANCE:.0e}). Does the guidance scale change during sampling?"
             )
 
 

@@ -91,8 +91,8 @@ def _check_rows(sample: torch.Tensor, generators: Sequence[torch.Generator] | No
     if generators is not None and len(sample) != len(generators):
         raise PipelineError(
             f"The pipeline gives its scheduler {tuple(sample.shape)} for {len(generators)} images; DDPO needs one row for each "
-            "image. Of a video, one frame (pipeline_kwargs with num_frames=1); images that are drawn one by one, tiles and "
-            "layers cannot be recorded."
+            "image. For a video pipeline, use one frame (pipeline_kwargs with num_frames=1); images that are drawn "
+            "one by one, tiles and layers cannot be recorded."
         )
 
 
@@ -101,7 +101,7 @@ def _first_step(scheduler: Scheduler, timestep: Any) -> int:
     found = (scheduler.timesteps == timestep).nonzero().flatten()
     if not len(found):
         raise PipelineError(
-            f"The pipeline's first step is at timestep {timestep}, which is none of its scheduler's; it cannot be recorded."
+            f"The pipeline's first step is at timestep {timestep}, which its scheduler does not have; it cannot be recorded."
         )
     return int(found[0])
 

@@ -1,4 +1,4 @@
-"""What a rollout leaves behind: everything that replaying any of its steps needs."""
+"""The record of denoising runs: everything that is needed to replay any of their steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .conditioning import Conditioning
 @dataclass(frozen=True)
 class FinalLatents:
     """
-    What is left of B denoising runs where only their ends matter.
+    The results of B denoising runs, without the steps in between.
 
     Parameters:
         latents (`torch.Tensor` of shape `(B, ...)`, float32):
-            What was decoded.
+            The latents that were decoded.
         conditioning ([`Conditioning`]):
             The denoiser's other arguments.
     """
@@ -31,7 +31,7 @@ class FinalLatents:
 
     @staticmethod
     def concatenate(parts: Sequence[FinalLatents]) -> FinalLatents:
-        """Join the ends of runs, image by image."""
+        """Join the final latents of several batches, image by image."""
         return FinalLatents(
             torch.cat([part.latents for part in parts]), Conditioning.concatenate([part.conditioning for part in parts])
         )
@@ -40,13 +40,13 @@ class FinalLatents:
 @dataclass(frozen=True)
 class Trajectory:
     """
-    B denoising runs of T steps.
+    B denoising runs of T steps each.
 
     Parameters:
         table ([`TransitionTable`]):
             Coefficients of the steps, frozen when the rollout was made.
         latents (`torch.Tensor` of shape `(B, T + 1, ...)`, float32):
-            From pure noise to the latents that were decoded.
+            The latents from pure noise to those that were decoded.
         model_outputs (`torch.Tensor` of shape `(B, T, ...)`):
             The guided predictions that sampled them.
         conditioning ([`Conditioning`]):

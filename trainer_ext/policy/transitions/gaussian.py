@@ -2,7 +2,7 @@
 Denoising steps as Gaussians: next_latents = latents_coef * latents + output_coef * model_output + std * noise.
 
 Every sampler we know is of this form, with three numbers for each step. So a sampler is a table, and there is one
-formula for the ratio of two policies, whatever the sampler.
+formula for the ratio of two policies, for every sampler.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from ...errors import ConfigError
+from ...options import DDPOOptions
 from .ddim import ddim_table
 from .flow import cps_table, dance_sde_table, flow_noising, flow_sde_table, windowed
 from .gaussian import TransitionTable
@@ -30,7 +31,7 @@ SAMPLERS = ("ddim", *FLOW_TABLES)
 @dataclass(frozen=True)
 class SamplerOptions:
     """
-    What the user says about sampling.
+    The user's options of sampling.
 
     Parameters:
         sampler (`str`, *optional*):
@@ -47,8 +48,8 @@ class SamplerOptions:
     """
 
     sampler: str | None = None
-    eta: float = 1.0
-    noise_level: float = 0.7
+    eta: float = DDPOOptions.eta
+    noise_level: float = DDPOOptions.noise_level
     sde_window: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
@@ -81,17 +82,17 @@ class SamplerOptions:
 @dataclass(frozen=True)
 class Sampler:
     """
-    What takes the place of a pipeline's scheduler.
+    The stand-in for a pipeline's scheduler.
 
     Parameters:
         name (`str`):
             One of `SAMPLERS`.
         scheduler (`DDIMScheduler` or `FlowMatchEulerDiscreteScheduler`):
-            With the pipeline's noise schedule, for which pipelines set timesteps as for their own.
+            The stand-in, with the pipeline's noise schedule; pipelines set its timesteps as they do for their own.
         transitions (`Callable`):
-            From a scheduler after `set_timesteps` to its [`TransitionTable`].
+            Maps a scheduler after `set_timesteps` to its [`TransitionTable`].
         noising (`Callable`):
-            Likewise to its [`NoisingTable`].
+            Maps it likewise to its [`NoisingTable`].
         stock_kwargs (`Mapping[str, Any]`):
             Arguments with which a stock pipeline, with that scheduler, samples most alike.
     """

@@ -28,7 +28,9 @@ def stock_scheduler(scheduler: SchedulerMixin) -> Scheduler:
 def _flow_scheduler(scheduler: SchedulerMixin) -> FlowMatchEulerDiscreteScheduler:
     """Stand in for FlowMatchEuler, FlowMatchHeun, and for DPM-Solver and UniPC with `flow_prediction`."""
     if scheduler.config.get("invert_sigmas"):
-        raise PipelineError("The pipeline's scheduler has invert_sigmas=True; steps from image to noise are not known.")
+        raise PipelineError(
+            "The pipeline's scheduler has invert_sigmas=True; sampling from image to noise is not supported."
+        )
     shift = {"shift": scheduler.config["flow_shift"]} if "flow_shift" in scheduler.config else {}
     return FlowMatchEulerDiscreteScheduler.from_config(scheduler.config, stochastic_sampling=False, **shift)
 

@@ -1,8 +1,10 @@
 """
 Did two runs do the same, bit for bit? Compares all that they wrote but for measured seconds.
 
-    python benchmarks/compare_runs.py FOLDER OTHER
+    python -m trainer_ext.runs.equality FOLDER OTHER
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -16,9 +18,9 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from trainer_ext.runs.manifest import MANIFEST, checkpoints, find_damage
+from .manifest import MANIFEST, checkpoints, find_damage
 
-# The clock's; and what `Trainer` begins anew at each start: the mean loss of the whole run, which nobody trains on.
+# Measured times; and the mean loss of the whole run, which `Trainer` counts from each start and nobody trains on.
 CLOCK = ("seconds/", "images_per_second", "eval_runtime", "train_runtime", "train_loss")
 CLOCK_ENDINGS = ("_per_second", "_runtime")
 
@@ -122,6 +124,7 @@ def _short(value: Any) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Print what differs between two folders; return 1 if anything does."""
     found = differences(*map(Path, arguments))
     print("\n".join(found) if found else "The runs are equal.")
     return 1 if found else 0

@@ -1,20 +1,20 @@
-"""The README's page for users of TRL's old trainer: complete, true, and its adapter runs."""
+"""The page for users of TRL's old trainer: complete, true, and its adapter runs."""
 
 import inspect
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
+from support.pages import blocks, read
+from support.trainers import records
 
 from trainer_ext import DDPOConfig, DDPOTrainer, RewardFunction
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-(SECTION,) = re.findall(r"^## Coming from TRL's DDPOTrainer\n.*?(?=^## )", README, flags=re.DOTALL | re.MULTILINE)
-(ADAPTER,) = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
+PAGE = "docs/migrating-from-trl.md"
+SECTION = read(PAGE)
+OLD_FUNCTIONS, ADAPTER = (block.text for block in blocks(PAGE, "python"))
 
 
 def words(text):
@@ -143,6 +143,14 @@ class OldScript:
         return {name: getattr(self, name) for name in ("prompt_function", "reward_function", "image_samples_hook")}
 
 
+def test_the_functions_of_the_page_are_those_of_an_old_script():
+    names = {}
+    exec(OLD_FUNCTIONS, names)
+    for name in ("prompt_function", "reward_function", "image_samples_hook"):
+        old, shown = getattr(OldScript, name), names[name]
+        assert list(inspect.signature(shown).parameters)[:2] == list(inspect.signature(old).parameters)[1:3]
+
+
 @pytest.fixture
 def from_trl():
     names = {}
@@ -193,13 +201,13 @@ def test_old_functions_get_what_they_used_to_get(make_config, tiny_pipeline, fro
     assert [step for _, step, _ in script.hooked] == [0, 2]  # updates made before each rollout's training
     assert all(seen is tracker for _, _, seen in script.hooked)
     for index, (image_data, _, _) in enumerate(script.hooked):
-        records = pq.read_table(trainer.args.folder / "rollouts" / f"rollout-{index:05d}.parquet").to_pydict()
-        assert [prompt for batch in image_data for prompt in batch[1]] == records["prompt"]
+        rows = records(trainer.args.folder, index)
+        assert [prompt for batch in image_data for prompt in batch[1]] == [row["prompt"] for row in rows]
         for images, prompts, metadata, rewards, reward_metadata in image_data:
             assert len(images) == len(prompts) == len(metadata) == 4
             assert torch.equal(rewards, images.mean(dim=(1, 2, 3)))
             assert reward_metadata == {"brightest": images.max().item()}
-        assert [reward for batch in image_data for reward in batch[3].tolist()] == records["reward"]
+        assert [reward for batch in image_data for reward in batch[3].tolist()] == [row["reward"] for row in rows]
 
 
 def test_prompts_are_drawn_once_for_each_image_and_the_same_each_time(make_config, from_trl):

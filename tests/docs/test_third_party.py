@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REDNESS = ROOT / "examples" / "ddpo-redness"
 
 
@@ -77,6 +78,29 @@ def test_the_wheel_holds_everything(wheels):
         "reward_plugins/judge/NOTICE",
     } <= names
     assert not any(name.startswith(("tests/", "examples/", "benchmarks/")) for name in names)
+
+
+def test_the_wheel_holds_the_licences(wheels):
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        (metadata,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        folder = f"{metadata.removesuffix('METADATA')}licenses"
+        for licence in ("LICENSE", "trainer_ext/embedded/NOTICE", "reward_plugins/judge/NOTICE"):
+            assert wheel.read(f"{folder}/{licence}") == (ROOT / licence).read_bytes()
+
+
+def test_the_source_distribution_holds_what_the_wheel_is_built_from_and_no_more(tmp_path, wheels):
+    copy = wheels[0].parent / f"{ROOT.name}-source"
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(copy)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        assert {name for name in wheel.namelist() if ".dist-info/" not in name} <= names
+    top = {name.partition("/")[0] for name in names - {""}}
+    assert top <= {"ddpo_plugins", "reward_plugins", "trainer_ext", "ddpo_plugins.egg-info", "pyproject.toml", "setup.cfg",
+                   "PKG-INFO", "README.md", "LICENSE", "MANIFEST.in", "CHANGELOG.md", "CITATION.cff"}  # fmt: skip
 
 
 def test_the_plugin_is_short():

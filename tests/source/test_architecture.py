@@ -7,7 +7,7 @@ from pathlib import Path
 import diffusers
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "trainer_ext"
+PACKAGE = Path(__file__).parents[2] / "trainer_ext"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_FILES = 14  #: modules in one room, its `__init__.py` not counted
 

@@ -1,9 +1,10 @@
-"""Prints the README's table of pipelines, measured: python tests/measure_zoo.py [NAME ...]"""
+"""Prints the manual's table of pipelines, measured: `PYTHONPATH=tests python -m support.measure_zoo [NAME ...]`."""
 
 import sys
 import warnings
 
 import torch
+
 from support import zoo
 from support.zoo_questions import as_sampled, make_policy, mixed, two_each
 

@@ -1,0 +1,49 @@
+"""
+Writes the tables of docs/options.md from the options' own help texts, their only source.
+
+    python docs/write_options.py
+"""
+
+import re
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+
+from trainer_ext.cli.doctor import DoctorOptions
+from trainer_ext.cli.options import LoraOptions, RunOptions
+from trainer_ext.cli.sample import SampleOptions
+from trainer_ext.options import DDPOOptions, TrainerDefaults
+
+PAGE = Path(__file__).with_name("options.md")
+KINDS = (RunOptions, LoraOptions, DDPOOptions, TrainerDefaults, SampleOptions, DoctorOptions)
+
+
+def table(kind: type) -> str:
+    """One row for each option of a dataclass: its name, its default, its help."""
+    rows = (f"| `{field.name}` | `{default(field)}` | {cell(field.metadata['help'])} |" for field in fields(kind))
+    return "\n".join(["| option | default | |", "|-|-|-|", *rows])
+
+
+def default(field: Field) -> object:
+    """Return the default of an option."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def cell(text: str) -> str:
+    """A help text as a cell: texts in quotes become code; a bar would end the cell."""
+    return re.sub(r"(?<![\w`])'([^']+)'(?!\w)", r"`\1`", text).replace("|", r"\|")
+
+
+def rewritten(page: str) -> str:
+    """Return the page with every table between its two comments made again."""
+    for kind in KINDS:
+        begin, end = f"<!-- {kind.__name__} -->\n", "<!-- end -->"
+        before, _, rest = page.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise SystemExit(f"{PAGE} has no place for {kind.__name__}: write {begin.strip()}, then {end}.")
+        page = f"{before}{begin}\n{table(kind)}\n\n{end}{after}"
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rewritten(PAGE.read_text()))

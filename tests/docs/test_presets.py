@@ -1,0 +1,57 @@
+"""Presets set what exists, are in the manual, and have the article's settings."""
+
+from dataclasses import fields
+
+import pytest
+import yaml
+from support.pages import ROOT, spans, table
+
+from trainer_ext import DDPOConfig
+from trainer_ext.cli.options import LoraOptions, RunOptions
+from trainer_ext.cli.parse import load_preset
+from trainer_ext.options import DDPOOptions, TrainerDefaults
+
+PRESETS = ROOT / "trainer_ext" / "presets"
+NAMES = sorted(file.relative_to(PRESETS).with_suffix("").as_posix() for file in PRESETS.rglob("*.yaml"))
+ROWS = table("docs/quickstart.md", "preset | reward | prompts")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_sets_what_exists(name):
+    kinds = (DDPOOptions, TrainerDefaults, RunOptions, LoraOptions)
+    known = {field.name for kind in kinds for field in fields(kind)} | {"max_grad_norm"}
+    assert yaml.safe_load((PRESETS / f"{name}.yaml").read_text()).keys() <= known
+
+
+def test_the_table_of_presets_is_complete_and_true():
+    assert sorted(name for row in ROWS for name in spans(row[0])) == NAMES
+    for named, reward, prompts in ROWS:
+        first, *_ = spans(named)
+        if reward.startswith("`"):
+            preset = load_preset(["--preset", first])
+            assert (preset["reward_funcs"], preset["prompts"]) == (spans(reward)[:1], spans(prompts)[0])
+
+
+TASKS = ["compressibility", "incompressibility", "aesthetic", "alignment"]
+
+
+@pytest.mark.parametrize("overlay", [None, "sf", "rwr", "sparse_rwr"])
+@pytest.mark.parametrize("task", [f"{kind}/{task}" for kind in ("paper", "lora") for task in TASKS])
+def test_presets_are_the_articles_settings(task, overlay, tmp_path):
+    """Against facts that are written down here once more: images, updates and rollouts of each."""
+    presets = [task] if overlay is None else [task, f"paper/{overlay}"]
+    defaults = load_preset(["--preset", *presets])
+    own = {key: value for key, value in defaults.items() if key in DDPOConfig.__dataclass_fields__}
+    config = DDPOConfig(**own, output_dir=str(tmp_path), use_cpu=True)
+    paper, jpeg = task.startswith("paper"), "compress" in task
+    assert (config.full_finetuning, config.learning_rate) == ((True, 1e-5) if paper else (False, 3e-4))
+    assert (config.advantage_clip, config.clip_range, config.weight_decay) == (10 if paper else 5, 1e-4, 1e-4)
+    assert (config.stat_buffer_size, config.stat_min_count) == (16 if jpeg and not paper else 32, 16)
+    assert (config.num_inference_steps, config.guidance_scale, config.eta, config.max_grad_norm) == (50, 5, 1, 1)
+    assert defaults["prompts"] == {"alignment": "animal_activities", "aesthetic": "animals"}.get(
+        task.split("/")[1], "imagenet_animals"
+    )
+    updates = {None: 4 if paper or jpeg else 2, "sf": 1}.get(overlay, 400)
+    assert config.updates_per_rollout == updates
+    images = config.num_images_per_rollout * config.num_train_epochs
+    assert images == 256 * (100 if jpeg and not paper and overlay in (None, "sf") else 200)

@@ -1,0 +1,152 @@
+"""The one door to a run's folder, and the summary that is computed from it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from PIL import Image
+from scipy import stats
+from support.trainers import FOUR_ANIMALS, make_trainer
+
+from trainer_ext.cli import main
+from trainer_ext.runs.folder import RunFolder, write_records
+from trainer_ext.runs.manifest import remove_manifest
+from trainer_ext.runs.summary import RunSummary, paired_figure
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_pipeline):
+    """A trainer after two rollouts of two updates, with pictures before, between and after."""
+    torch.manual_seed(0)
+    options = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "num_sample_images": 3}
+    saving = {"sample_every": 1, "save_strategy": "steps", "save_steps": 1}
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    trainer = make_trainer(tiny_pipeline(), folder, dataset=FOUR_ANIMALS, **options, **saving)
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture
+def folder(trained):
+    return RunFolder(trained.args.folder)
+
+
+def test_records(folder):
+    assert folder.rollouts() == [0, 1]
+    assert [record["rollout"] for record in folder.records()] == [0] * 4 + [1] * 4
+    assert folder.records(1) == folder.records()[4:]
+    assert list(folder.rewards()) == [0, 1]
+    assert folder.rewards()[1].tolist() == [record["reward"] for record in folder.records(1)]
+
+
+def test_setups(folder):
+    (setup,) = folder.setups()
+    assert (setup["from_update"], setup["algorithm"]) == (0, "ImportanceSampling(clip_range=0.0001)")
+
+
+def test_fixed_samples(folder):
+    sheets = folder.samples()
+    assert [sheet.updates for sheet in sheets] == [0, 2, 4]
+    for sheet in sheets:
+        assert [record["rollouts"] for record in sheet.records] == [sheet.updates / 2] * 3
+        assert [(record["prompt"], record["seed"]) for record in sheet.records] == [
+            ("a cat", 0),
+            ("a dog", 1),
+            ("a lion", 2),
+        ]
+        assert [file.name for file in sheet.files] == ["00.png", "01.png", "02.png"]
+        expected = [np.asarray(Image.open(file).convert("RGB")).mean() for file in sheet.files]
+        assert sheet.rewards.tolist() == pytest.approx(expected)
+
+
+def test_the_fixed_samples_are_logged(trained, folder):
+    logged = [log["samples/reward"] for log in trained.state.log_history if "samples/reward" in log]
+    assert logged == pytest.approx([sheet.rewards.mean() for sheet in folder.samples()])
+    assert [log["samples/reward"] for log in folder.logs() if "samples/reward" in log] == logged
+
+
+def test_checkpoints(folder):
+    assert [path.name for path in folder.checkpoints()] == [f"checkpoint-{step}" for step in (2, 3, 4)]
+    assert folder.newest().name == "checkpoint-4"
+
+
+def test_the_paired_figure_compares_each_image_with_itself(trained, folder):
+    first, *_, last = folder.samples()
+    paired = trained.summary.paired
+    expected = stats.ttest_rel(last.rewards, first.rewards).confidence_interval(0.95)
+    assert (paired.before, paired.after, paired.n) == (first.rewards.mean(), last.rewards.mean(), 3)
+    assert (paired.low, paired.high) == pytest.approx((expected.low, expected.high))
+    assert trained.summary.verdict is trained.summary.chosen_checkpoint is None
+
+
+def test_the_interval_by_hand():
+    """Differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), quantile of Student's t with 2 degrees of freedom 4.3027."""
+    paired = paired_figure(np.array([[0.0, 1.0], [5.0, 7.0], [-1.0, 2.0]]))
+    assert (paired.difference, paired.n) == (2.0, 3)
+    assert (paired.low, paired.high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
+    text = "1.333 -> 3.333 (+150.0%); difference +2, 95 % interval -0.4841 to +4.484, n = 3, same prompts and seeds"
+    assert str(paired) == text
+
+
+def test_few_or_equal_differences():
+    assert str(paired_figure(np.array([[0.0, 1.0]]))) == "0 -> 1; difference +1, n = 1, same prompts and seeds"
+    same = paired_figure(np.array([[1.0, 1.5], [2.0, 2.5]]))
+    assert (same.low, same.high) == (0.5, 0.5)
+
+
+def test_images_without_a_reward_are_left_out_of_the_pairs(tmp_path):
+    folder = RunFolder(tmp_path)
+    for updates, rewards in ((0, [1.0, None, 3.0]), (5, [2.0, 2.0, None])):
+        rows = [{"updates": updates, "seed": i, "prompt": "a cat", "reward": r} for i, r in enumerate(rewards)]
+        write_records(folder.sample_file(updates), rows)
+    paired = RunSummary.of(folder).paired
+    assert (paired.before, paired.after, paired.n) == (1.0, 2.0, 1)
+
+
+def test_a_run_that_only_began_has_no_paired_figure(tmp_path):
+    assert RunSummary.of(RunFolder(tmp_path)) == RunSummary()
+    write_records(RunFolder(tmp_path).sample_file(0), [{"updates": 0, "seed": 0, "prompt": "a cat", "reward": 1.0}])
+    assert RunSummary.of(RunFolder(tmp_path)).paired is None
+
+
+def test_logs_without_a_checkpoint(tmp_path):
+    assert RunFolder(tmp_path).logs() == []
+    assert RunFolder(tmp_path).newest() is None
+
+
+def test_a_damaged_checkpoint_is_not_the_newest(folder):
+    manifest = folder.checkpoints()[-1] / "ddpo_manifest.json"
+    content = manifest.read_bytes()
+    remove_manifest(manifest.parent)
+    assert folder.newest().name == "checkpoint-3"
+    manifest.write_bytes(content)
+
+
+def test_datasets_loads_the_records(folder, tmp_path):
+    loaded = load_dataset("parquet", data_dir=str(folder.path / "rollouts"), split="train", cache_dir=str(tmp_path))
+    assert list(loaded) == folder.records()
+
+
+def test_reading_needs_no_torch():
+    code = "import sys; import trainer_ext.runs.folder, trainer_ext.runs.summary; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("pictures", "said"), [(2, "reward of the fixed samples: "), (0, "different prompts")])
+def test_the_closing_line(tmp_path, capsys, pictures, said):
+    options = (
+        f"--output_dir {tmp_path / 'run'} --reward_funcs jpeg_compressibility --num_train_epochs 1 --num_inference_steps 2 "
+        "--skip_last_steps 0 --num_images_per_rollout 2 --num_images_per_prompt 1 --rollout_batch_size 2 "
+        "--per_device_train_batch_size 2 --gradient_accumulation_steps 1 --disable_tqdm true --use_cpu true "
+        f"--num_sample_images {pictures}"
+    )
+    assert main(["train", *options.split()]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert ("n = 2, same prompts and seeds" in out) == ("before_after.png" in out) == bool(pictures)
+    for line in out.strip().splitlines()[1:]:
+        assert Path(line.split("   ")[0]).exists(), line

@@ -1,0 +1,153 @@
+"""The contract of an algorithm: what it retains of a rollout, how it weighs images, and its loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, final
+
+import torch
+
+from ..options import DDPOOptions
+from ..policy.recording.trajectory import Trajectory
+from ..policy.transitions.gaussian import TransitionTable
+from ..policy.transitions.noising import NoisingTable
+from ..types import FloatArray
+from .losses import LossOutput
+from .minibatch import Batch
+from .rollout import Rollout, RolloutData
+from .weighting import Weighting
+
+
+class Algorithm(ABC, Generic[RolloutData, Batch]):
+    """
+    What is learned from a rollout. A subclass is a frozen dataclass whose fields are its options; all its methods are pure.
+
+    Pass one to `DDPOTrainer(algorithm=...)`. The trainer binds it once to the run; see [`Algorithm.bind`].
+
+    Parameters:
+        name (`str`):
+            Its name in checkpoints, which are only resumed by the same algorithm. By default the name of the class.
+        one_update (`bool`):
+            True if the loss is only right until the first update on a rollout.
+        policy_gradient (`bool`):
+            True if the sampler's own steps are trained, so that a KL divergence to the reference is defined.
+    """
+
+    name: ClassVar[str]
+    one_update: ClassVar[bool] = False
+    policy_gradient: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
+    @abstractmethod
+    def weighting(self, options: DDPOOptions, reward_weights: FloatArray) -> Weighting:
+        """
+        Return a new object that turns rewards into one weight for each image.
+
+        Args:
+            options ([`DDPOOptions`]):
+                The run's options.
+            reward_weights (`np.ndarray` of shape `(K,)`):
+                One for each reward function, and for each detector that has a weight.
+        """
+
+    @abstractmethod
+    def retain(self, trajectory: Trajectory) -> RolloutData:
+        """Return what training needs of a batch of denoising runs."""
+
+    @abstractmethod
+    def steps(self, table: TransitionTable, skip_last: int) -> torch.Tensor:
+        """
+        Return the indices of the steps to train, int64.
+
+        Raises:
+            [`ConfigError`]: no step is left.
+        """
+
+    def order(self, rollout: Rollout[RolloutData], generator: torch.Generator) -> torch.Tensor:
+        """Return the images `(B,)` of one pass over a rollout of B, in the order of training."""
+        return torch.randperm(len(rollout), generator=generator)
+
+    @abstractmethod
+    def minibatch(
+        self,
+        rollout: Rollout[RolloutData],
+        images: torch.Tensor,
+        steps: torch.Tensor,
+        noising: NoisingTable,
+        generator: torch.Generator,
+    ) -> Batch:
+        """
+        Collect what the loss of `images` `(N,)` at `steps` `(N,)` needs.
+
+        The denoiser predicts from the result's `latents` `(N, ...)`. Any noise is drawn from `generator`.
+        """
+
+    @abstractmethod
+    def loss(self, minibatch: Batch, prediction: torch.Tensor) -> LossOutput:
+        """Return the loss of the guided `prediction` `(N, ...)`."""
+
+    @final
+    def bind(
+        self, options: DDPOOptions, reward_weights: FloatArray, table: TransitionTable, noising: NoisingTable
+    ) -> BoundAlgorithm[RolloutData, Batch]:
+        """
+        Bind the algorithm to a run.
+
+        Args:
+            options ([`DDPOOptions`]):
+                The run's options.
+            reward_weights (`np.ndarray` of shape `(K,)`):
+                Weights of the objectives, as in [`Algorithm.weighting`].
+            table ([`TransitionTable`]), noising ([`NoisingTable`]):
+                The steps of the run's sampler.
+
+        Raises:
+            [`ConfigError`]: no step can be trained.
+        """
+        weighting = self.weighting(options, reward_weights)
+        return BoundAlgorithm(self, weighting, noising, self.steps(table, options.skip_last_steps))
+
+
+@dataclass(frozen=True)
+class BoundAlgorithm(Generic[RolloutData, Batch]):
+    """
+    An algorithm in a run.
+
+    Parameters:
+        algorithm ([`Algorithm`]):
+            What was bound.
+        weighting ([`Weighting`]):
+            Turns rewards into weights; the only state.
+        noising ([`NoisingTable`]):
+            The forward process at the sampler's steps.
+        trained_steps (`torch.Tensor` of shape `(S,)`, int64):
+            The steps that can be trained.
+    """
+
+    algorithm: Algorithm[RolloutData, Batch]
+    weighting: Weighting
+    noising: NoisingTable
+    trained_steps: torch.Tensor
+
+    def retain(self, trajectory: Trajectory) -> RolloutData:
+        """See [`Algorithm.retain`]."""
+        return self.algorithm.retain(trajectory)
+
+    def order(self, rollout: Rollout[RolloutData], generator: torch.Generator) -> torch.Tensor:
+        """See [`Algorithm.order`]."""
+        return self.algorithm.order(rollout, generator)
+
+    def minibatch(
+        self, rollout: Rollout[RolloutData], images: torch.Tensor, steps: torch.Tensor, generator: torch.Generator
+    ) -> Batch:
+        """See [`Algorithm.minibatch`]."""
+        return self.algorithm.minibatch(rollout, images, steps, self.noising, generator)
+
+    def loss(self, minibatch: Batch, prediction: torch.Tensor) -> LossOutput:
+        """See [`Algorithm.loss`]."""
+        return self.algorithm.loss(minibatch, prediction)

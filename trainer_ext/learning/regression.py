@@ -1,0 +1,105 @@
+"""The article's baselines: reward-weighted regression (RWR) and its sparse form (Black et al., 2023, section 4.2)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..options import DDPOOptions
+from ..policy.recording.trajectory import FinalLatents, Trajectory
+from ..policy.transitions.gaussian import TransitionTable
+from ..policy.transitions.noising import NoisingTable
+from ..types import FloatArray
+from .algorithm import Algorithm
+from .losses import LossOutput, weighted_denoising_loss
+from .minibatch import NoisedLatents
+from .rollout import Rollout
+from .weighting import RegressionWeighting, quantile_weights, softmax_weights
+
+
+class Regression(Algorithm[FinalLatents, NoisedLatents]):
+    """The denoising loss on the rollout's own images, at the sampler's timesteps. The two kinds differ in the weights."""
+
+    @abstractmethod
+    def weights(self, rewards: FloatArray) -> FloatArray:
+        """Turn the rewards `(n,)` of a group of images into their weights `(n,)`."""
+
+    def weighting(self, options: DDPOOptions, reward_weights: FloatArray) -> RegressionWeighting:
+        """Weigh images within their prompt, or with `advantages="batch"` within the rollout."""
+        return RegressionWeighting(self.weights, per_prompt=options.advantages != "batch")
+
+    def retain(self, trajectory: Trajectory) -> FinalLatents:
+        """Keep the final latents, which take much less memory than the full trajectory."""
+        return trajectory.final_latents()
+
+    def steps(self, table: TransitionTable, skip_last: int) -> torch.Tensor:
+        """Train at every step: those that policy gradients leave out are like the others here."""
+        return torch.arange(table.num_steps)
+
+    def minibatch(
+        self,
+        rollout: Rollout[FinalLatents],
+        images: torch.Tensor,
+        steps: torch.Tensor,
+        noising: NoisingTable,
+        generator: torch.Generator,
+    ) -> NoisedLatents:
+        """Add noise to the final latents."""
+        denoised = rollout.data.latents[images]
+        epsilon = torch.randn(denoised.shape, generator=generator)
+        return NoisedLatents(
+            noising.noised(steps, denoised, epsilon), noising.target(steps, denoised, epsilon), rollout.weights[images]
+        )
+
+    def loss(self, minibatch: NoisedLatents, prediction: torch.Tensor) -> LossOutput:
+        """See [`weighted_denoising_loss`]."""
+        return weighted_denoising_loss(prediction, minibatch.targets, minibatch.weights)
+
+
+@dataclass(frozen=True)
+class RewardWeightedRegression(Regression):
+    """
+    RWR: every image, with weight softmax(beta * reward).
+
+    Parameters:
+        beta (`float`, *optional*, defaults to 0.2):
+            Inverse temperature.
+    """
+
+    name: ClassVar[str] = "rwr"
+
+    beta: float = 0.2
+
+    def weights(self, rewards: FloatArray) -> FloatArray:
+        """See [`softmax_weights`]."""
+        return softmax_weights(rewards, self.beta)
+
+
+@dataclass(frozen=True)
+class SparseRewardWeightedRegression(Regression):
+    """
+    Sparse RWR: only the images with the best rewards, all with the same weight.
+
+    Parameters:
+        quantile (`float`, *optional*, defaults to 0.9):
+            Images whose reward is at or above this quantile are kept.
+    """
+
+    name: ClassVar[str] = "sparse_rwr"
+
+    quantile: float = 0.9
+
+    def weights(self, rewards: FloatArray) -> FloatArray:
+        """See [`quantile_weights`]."""
+        return quantile_weights(rewards, self.quantile)
+
+    def order(self, rollout: Rollout[FinalLatents], generator: torch.Generator) -> torch.Tensor:
+        """Go through the kept images several times, for as many updates as all images would have given."""
+        kept = rollout.weights.nonzero().flatten()
+        if not len(kept):  # all of the best images belong to other processes
+            return super().order(rollout, generator)
+        rounds = -(-len(rollout) // len(kept))
+        return torch.cat([kept[torch.randperm(len(kept), generator=generator)] for _ in range(rounds)])[: len(rollout)]

@@ -1,0 +1,88 @@
+"""From a model's name and the run's options to a policy and the module that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffusers import DiffusionPipeline
+from peft import LoraConfig
+
+from ddpo_plugins import GuidanceSpec
+
+from ..config import DDPOConfig
+from ..errors import ConfigError
+from ..policy.guidance.candidates import GuidanceRule, resolve_rule
+from ..policy.pipeline import LogProbPipeline
+from .denoiser import TrainedDenoiser, freeze
+from .loading import load_pipeline
+from .lora import complete_lora_config
+
+
+def check_model_options(
+    args: DDPOConfig,
+    peft_config: LoraConfig | None,
+    guidance: GuidanceRule | None,
+    guidance_rules: Sequence[GuidanceSpec],
+) -> None:
+    """
+    Refuse what cannot work before anything is loaded.
+
+    Raises:
+        [`ConfigError`]: two guidance rules are given, or an adapter for full fine-tuning.
+        [`GuidanceError`]: there is no guidance rule of the name that `args` give.
+    """
+    if guidance is not None and args.guidance is not None:
+        raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
+    resolve_rule(guidance or args.guidance, guidance_rules)
+    if args.full_finetuning and peft_config is not None:
+        raise ConfigError(
+            "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
+        )
+
+
+def build_policy(
+    model: str | Path | DiffusionPipeline,
+    args: DDPOConfig,
+    guidance: GuidanceRule | None = None,
+    guidance_rules: Sequence[GuidanceSpec] = (),
+) -> LogProbPipeline:
+    """
+    Load a pipeline to the run's device and make a policy of it.
+
+    Args:
+        model (`str`, `Path` or `DiffusionPipeline`):
+            A Hub id, a folder, `"embedded"`, or a pipeline.
+        args ([`DDPOConfig`]):
+            The run's options.
+        guidance (`Callable`, *optional*):
+            A guidance rule instead of the one that `args` names.
+        guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
+            Rules that plugins offer.
+
+    Raises:
+        [`PipelineError`], [`GuidanceError`]: it cannot be loaded, or not be recorded and replayed.
+    """
+    rule = resolve_rule(guidance or args.guidance, guidance_rules)
+    pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
+    return LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+
+
+def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraConfig | None = None) -> TrainedDenoiser:
+    """
+    Freeze the pipeline and make its denoiser trainable: by an adapter, or all its weights.
+
+    Args:
+        policy ([`LogProbPipeline`]):
+            The policy whose denoiser is trained.
+        args ([`DDPOConfig`]):
+            The run's options.
+        peft_config (`LoraConfig`, *optional*):
+            The adapter; by default rank 4 on the attention projections.
+
+    Raises:
+        [`ConfigError`]: no adapter fits the denoiser.
+    """
+    adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
+    freeze(policy.pipeline)
+    return TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter, keep_reference=args.beta > 0)

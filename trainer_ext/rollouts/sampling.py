@@ -1,0 +1,107 @@
+"""One process's share of a rollout: batches are sampled, and each is scored while the next is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from ..loop.metrics import timed
+from ..loop.progress import RolloutBar
+from ..policy.pipeline import LogProbPipeline
+from ..policy.recording.trajectory import Trajectory
+from ..policy.seeds import image_generators
+from ..scoring.background import BackgroundScorer
+from ..scoring.suite import Scores
+from .schedule import SamplingPlan
+
+
+@dataclass(frozen=True)
+class Collected:
+    """
+    What one process sampled and scored.
+
+    Parameters:
+        data ([`Trajectory`] or [`FinalLatents`]):
+            What the algorithm retains of the denoising runs.
+        scores ([`Scores`]):
+            Rewards of the images.
+        seconds (`Mapping[str, float]`):
+            Where the time went: `rollout`, without rewards; `reward`, and of that `reward_wait`, when nothing was sampled.
+    """
+
+    data: Any
+    scores: Scores
+    seconds: Mapping[str, float]
+
+    def measured(self, num_images: int) -> dict[str, float]:
+        """Return this process's own metrics of a rollout of `num_images` images over all processes."""
+        seconds = {f"seconds/{name}": value for name, value in self.seconds.items()}
+        return {**self.scores.metrics, **seconds, "images_per_second": num_images / self.seconds["rollout"]}
+
+
+def sample_and_score(
+    policy: LogProbPipeline,
+    model: torch.nn.Module,
+    batches: Sequence[SamplingPlan],
+    score: Callable[[torch.Tensor, Sequence[Mapping[str, Any]]], Scores],
+    scorer: BackgroundScorer,
+    retain: Callable[[Trajectory], Any],
+    on_first: Callable[[Trajectory], None],
+    on_step: Callable[[], None],
+    title: str | None,
+) -> Collected:
+    """
+    Sample and score batches.
+
+    Args:
+        policy ([`LogProbPipeline`]):
+            What samples.
+        model (`torch.nn.Module`):
+            The denoiser as the accelerator prepared it.
+        batches (`Sequence[SamplingPlan]`):
+            Prompts and seeds of images that are sampled at once.
+        score (`Callable`):
+            Maps images `(B, H, W, 3)`, uint8, and their dataset rows to [`Scores`].
+        scorer ([`BackgroundScorer`]):
+            Where `score` is called.
+        retain (`Callable`):
+            Maps a trajectory in host memory to what is retained of it.
+        on_first (`Callable`):
+            Called with the first trajectory, on the device.
+        on_step (`Callable`):
+            Called after each denoising step; may raise to stop there.
+        title (`str`, *optional*):
+            Title of the progress bar; no bar by default.
+    """
+    retained: list[Any] = []
+    seconds: dict[str, float] = {}
+    with (
+        RolloutBar(len(batches) * policy.table.num_steps, title or "", title is not None) as bar,
+        scorer.overlapping(bar.on_wait) as scoring,
+    ):
+
+        def count_step(step: int) -> None:
+            bar.on_step()
+            on_step()
+
+        for batch in batches:
+            with timed(seconds, "rollout"):
+                sampled = policy.sample(
+                    [row["prompt"] for row in batch.rows],
+                    image_generators(batch.seeds),
+                    num_images_per_prompt=batch.num_images_per_prompt,
+                    denoiser=model,
+                    on_step=count_step,
+                )
+                retained.append(retain(sampled.trajectory.cpu()))
+            if len(retained) == 1:
+                on_first(sampled.trajectory)
+            scoring.put(partial(score, sampled.images, batch.image_rows))
+            if scoring.results:
+                bar.on_reward(scoring.results[-1].mean)
+    data = type(retained[0]).concatenate(retained)
+    return Collected(data, Scores.concatenate(scoring.results), {**seconds, **scoring.seconds})

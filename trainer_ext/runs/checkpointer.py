@@ -1,0 +1,134 @@
+"""Writes the checkpoints of a run, and takes up the one that it resumes from."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerState
+
+from ..config import DDPOConfig
+from ..learning.algorithm import BoundAlgorithm
+from ..learning.rollout import Rollout
+from ..loop.metrics import RunMetrics
+from ..model.weights import RunWeights
+from .checkpoint import DDPOState, check_state
+from .folder import RunFolder
+from .manifest import check_checkpoint, prune, remove_manifest, write_manifest
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointer:
+    """
+    Adds to `Trainer`'s checkpoints what a DDPO run needs, and the manifest that says they are whole.
+
+    Args:
+        args ([`DDPOConfig`]):
+            The run's options.
+        algorithm ([`BoundAlgorithm`]):
+            Its weighting remembers rewards.
+        weights ([`RunWeights`]):
+            The trained weights.
+        accelerator (`Accelerator`):
+            Lets processes wait for one another.
+
+    Parameters:
+        newest (`Path`, *optional*):
+            The checkpoint that this run wrote or loaded last.
+    """
+
+    def __init__(
+        self,
+        args: DDPOConfig,
+        algorithm: BoundAlgorithm[Any, Any],
+        weights: RunWeights,
+        accelerator: Accelerator,
+    ):
+        self.args = args
+        self.algorithm = algorithm
+        self.weights = weights
+        self.accelerator = accelerator
+        self.newest: Path | None = None
+
+    def folder_of(self, updates: int) -> Path:
+        """Return where the checkpoint after some updates lies."""
+        return self.args.folder / f"checkpoint-{updates}"
+
+    def is_newest(self, updates: int) -> bool:
+        """Whether the checkpoint after `updates` updates was written or loaded last."""
+        return self.newest == self.folder_of(updates).resolve()
+
+    @contextlib.contextmanager
+    def writing(self, state: TrainerState, rollout: Rollout[Any] | None, metrics: RunMetrics) -> Iterator[None]:
+        """
+        Complete the checkpoint that `Trainer` writes inside the block, then remove old ones. Every process must call this.
+
+        Args:
+            state (`TrainerState`):
+                The trainer's state; its `global_step` names the checkpoint.
+            rollout ([`Rollout`], *optional*):
+                The rollout in training, if updates on it are still to come.
+            metrics ([`RunMetrics`]):
+                What was measured since the last log.
+        """
+        folder = self.folder_of(state.global_step)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # remove none before this one is whole
+        try:
+            remove_manifest(folder)
+            yield
+        finally:
+            self.args.save_total_limit = limit
+        own = DDPOState(
+            self.algorithm.algorithm.name, self.algorithm.weighting.state_dict(), rollout, metrics.state_dict()
+        )
+        own.save(folder, self.args.process_index, self.args.world_size)
+        if self.args.should_save:
+            self.weights.add_to_checkpoint(folder)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_manifest(folder)
+            prune(self.args.folder, limit, state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()  # launchers kill the others when one process ends
+        self.newest = folder.resolve()
+
+    def resolve(self, resume_from_checkpoint: str | bool | None) -> str | None:
+        """
+        Find the checkpoint to resume from: the named one, or for `True` the newest. The main process decides for all.
+
+        Raises:
+            [`CheckpointError`]: the named one is damaged, or not there.
+        """
+        self.newest = None
+        if isinstance(resume_from_checkpoint, str | Path):
+            check_checkpoint(Path(resume_from_checkpoint))
+            return str(resume_from_checkpoint)
+        found = self._newest_whole() if resume_from_checkpoint and self.args.process_index == 0 else None
+        chosen: str | None = broadcast_object_list([found])[0]
+        return chosen
+
+    def _newest_whole(self) -> str | None:
+        newest = RunFolder(self.args.folder).newest()
+        if newest is None:
+            logger.warning("%s holds no whole checkpoint: training starts from the beginning.", self.args.folder)
+        return None if newest is None else str(newest)
+
+    def load(self, folder: Path) -> DDPOState:
+        """
+        Load weights and what the algorithm remembers; return the rest of the state.
+
+        Raises:
+            [`CheckpointError`]: the checkpoint belongs to a run with other options.
+            [`ConfigError`]: its weights do not fit.
+        """
+        state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
+        check_state(folder, state, self.algorithm.algorithm.name, self.args.images_per_process)
+        self.weights.load_checkpoint(folder, self.args.ema_decay)
+        self.algorithm.weighting.load_state_dict(state.weighting)
+        self.newest = folder.resolve()
+        return state

@@ -1,0 +1,63 @@
+"""Everything that scores images in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..options import DDPOOptions
+from .background import BackgroundScorer
+from .calls import Calls
+from .functions import Detector, DetectorFunction, Reward, RewardFunction, named_functions
+from .suite import RewardSuite
+
+
+@dataclass(frozen=True)
+class Judges:
+    """
+    The rewards and detectors of a run, and where they are called.
+
+    Parameters:
+        trained ([`RewardSuite`]):
+            The rewards that are trained on, with the detectors.
+        held_out ([`RewardSuite`], *optional*):
+            Rewards that are only evaluated.
+        scorer ([`BackgroundScorer`]):
+            Calls them while the next images are sampled.
+    """
+
+    trained: RewardSuite
+    held_out: RewardSuite | None
+    scorer: BackgroundScorer
+
+    @classmethod
+    def of(
+        cls,
+        reward_funcs: Reward | Sequence[Reward],
+        eval_reward_funcs: Reward | Sequence[Reward],
+        detectors: Detector | Sequence[Detector],
+        options: DDPOOptions,
+    ) -> Judges:
+        """
+        Take what a user gives to the trainer.
+
+        Raises:
+            [`ConfigError`]: no reward, something that cannot be called like one, a name twice, or a wrong number of weights.
+        """
+        rewards, others = (named_functions(given, RewardFunction) for given in (reward_funcs, eval_reward_funcs))
+        calls = Calls()
+        trained = RewardSuite(
+            rewards,
+            options.reward_weights,
+            named_functions(detectors, DetectorFunction),
+            options.detector_weights,
+            calls,
+        )
+        RewardSuite([*rewards, *others])  # checks that no name stands in both
+        held_out = RewardSuite(others, calls=calls) if others else None
+        return cls(trained, held_out, BackgroundScorer(calls, options.overlap_rewards, options.reward_timeout))
+
+    @property
+    def suites(self) -> list[RewardSuite]:
+        """What an evaluation scores with: what is trained on, then the held-out rewards."""
+        return [self.trained] if self.held_out is None else [self.trained, self.held_out]
