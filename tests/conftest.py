@@ -18,6 +18,14 @@ def pytest_configure(config):
         config.option.markexpr = ""  # everything: the rows that are marked, and those that stand for them
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Marks of pytest-xdist would say beside the tests what goes together; pytest-xdist 3.8 loses them with pytest 9.2."""
+    from support.scheduling import scheduler
+
+    return scheduler(config, log)
+
+
 def pytest_collection_finish():
     """Every training collects garbage: in 0.3 s where modules are searched for it, in 0.01 s where they are not."""
     gc.collect()
@@ -101,7 +109,7 @@ def install_example(install):
 
 @pytest.fixture(scope="session")
 def forked(tmp_path_factory):
-    """Runs in processes that can be killed. Tests that use it are of the group `forked`, so that there is one server of them."""
+    """Runs in processes that can be killed. Tests that use it stand in scheduling.py, so that there is one server of them."""
     from support.forked_runs import ForkedRuns
 
     runs = ForkedRuns(tmp_path_factory.mktemp("logs"))

@@ -295,7 +295,6 @@ def test_unknown_command(capsys):
     assert main([]) == 0
 
 
-@pytest.mark.xdist_group("forked")
 def test_ctrl_c_tells_how_to_resume(forked, tmp_path):
     """A process of its own and a real signal, in the second rollout."""
     arguments = ["train", *FAST, "--num_train_epochs", "50", "--output_dir", str(tmp_path / "run")]

@@ -17,7 +17,7 @@ from ddpo_plugins.errors import DDPOError
 from trainer_ext.loop.interrupts import StopRequest
 from trainer_ext.loop.lockstep import Lockstep
 
-pytestmark = [pytest.mark.xdist_group("two processes"), pytest.mark.timeout(1200)]  # one launch for all
+pytestmark = pytest.mark.timeout(1200)  # the launch that all share is in it
 
 TOLD = "Process {} failed, so all stop. Its error: OSError: no server"
 

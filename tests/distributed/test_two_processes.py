@@ -14,7 +14,7 @@ from trainer_ext.loop.sharding import check_sharding
 from trainer_ext.model.lora import LORA_FILE
 from trainer_ext.runs.manifest import find_damage
 
-pytestmark = [pytest.mark.xdist_group("two processes"), pytest.mark.timeout(1200)]  # one launch for all
+pytestmark = pytest.mark.timeout(1200)  # the launch that all share is in it
 
 
 @pytest.fixture(scope="module")

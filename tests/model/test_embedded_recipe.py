@@ -43,8 +43,6 @@ from embedded_model.cli import STOPPED, main
 from ddpo_plugins import load_catalogue
 from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model
 
-pytestmark = pytest.mark.xdist_group("recipe")  # made once, not once a worker
-
 HELD_OUT = words.HeldOut.read()
 WRITING = captions.Writing(signs=0.15, posters=0.1)
 AMOUNTS = {

@@ -37,8 +37,6 @@ KINDS = {
     },
 }
 
-pytestmark = pytest.mark.xdist_group("forked")
-
 CHECK = "trainer_ext.loop.lockstep.Lockstep.check"  # after each denoising step, and before each step's gradient
 LOSS = "trainer_ext.learning.update.GradientAccumulator.loss"
 SCORE = "trainer_ext.scoring.suite.RewardSuite.score"

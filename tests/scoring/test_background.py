@@ -226,17 +226,22 @@ def test_an_async_reward_beside_one_that_fails_is_never_begun():
 
 def test_a_loop_that_is_blocked_does_not_keep_the_program(monkeypatch):
     monkeypatch.setattr("trainer_ext.scoring.threads.GRACE_SECONDS", 0.1)
-    release = threading.Event()
+    blocked, release = threading.Event(), threading.Event()
 
-    async def block():
+    def block():
+        blocked.set()
         release.wait()
 
+    async def begin():
+        asyncio.get_running_loop().call_later(0.01, block)  # nobody waits for it, so that nobody keeps the loop
+
     loop = EventLoop()
-    Worker("test").submit(partial(loop.run, block()))
-    while loop._current is None:
-        time.sleep(0.001)
+    loop.run(begin())
+    blocked.wait()
+    gone = weakref.ref(loop)
     del loop
     gc.collect()  # does not wait for what is never released
+    assert gone() is None
     release.set()
 
 

@@ -14,7 +14,8 @@ from transformers import TrainerCallback
 
 from support import trainers
 from support.trainers import CAT_AND_DOG, TINY, brightness, prompts
-from trainer_ext import RewardFunction, trainer
+from trainer_ext import RewardFunction
+from trainer_ext.runs import checkpointer
 from trainer_ext.runs.manifest import find_damage
 
 PROCESS = int(os.environ.get("RANK", "0"))
@@ -265,14 +266,14 @@ def seal_slowly(folder):
     slowly(folder)
 
 
-slowly = trainer.write_manifest
+slowly = checkpointer.write_manifest
 
 
 def train_all(folder):
     """Return what this process sees, by training."""
     seen = {name: train(folder, name, **options) for name, options in TRAININGS.items()}
     seen["evaluated"] = evaluate(folder, "evaluated")
-    trainer.write_manifest = seal_slowly
+    checkpointer.write_manifest = seal_slowly
     for name, options in INTERRUPTED.items():
         seen[name] = train(folder, name, **options)
         seen[f"{name}, resumed"] = train(folder, name, resume=True)

@@ -222,7 +222,6 @@ def adapted(tmp_path_factory):
     return {name: (torch.load(folder / name / "image.pt", weights_only=True), *here[name]) for name in ADAPTED}
 
 
-@pytest.mark.xdist_group("adapted")
 @pytest.mark.parametrize("name", ADAPTED)
 def test_the_saved_adapter_gives_the_same_image_in_stock_diffusers(adapted, name):
     stock, expected, untrained = adapted[name]
