@@ -122,7 +122,7 @@ def test_in_training_the_error_names_the_reward(folder, logits):
 
 def test_a_model_with_one_output_is_refused(tmp_path):
     save_classifier(tmp_path, ["score"])
-    with pytest.raises(PluginError, match="has one output, so no label to choose"):
+    with pytest.raises(PluginError, match="has one output, so there is no label to choose"):
         reward_from_plugin("classifier", model=str(tmp_path), label="score")
 
 
