@@ -123,5 +123,5 @@ def test_it_trains_by_name(environment, tmp_path):
         environment, "train", "--reward_funcs", "redness", "--num_sample_images", "0", *options.split(), folder=tmp_path
     )
     assert result.returncode == 0, result.stderr
-    assert "reward:" in result.stdout
+    assert "mean reward " in result.stdout
     assert (tmp_path / "ddpo-output" / "pytorch_lora_weights.safetensors").is_file()
