@@ -69,6 +69,11 @@ def test_the_fixed_samples_are_logged(trained, folder):
     assert [log["samples/reward"] for log in folder.logs() if "samples/reward" in log] == logged
 
 
+def test_pictures_do_not_displace_the_log_of_their_update(trained):
+    """`Trainer` takes any log for the one that is due; processes that draw nothing would then wait for the main one."""
+    assert [log["step"] for log in trained.state.log_history if "loss" in log] == [2, 4]
+
+
 def test_checkpoints(folder):
     assert [path.name for path in folder.checkpoints()] == [f"checkpoint-{step}" for step in (2, 3, 4)]
     assert folder.newest().name == "checkpoint-4"
