@@ -1,5 +1,6 @@
 """The one door to a run's folder, and the summary that is computed from it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,14 @@ def test_a_run_that_only_began_has_no_paired_figure(tmp_path):
 def test_logs_without_a_checkpoint(tmp_path):
     assert RunFolder(tmp_path).logs() == []
     assert RunFolder(tmp_path).newest() is None
+
+
+def test_logs_are_not_read_from_a_checkpoint_that_was_cut_short(folder, tmp_path):
+    shutil.copytree(folder.path, tmp_path / "run")
+    killed = tmp_path / "run" / "checkpoint-9"
+    killed.mkdir()
+    (killed / "trainer_state.json").write_text('{"log_his')
+    assert RunFolder(tmp_path / "run").logs() == folder.logs()
 
 
 def test_a_damaged_checkpoint_is_not_the_newest(folder):

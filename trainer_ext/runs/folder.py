@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..types import FloatArray
 from .atomic import replacing
-from .manifest import checkpoints, newest_checkpoint, newest_first
+from .manifest import MANIFEST, checkpoints, newest_checkpoint, newest_first
 
 Record = Mapping[str, Any]  #: what is written of one image
 
@@ -124,8 +124,9 @@ class RunFolder:
         return newest_checkpoint(self.path)
 
     def logs(self) -> list[dict[str, Any]]:
-        """Return what was logged until the newest checkpoint."""
-        files = [folder / "trainer_state.json" for folder in newest_first(self.path)]
+        """Return what was logged until the newest checkpoint that was not cut short."""
+        complete = (folder for folder in newest_first(self.path) if (folder / MANIFEST).is_file())
+        files = (folder / "trainer_state.json" for folder in complete)
         state = next((file for file in files if file.is_file()), None)
         return [] if state is None else list(json.loads(state.read_text())["log_history"])
 
