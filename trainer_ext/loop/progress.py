@@ -45,7 +45,9 @@ class RolloutProgress(ProgressCallback):
         """Show a log."""
         if not state.is_world_process_zero or self.training_bar is None or logs is None:
             return
-        self.training_bar.set_postfix({key: f"{logs[key]:.4g}" for key in POSTFIX if key in logs})
+        postfix = {key: f"{logs[key]:.4g}" for key in POSTFIX if key in logs}
+        if postfix:  # a log of pictures or of an evaluation leaves the last reward where it is
+            self.training_bar.set_postfix(postfix)
         shown = [f"{key} {logs[key]:.4g}" for key in LINE if key in logs]
         if shown:
             self.training_bar.write(f"rollout {state.epoch:g}: " + ", ".join(shown))

@@ -38,13 +38,12 @@ def differences(first: Path, second: Path) -> list[str]:
 def checkpoint_differences(first: Path, second: Path) -> list[str]:
     """Say what differs between the whole checkpoints that two runs have in common, finished or not."""
     found = []
-    for checkpoint in whole_checkpoints(first):
-        if checkpoint in whole_checkpoints(second):
-            names = [set(_files(folder / checkpoint)) - {MANIFEST} for folder in (first, second)]
-            found += [f"{checkpoint}/{name}: only in one run" for name in sorted(names[0] ^ names[1])]
-            for name in sorted(names[0] & names[1]):
-                between = _file_differences(first / checkpoint / name, second / checkpoint / name)
-                found += [f"{checkpoint}/{difference}" for difference in between]
+    for checkpoint in sorted(set(whole_checkpoints(first)) & set(whole_checkpoints(second))):
+        names = [set(_files(folder / checkpoint)) - {MANIFEST} for folder in (first, second)]
+        found += [f"{checkpoint}/{name}: only in one run" for name in sorted(names[0] ^ names[1])]
+        for name in sorted(names[0] & names[1]):
+            between = _file_differences(first / checkpoint / name, second / checkpoint / name)
+            found += [f"{checkpoint}/{difference}" for difference in between]
     return found
 
 
