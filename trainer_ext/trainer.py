@@ -216,8 +216,9 @@ class DDPOTrainer(Trainer):
             self._rewind_point = RewindPoint.now(self.state.global_step, self._metrics)
         rollout = self._rollout
         if rollout is None or rollout.index != self._rollout_index:
-            measured = (self.state, self._metrics, self._save_after_failure)
-            self._rollout = rollout = self._collector.collect(model, self._rollout_index, *measured)
+            self._rollout = rollout = self._collector.collect(
+                model, self._rollout_index, self.state, self._metrics, on_failure=self._save_after_failure
+            )
             self._rewind_point = RewindPoint.now(self.state.global_step, self._metrics)
         with timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout

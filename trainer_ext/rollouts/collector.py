@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from ddpo_plugins.errors import RewardError
+
 from ..config import DDPOConfig
 from ..learning.algorithm import BoundAlgorithm
 from ..learning.rollout import Rollout
@@ -85,10 +87,10 @@ class RolloutCollector:
             metrics ([`RunMetrics`]):
                 Takes what is measured.
             on_failure (`Callable[[], None]`):
-                Called, by all processes, when the sampling or a reward of one of them failed.
+                Called, by all processes, when the sampling or a reward of one of them failed, or no image got a reward.
 
         Raises:
-            [`RewardError`]: a reward broke its contract.
+            [`RewardError`]: a reward broke its contract, or no image got a reward.
             [`PipelineError`], [`GuidanceError`]: the pipeline does something that cannot be replayed.
             [`RuleMetError`]: a rule ends the run here. Nothing but the records remains of this rollout.
             `KeyboardInterrupt`: Ctrl-C was pressed.
@@ -103,7 +105,12 @@ class RolloutCollector:
         records = gather_object(image_records({"rollout": index}, plan, collected.scores))
         if self.args.process_index == 0:
             write_records(RunFolder(self.args.folder).rollout_file(index), records)
-        measured = self._measure(index, records, collected)
+        try:
+            measured = self._measure(records)
+        except RewardError:
+            on_failure()
+            raise
+        self._check_rules(index, measured, collected)
         weights = self._weigh(records, metrics)
         metrics.note(measured)
         metrics.note(collected.measured(len(records)))
@@ -135,14 +142,16 @@ class RolloutCollector:
             check_compiled(self.policy, model, self.denoiser, trajectory)
         self._replay_checked = True
 
-    def _measure(self, index: int, records: Sequence[Mapping[str, Any]], collected: Collected) -> dict[str, float]:
-        """Return the metrics of the rollout, unless they meet a rule that ends the run."""
-        measured = reward_metrics(records, self.judges.trained.names)
-        measured |= detection_metrics(records, self.judges.trained.detector_names)
+    def _measure(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the metrics of the rollout, the same in every process."""
+        judges = self.judges.trained
+        return {**reward_metrics(records, judges.names), **detection_metrics(records, judges.detector_names)}
+
+    def _check_rules(self, index: int, measured: Mapping[str, float], collected: Collected) -> None:
+        """End the run if the metrics of the rollout meet a rule."""
         if self._rules.rules:
             logged = mean_of(gather_object([dict(collected.scores.metrics)]))
             self._rules.check(index, {**logged, **measured})
-        return measured
 
     def _weigh(self, records: Sequence[Mapping[str, Any]], metrics: RunMetrics) -> FloatArray:
         """Compute the training weight of every image, over all processes, `(B,)`."""
