@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from support.trainers import FOUR_ANIMALS, logs_of
 from support.trainers import make_trainer as make
 
 from trainer_ext.cli import main
+from trainer_ext.cli.train import _summary
+from trainer_ext.model.lora import PEFT_FILE
 from trainer_ext.runs.folder import RunFolder, write_records
 from trainer_ext.runs.manifest import remove_manifest
 from trainer_ext.runs.samples import load_images
@@ -174,6 +177,15 @@ def test_datasets_loads_the_records(folder, tmp_path):
 def test_reading_needs_no_torch():
     code = "import sys; import trainer_ext.runs.folder, trainer_ext.runs.summary; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_closing_lines_of_an_adapter_that_only_peft_loads(tmp_path, capsys):
+    (tmp_path / PEFT_FILE).touch()
+    args = SimpleNamespace(folder=tmp_path, num_sample_images=2, full_finetuning=False)
+    _summary(SimpleNamespace(args=args, summary=RunSummary(first_rollout=1.0, last_rollout=2.0)))
+    out = capsys.readouterr().out
+    assert f"{tmp_path}   the adapter, for PeftModel.from_pretrained\n" in out
+    assert "1 in the first rollout and 2 in the last, of different prompts\n" in out
 
 
 @pytest.mark.parametrize(("pictures", "said"), [(2, "reward of the fixed samples: "), (0, "different prompts")])

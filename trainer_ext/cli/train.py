@@ -131,21 +131,25 @@ def _resume(value: str | None) -> str | bool | None:
 
 def _summary(trainer: DDPOTrainer) -> None:
     """Say what the run achieved, and where it is."""
-    from ..model.lora import LORA_FILE
+    from ..model.lora import LORA_FILE, PEFT_FILE
     from ..runs.folder import RunFolder
 
     folder, summary = RunFolder(trainer.args.folder), trainer.summary
+    pictures = trainer.args.num_sample_images
     if summary.paired is not None:
         print(f"\nreward of the fixed samples: {summary.paired}")
     elif summary.first_rollout is not None:
+        advice = "" if pictures else "; with --num_sample_images 16, fixed prompts and seeds are compared"
         print(
             f"\nmean reward {summary.first_rollout:.4g} in the first rollout and {summary.last_rollout:.4g} in the last, of "
-            "different prompts; with --num_sample_images 16, fixed prompts and seeds are compared"
+            f"different prompts{advice}"
         )
     if trainer.args.full_finetuning:
         print(f"{folder.path}   the pipeline, for DiffusionPipeline.from_pretrained")
+    elif (folder.path / PEFT_FILE).is_file():
+        print(f"{folder.path}   the adapter, for PeftModel.from_pretrained")
     else:
         print(f"{folder.path / LORA_FILE}   the adapter, for pipeline.load_lora_weights")
-    if trainer.args.num_sample_images:
+    if pictures:
         print(f"{folder.comparison_file}   the same prompts and seeds, before and after")
     print(folder.curve_file)

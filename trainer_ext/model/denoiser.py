@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
 from ..errors import ConfigError
-from .lora import LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, _linear_layers, check_lora_config
+from .lora import LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, describe_linear_layers, check_lora_config
 
 
 class TrainedDenoiser(torch.nn.Module):
@@ -171,7 +171,7 @@ def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
         raise ConfigError(
             f"No adapter fits {type(base).__name__}: {error} Pass peft_config=LoraConfig(target_modules=...) with other names "
             "(--lora_target_modules on the command line), or leave them out for its attention projections. "
-            f"{_linear_layers(base)}"
+            f"{describe_linear_layers(base)}"
         ) from error
 
 

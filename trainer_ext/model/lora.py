@@ -53,12 +53,12 @@ def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
     raise ConfigError(
         f"{type(denoiser).__name__} has no attention projections by the names {', '.join(ATTENTION_PROJECTIONS[0])}. Pass "
         "peft_config=LoraConfig(target_modules=...) with its own names (--lora_target_modules on the command line). "
-        f"{_linear_layers(denoiser)}"
+        f"{describe_linear_layers(denoiser)}"
     )
 
 
-def _linear_layers(denoiser: torch.nn.Module) -> str:
-    """Say what the linear layers are called, the most frequent first."""
+def describe_linear_layers(denoiser: torch.nn.Module) -> str:
+    """Return a sentence that names the linear layers, the most frequent first."""
     linear = (name for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear))
     names = Counter(re.sub(r"^.*?([^.\d][^.]*(\.\d+)*)$", r"\1", name) for name in linear)
     return f"Its linear layers are {', '.join(f'{name} ({number} times)' for name, number in names.most_common(12))}."
