@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
 from ..errors import ConfigError
-from .lora import LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, describe_linear_layers, check_lora_config
+from .lora import LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, check_lora_config, describe_linear_layers
 
 
 class TrainedDenoiser(torch.nn.Module):
