@@ -142,6 +142,31 @@ def test_pictures_that_a_killed_run_left_are_not_logged(make_trainer):
     assert logged == pytest.approx([sheet.rewards.mean() for sheet in folder.samples() if sheet.updates < 2])
 
 
+def test_pictures_before_training_are_those_of_this_run(make_trainer):
+    """A run that failed before its first checkpoint drew others."""
+    trainer = make_trainer(num_sample_images=1)
+    folder = RunFolder(trainer.args.folder)
+    write_records(folder.sample_file(0), [{"updates": 0, "rollouts": 0.0, "seed": 7, "prompt": "?", "reward": -1.0}])
+    folder.pictures_of(0).mkdir()
+    trainer.train()
+    assert [record["prompt"] for record in folder.samples()[0].records] == ["a cat"]
+    assert trainer.summary.paired.n == 1
+
+
+@pytest.mark.parametrize(("first", "then", "drawn"), [(2, 1, {0: 2, 2: 1}), (0, 1, {1: 1, 2: 1})])
+def test_a_run_that_is_resumed_with_another_number_of_pictures(make_trainer, first, then, drawn):
+    """Pictures that were not drawn before training are not made up after it."""
+    make_trainer(num_sample_images=first, sample_every=0, save_strategy="epoch").train()
+    resumed = make_trainer(num_sample_images=then, sample_every=0, num_train_epochs=2)
+    if first:  # as if the first run had been stopped
+        shutil.rmtree(resumed.args.folder / "samples" / "update-00001")
+        (resumed.args.folder / "samples" / "update-00001.parquet").unlink()
+    resumed.train(resume_from_checkpoint=True)
+    sheets = RunFolder(resumed.args.folder).samples()
+    assert {sheet.updates: len(sheet.records) for sheet in sheets} == drawn
+    assert (resumed.summary.paired is not None) == bool(first)
+
+
 def test_a_run_that_only_began_has_no_paired_figure(tmp_path):
     assert RunSummary.of(RunFolder(tmp_path)) == RunSummary()
     write_records(RunFolder(tmp_path).sample_file(0), [{"updates": 0, "seed": 0, "prompt": "a cat", "reward": 1.0}])

@@ -73,11 +73,11 @@ class SampleCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Draw the model as it was, once for a run."""
+        """Draw the model before training, again even if a run that never came to a checkpoint left pictures of its own."""
         if not state.is_world_process_zero:
             return
-        if not self.folder.pictures_of(0).exists():
-            self._draw(0, state)
+        if state.global_step == 0 or not self.folder.samples():
+            self._draw(state.global_step, state)
         if not any(LOG_KEY in log for log in state.log_history):  # a checkpoint that is resumed from has it
             self._log_mean(state)
 
@@ -95,9 +95,9 @@ class SampleCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         after = self._draw(state.global_step, state)
-        first = self.folder.samples()[0]
-        images = load_images(self.folder.pictures_of(0))
-        before = SampleSet(self.plan.prompts, self.plan.seeds, images, first.rewards.tolist())
+        first = self.folder.samples()[0]  # of the run that was resumed, which may have had another num_sample_images
+        prompts, seeds = ([record[name] for record in first.records] for name in ("prompt", "seed"))
+        before = SampleSet(prompts, seeds, load_images(self.folder.pictures_of(first.updates)), first.rewards.tolist())
         draw_sheet(self.folder.comparison_file, [("before", before), ("after", after)])
         draw_reward_curve(self.folder)
 

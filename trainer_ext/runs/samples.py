@@ -54,7 +54,7 @@ def evenly_spaced(items: Sequence[str], number: int) -> list[str]:
 
 def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int = 8) -> None:
     """Draw labelled sample sets under one another, each prompt's images in one column, with prompt and reward."""
-    total = len(rows[0][1].prompts)
+    total = max(len(samples.prompts) for _, samples in rows)
     columns = min(columns, total)
     blocks = -(-total // columns)
     figure = Figure(figsize=(1.6 * columns, 1.9 * blocks * len(rows) + 0.2), dpi=120, layout="constrained")
