@@ -78,7 +78,9 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     check_output_dir(config.folder, _resume(config.resume_from_checkpoint) is not None)
     catalogue = load_catalogue()
     if not options.reward_funcs:
-        raise ConfigError(f"Say what to reward: --reward_funcs NAME. Installed: {', '.join(catalogue.rewards)}.")
+        raise ConfigError(
+            f"No reward is named; give one with --reward_funcs NAME. Installed: {', '.join(catalogue.rewards)}."
+        )
     train_dataset = load_prompts(options.prompts, catalogue)
     evaluated = {source: load_prompts(source, catalogue) for source in options.eval_prompts or []}
     names, eval_names = options.reward_funcs, options.eval_reward_funcs or []
@@ -99,7 +101,7 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
 
 
 def lora_config(options: LoraOptions) -> LoraConfig:
-    """Turn the options into PEFT's configuration; without layers, which the denoiser's class decides, unless they are given."""
+    """Turn the options into PEFT's configuration. Unless layers are named, the denoiser's class decides which get an adapter."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -130,7 +132,7 @@ def _resume(value: str | None) -> str | bool | None:
 
 
 def _summary(trainer: DDPOTrainer) -> None:
-    """Say what the run achieved, and where it is."""
+    """Print the result of the run and where its files are."""
     from ..model.lora import LORA_FILE, PEFT_FILE
     from ..runs.folder import RunFolder
 

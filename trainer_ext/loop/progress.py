@@ -21,7 +21,7 @@ LINE = (
     "seconds/reward_wait",
     "seconds/training",
 )
-SLOW_SECONDS = 10.0  #: seconds of waiting for rewards, after which it is said
+SLOW_SECONDS = 10.0  #: of waiting for rewards, after which the bar shows it
 
 
 class RolloutProgress(ProgressCallback):
@@ -29,7 +29,7 @@ class RolloutProgress(ProgressCallback):
 
     @classmethod
     def replace_default(cls, trainer: Trainer, enabled: bool) -> None:
-        """Take the place of `Trainer`'s own bar; without bars, also of what it prints."""
+        """Replace `Trainer`'s own bar; if `enabled` is false, remove the lines that it prints instead."""
         trainer.remove_callback(ProgressCallback if enabled else PrinterCallback)
         if enabled:
             trainer.add_callback(cls())
@@ -88,6 +88,6 @@ class RolloutBar:
         self.bar.set_postfix({"reward": f"{mean:.4g}"})
 
     def on_wait(self, names: Sequence[str], seconds: float) -> None:
-        """Show which rewards are waited for, if it takes long."""
+        """Show which rewards are still running, if they take long."""
         if seconds >= SLOW_SECONDS and names:
             self.bar.set_description(f"{self.title}, waiting for {', '.join(names)} ({seconds:.0f} s)")

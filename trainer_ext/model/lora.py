@@ -31,7 +31,7 @@ LORA_METADATA_KEYS = (
 # These start by changing the base weights, so that the adapter alone would not reproduce the model.
 BASE_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
 
-# What denoisers of diffusers call the projections of attention; the first is the rule.
+# Names of the attention projections in denoisers of diffusers; most have the first.
 ATTENTION_PROJECTIONS = (
     ("to_q", "to_k", "to_v", "to_out.0"),
     ("to_query", "to_key", "to_value", "self_attention.out_layer", "cross_attention.out_layer"),
@@ -44,7 +44,7 @@ def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
     Return the adapter of the paper's authors: rank 4 on the attention projections of `denoiser`.
 
     Raises:
-        [`ConfigError`]: it has none by a name that we know.
+        [`ConfigError`]: it has none with a known name.
     """
     modules = [name for name, _ in denoiser.named_modules()]
     for projections in ATTENTION_PROJECTIONS:

@@ -38,17 +38,17 @@ class RolloutCollector:
 
     Parameters:
         policy ([`LogProbPipeline`]):
-            What samples.
+            Samples the images.
         judges ([`Judges`]):
-            What scores.
+            Score the images.
         algorithm ([`BoundAlgorithm`]):
-            Says what to retain of the denoising runs, and weighs images by their rewards.
+            Chooses what to retain of the denoising runs, and computes image weights from rewards.
         denoiser ([`TrainedDenoiser`]):
-            The trained module without compilation, to compare with.
+            The trained module without compilation, for a check of compiled code.
         schedule ([`PromptSchedule`]):
-            Which prompts and seeds each rollout has.
+            Chooses the prompts and seeds of each rollout.
         lockstep ([`Lockstep`]):
-            Asked after every denoising step whether to stop.
+            Checked after every denoising step, and may stop there.
         args ([`DDPOConfig`]):
             The run's options.
     """
@@ -85,7 +85,7 @@ class RolloutCollector:
             trainer_state (`TrainerState`):
                 Handed to the rewards.
             metrics ([`RunMetrics`]):
-                Takes what is measured.
+                Collects the measurements.
             on_failure (`Callable[[], None]`):
                 Called, by all processes, when the sampling or a reward of one of them failed, or no image got a reward.
 
@@ -134,7 +134,7 @@ class RolloutCollector:
         )
 
     def _check_replay(self, model: torch.nn.Module, trajectory: Trajectory) -> None:
-        """Before anything rests on it, once: what is replayed is what was sampled."""
+        """Check once, before the first update, that replaying a step gives what was sampled."""
         if self._replay_checked:
             return
         check_replay(self.policy, model, trajectory, self.args.clip_range)
@@ -157,7 +157,7 @@ class RolloutCollector:
         """Compute the training weight of every image, over all processes, `(B,)`."""
         total = column(records, "reward")
         objectives = np.stack([column(records, name) for name in self.judges.trained.objectives], axis=1)
-        objectives[np.isnan(total)] = np.nan  # a detector's value teaches nothing about an image without a reward
+        objectives[np.isnan(total)] = np.nan  # without a reward, a detector's value alone must not train
         weights = self.algorithm.weighting.update([record["prompt"] for record in records], objectives, total)
         metrics.note({"frac_reward_zero_std": weights.frac_reward_zero_std})
         return weights.values

@@ -29,7 +29,7 @@ class SampleSet:
         images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
             RGB.
         rewards (`list[float]` of length B):
-            Weighted sums, NaN for none; or empty if nobody scored them.
+            Weighted sums, NaN where there is none; empty if the images were not scored.
     """
 
     prompts: list[str]
@@ -38,7 +38,7 @@ class SampleSet:
     rewards: list[float] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
-        """Write the images one by one, and all on one sheet beside the folder."""
+        """Write each image into `folder`, and all of them on one sheet beside it."""
         draw_sheet(folder.with_suffix(".png"), [(folder.name, self)])
         with replacing(folder) as place:
             place.mkdir()
@@ -47,7 +47,7 @@ class SampleSet:
 
 
 def evenly_spaced(items: Sequence[str], number: int) -> list[str]:
-    """Take `number` items at even distances; fewer if there are not so many."""
+    """Take `number` items at even distances; all if there are fewer."""
     number = min(number, len(items))
     return [items[index * len(items) // number] for index in range(number)]
 
