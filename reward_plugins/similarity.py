@@ -95,9 +95,8 @@ class BERTScore:
             raise PluginError(
                 f"similarity_layer is {layer}; {model!r} has the layers 1 to {config.num_hidden_layers}. None is the last."
             )
-        config.num_hidden_layers = (
-            config.num_hidden_layers if layer is None else layer
-        )  # higher layers are not even loaded
+        if layer is not None:
+            config.num_hidden_layers = layer  # higher layers are not even loaded
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         encoder = AutoModel.from_pretrained(model, revision=revision, config=config, dtype=torch.float32)
         self.encoder = encoder.to(device).eval()
@@ -108,9 +107,8 @@ class BERTScore:
 
     async def compare(self, candidates: Sequence[str], references: Sequence[str]) -> list[Match]:
         """Compare B candidates with B references. An empty text matches nothing: 0."""
-        return await asyncio.to_thread(
-            self._compare, candidates, references
-        )  # so that other rewards' servers can answer meanwhile
+        # In a thread, so that other rewards' servers can answer meanwhile.
+        return await asyncio.to_thread(self._compare, candidates, references)
 
     def _compare(self, candidates: Sequence[str], references: Sequence[str]) -> list[Match]:
         texts = sorted({*candidates, *references}, key=len)

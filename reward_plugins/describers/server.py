@@ -54,9 +54,8 @@ class ServerDescriber:
         self.num_requests = num_requests
         self.timeout = timeout
         self.max_retries = max_retries
-        with ThreadPoolExecutor(
-            max_workers=1
-        ) as thread:  # a separate thread: in a notebook, an event loop is already running in this one
+        # In a separate thread: in a notebook, an event loop is already running in this one.
+        with ThreadPoolExecutor(max_workers=1) as thread:
             names = thread.submit(asyncio.run, self._model_names()).result()
         if model not in names:
             raise RewardError(

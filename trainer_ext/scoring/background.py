@@ -15,9 +15,8 @@ from .calls import Call, Calls
 from .threads import Worker
 
 Result = TypeVar("Result")
-OnWait = Callable[
-    [Sequence[str], float], None
-]  #: receives the names of the rewards in progress, and the seconds so far
+#: Receives the names of the rewards in progress, and the seconds so far.
+OnWait = Callable[[Sequence[str], float], None]
 
 POLL_SECONDS = 0.5  #: between two checks of the rewards in progress
 MAX_PROMPTS_SHOWN = 3  #: of a call that hangs

@@ -75,9 +75,8 @@ class Trajectory:
 
     def final_latents(self) -> FinalLatents:
         """Keep only the final latents."""
-        return FinalLatents(
-            self.latents[:, -1].clone(), self.conditioning
-        )  # a view would hold the full trajectory in memory
+        # Cloned: a view would hold the full trajectory in memory.
+        return FinalLatents(self.latents[:, -1].clone(), self.conditioning)
 
     @staticmethod
     def concatenate(parts: Sequence[Trajectory]) -> Trajectory:

@@ -46,8 +46,6 @@ def _ddim_scheduler(scheduler: SchedulerMixin) -> DDIMScheduler:
     # Clipping the predicted x_0 zeroes its gradient. `from_config` turns it on where the key is missing, and drops values
     # that the old scheduler had by default: only keywords count.
     config = dict(scheduler.config)
-    if "variance_type" in config:
-        config["variance_type"] = (
-            "fixed_small"  # pipelines read it, and drop a learned variance, for which DDIM has no use
-        )
+    if "variance_type" in config:  # pipelines read it, and drop a learned variance, for which DDIM has no use
+        config["variance_type"] = "fixed_small"
     return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False)
