@@ -79,7 +79,7 @@ class Offer(Generic[SpecT]):
 
     Parameters:
         kind (`"reward"`, `"detector"`, `"prompt set"` or `"guidance rule"`):
-            What it is.
+            Kind of the offer.
         spec (`RewardSpec`, `DetectorSpec`, `PromptSetSpec` or `GuidanceSpec`):
             The spec that the plugin declared.
         plugin (`str`):
@@ -98,7 +98,7 @@ class Offer(Generic[SpecT]):
 
     @property
     def origin(self) -> Origin:
-        """Where the plugin came from."""
+        """The origin of the plugin."""
         return Origin(self.plugin, self.distribution, self.version)
 
 
@@ -106,11 +106,11 @@ class Offer(Generic[SpecT]):
 class Offers(Mapping[str, Offer[SpecT]]):
     """
     Offers of one kind by name, in alphabetical order: a mapping. A name that two plugins claim is not in it, and looking it
-    up is an error of its own.
+    up raises a separate error.
 
     Parameters:
         kind (`"reward"`, `"detector"`, `"prompt set"` or `"guidance rule"`):
-            What is on offer, for messages.
+            Kind of the offers, for messages.
         offers (`Iterable[Offer]`):
             The offers, in any order; names may repeat.
         failures (`Iterable[PluginFailure]`, *optional*, defaults to `()`):
@@ -176,7 +176,7 @@ class Offers(Mapping[str, Offer[SpecT]]):
 @dataclass(frozen=True)
 class Catalogue:
     """
-    What the installed plugins offer.
+    The offers of the installed plugins.
 
     Parameters:
         rewards (`Offers[RewardSpec]`):

@@ -94,7 +94,7 @@ def collect(
     detectors = _ask(manager.hook.ddpo_register_detectors, "detector", DetectorSpec, origins, failed)
     prompt_sets = _ask(manager.hook.ddpo_register_prompts, "prompt set", PromptSetSpec, origins, failed)
     guidance = _ask(manager.hook.ddpo_register_guidance, "guidance rule", GuidanceSpec, origins, failed)
-    # Only now is it known who failed, and an unknown reward may belong to a plugin that failed in its last hook.
+    # Only now are all failures known, and an unknown reward may belong to a plugin that failed in its last hook.
     reward_offers = Offers("reward", rewards, failed)
     detector_offers = Offers("detector", detectors, failed)
     prompt_set_offers = Offers("prompt set", prompt_sets, failed)
@@ -136,7 +136,7 @@ def _register(manager: pluggy.PluginManager, entry_point: EntryPoint) -> None:
 
 
 def _name_clash(origins: list[Origin]) -> list[PluginFailure]:
-    """Refuse all plugins of one name, because it would be ambiguous."""
+    """Refuse all plugins that share a name, because it is ambiguous."""
     error = DuplicateNameError(f"{' and '.join(map(str, origins))} declare one entry-point name.")
     advice = f"Keep one: {' or '.join(origin.removal for origin in origins)}."
     return [PluginFailure(*origin, error, advice) for origin in origins]

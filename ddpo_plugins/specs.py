@@ -26,7 +26,7 @@ class Reward(Protocol):
     Scores a batch of images. Any function that can be called like this is one; there is nothing to inherit.
 
     Called by keyword, so a reward names the arguments it wants and takes the rest as `**columns`. B is the number of
-    images. One batch is scored after the other, in a thread of its own while the next is sampled, so a reward must not
+    images. One batch is scored after the other, in a separate thread while the next is sampled, so a reward must not
     use the pipeline that is trained, nor communicate with other processes; users can turn that off (`overlap_rewards`).
 
     Parameters:

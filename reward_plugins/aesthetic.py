@@ -35,7 +35,7 @@ def aesthetic(
 
     Args:
         device (`torch.device` or `str`):
-            Where the models are put.
+            Device for the models.
         model (`str`):
             Hub id or folder of CLIP ViT-L/14.
         revision (`str`):

@@ -32,7 +32,7 @@ def prompt_alignment(
 
     Args:
         device (`torch.device` or `str`):
-            Where the models run.
+            Device for the models.
         options ([`DescriberOptions`]):
             The model to ask. Users give its fields as options of the reward.
         question (`str`, *optional*, defaults to `"Answer concisely: what is going on in this image?"`):

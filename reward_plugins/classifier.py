@@ -31,7 +31,7 @@ def classifier(
 
     Args:
         device (`torch.device` or `str`):
-            Where the model is put.
+            Device for the model.
         model (`str`):
             Hub id or folder of any image classifier of `transformers`. By default ViT-B/16 for the 1000 classes of
             ImageNet, the animals among which are the prompts of `imagenet_animals`.
@@ -86,7 +86,7 @@ class Classifier:
         Return the classes that have this name: two for ImageNet's "crane", a bird and a machine.
 
         Raises:
-            `ValueError`: there is none.
+            `ValueError`: no class has it.
         """
         if label.strip().lower() not in self.names:
             near = " or ".join(map(repr, difflib.get_close_matches(label.lower(), self.names)))

@@ -76,7 +76,7 @@ def load_clip(model: str, revision: str, device: torch.device | str, processor: 
         revision (`str`):
             Its commit on the Hub.
         device (`torch.device` or `str`):
-            Where the model is put.
+            Device for the model.
         processor (`str`):
             Hub id or folder of the tokenizer and of the image processor's settings.
         processor_revision (`str`):

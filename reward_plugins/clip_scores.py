@@ -23,7 +23,7 @@ def similarity(
 
     Args:
         device (`torch.device` or `str`):
-            Where the model is put.
+            Device for the model.
         model (`str`):
             Hub id or folder of a CLIP model.
         revision (`str`):

@@ -30,7 +30,7 @@ def embedded_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
 
     Args:
         device (`torch.device` or `str`):
-            Where the model, a ResNet of 1.3 M parameters, is put.
+            Device for the model, a ResNet of 1.3 M parameters.
         batch_size (`int`):
             Images classified at once.
     """
@@ -45,7 +45,7 @@ def shown_probability(folder: str, device: torch.device | str, batch_size: int) 
         folder (`str`):
             Folder of the judge's weights, in this package.
         device (`torch.device` or `str`):
-            Where the model is put.
+            Device for the model.
         batch_size (`int`):
             Images classified at once.
     """
@@ -61,7 +61,7 @@ def shown_probability(folder: str, device: torch.device | str, batch_size: int) 
 
 
 def load_judge(folder: str, device: torch.device | str) -> Classifier:
-    """Load a judge: a classifier whose labels are subjects and then activities, each group with probabilities of its own."""
+    """Load a judge: a classifier whose labels are subjects and then activities, each group with its own probabilities."""
     judge = load_classifier(str(files("reward_plugins").joinpath(folder)), "main", device)
     (first,) = judge.names[IDLE]
 

@@ -27,7 +27,7 @@ def counting(
 
     Args:
         device (`torch.device` or `str`):
-            Where a local model runs.
+            Device for a local model.
         options ([`DescriberOptions`]):
             The model to ask. Users give its fields as options of the reward.
         max_new_tokens (`int`, *optional*, defaults to 64):
@@ -96,7 +96,7 @@ def yes_probability(
 
     Args:
         device (`torch.device` or `str`):
-            Where a local model runs.
+            Device for a local model.
         options ([`DescriberOptions`]):
             The model to ask. Users give its fields as options of the reward.
         question (`str`, *optional*, defaults to `'Does this image show "{prompt}"? Answer yes or no.'`):

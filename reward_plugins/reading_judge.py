@@ -26,7 +26,7 @@ def reading_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
 
     Args:
         device (`torch.device` or `str`):
-            Where the model, a ResNet of 1.3 M parameters, is put.
+            Device for the model, a ResNet of 1.3 M parameters.
         batch_size (`int`):
             Images classified at once.
     """

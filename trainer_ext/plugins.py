@@ -30,7 +30,7 @@ def reward_from_plugin(
         name (`str`):
             Its name, as listed by `ddpo rewards`.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
-            Where the reward loads its weights.
+            Device for the reward's weights.
         catalogue ([`Catalogue`], *optional*):
             Plugins to look in; by default those that are installed.
         options:
@@ -69,7 +69,7 @@ def functions_from_plugins(
         kwargs (`Mapping[str, Mapping[str, Any]]`):
             Options by name of a reward or detector.
         device (`torch.device` or `str`):
-            Where they load their weights.
+            Device for their weights.
         catalogue ([`Catalogue`]):
             Plugins to look in.
 

@@ -18,7 +18,7 @@ def load_describer(device: torch.device | str, options: DescriberOptions) -> Des
 
     Args:
         device (`torch.device` or `str`):
-            Where a local model runs.
+            Device for a local model.
         options ([`DescriberOptions`]):
             Which model, and how it is reached.
 

@@ -29,7 +29,7 @@ class LocalDescriber:
         revision (`str`, *optional*):
             Commit, tag or branch on the Hub.
         device (`torch.device` or `str`):
-            Where it runs.
+            Device for the model.
         dtype (`str`):
             Precision of its weights; `"auto"` for the precision of its files.
         batch_size (`int`):

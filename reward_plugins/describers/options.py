@@ -1,4 +1,4 @@
-"""The options of a describer, described once for every reward that asks a vision-language model."""
+"""The options of describers, shared by all rewards that ask a vision-language model."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class DescriberOptions:
 
 def with_describer_options(build: Callable[..., Any]) -> Callable[..., Any]:
     """
-    Turn `build(device, describer, *, ...)` into a factory that takes [`DescriberOptions`]' fields as options of its own.
+    Turn `build(device, describer, *, ...)` into a factory whose options include the fields of [`DescriberOptions`].
 
     The factory's signature names every option, so that a misspelt one is a `TypeError`, and tools can list them.
     """

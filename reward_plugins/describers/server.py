@@ -148,7 +148,7 @@ def _names(page: Any) -> list[str]:
     try:
         return sorted(model["id"] for model in page["data"])
     except (KeyError, TypeError) as error:
-        raise BadReplyError("the list of models is none") from error
+        raise BadReplyError("the reply is not a list of models") from error
 
 
 def _choice(completion: Any) -> Choice:

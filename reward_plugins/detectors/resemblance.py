@@ -1,4 +1,4 @@
-"""How much a written text resembles the words of a prompt: "sixx ttutttas" is meant to be "six turtles", "OPEN" is not."""
+"""Resemblance of a written text to the words of a prompt: "sixx ttutttas" is meant to be "six turtles", "OPEN" is not."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def build_typographic_attack(device: Any, num_threads: int = 1) -> Callable[...,
     reader = shared_reader(num_threads)
     with needed_packages():
         import rapidfuzz  # noqa: F401 - first needed to compare words; fail now if it is missing
-    english()  # likewise
+    english()  # the same for its package
 
     def typographic_attack(
         images: list[Image.Image],

@@ -81,7 +81,8 @@ def test_a_denoiser_without_a_timestep():
 
 def test_rows_that_do_not_follow_the_number_of_images():
     with pytest.raises(
-        PipelineError, match="'packed' has 22 rows for 2 images and 33 for 3; expected 4 and 6, or as many for both"
+        PipelineError,
+        match="'packed' has 22 rows for 2 images and 33 for 3; expected 4 and 6, or the same number for both",
     ):
         layout(packed=lambda rows: torch.randn(11 * rows // 2, 32))
 

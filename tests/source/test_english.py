@@ -17,7 +17,7 @@ BARE = re.compile(
     r"^ +[\w, *`]+\(.*\)(?:, [\w`*]+ \(.*\))*:\n +((?:Of|Whose|As in|To|From|By|That|Where to|For|With|Whether it)\b.*)$",
     re.M,
 )
-WORDS = re.compile(r"\b(anew|whatever|for a while)\b", re.I)
+WORDS = re.compile(r"\b(anew|whatever|for a while|for ever|in the making|likewise|mends?|somebody|takes? up)\b", re.I)
 
 
 def documented(path):

@@ -31,7 +31,7 @@ their steps are trained. The exit status is 0 if the pipeline can be trained, 1 
 @described
 @dataclass
 class DoctorOptions:
-    """What to examine, and how to print it."""
+    """Options of `ddpo doctor` itself: the model to examine, and the form of the report."""
 
     json: bool = option(False, "Print JSON, for machines.")
     tiny: bool = option(

@@ -28,7 +28,8 @@ class RunOptions:
         "animals", "Name of a prompt set (`ddpo rewards`), a text file with one prompt per line, or a Hub dataset."
     )
     eval_prompts: list[str] | None = option(
-        None, "Prompts for evaluation (--eval_strategy), named likewise; each of several sets has its own metrics."
+        None,
+        "Prompts for evaluation (--eval_strategy), named in the same way; with several sets, each has its own metrics.",
     )
     eval_reward_funcs: list[str] | None = option(None, "Additional rewards for evaluation, which are never trained on.")
     preset: list[str] | None = option(

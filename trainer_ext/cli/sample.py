@@ -16,20 +16,20 @@ PROG = "ddpo sample"
 @described
 @dataclass
 class SampleOptions:
-    """What to draw."""
+    """Options of `ddpo sample`: which images to make, and how."""
 
     model_name_or_path: str = option("embedded", "Hub id or folder of the base pipeline.")
-    adapter: str | None = option(None, "Folder or Hub id of what a run saved, for a second row of images.")
+    adapter: str | None = option(None, "Folder or Hub id of a run's adapter, for a second row of images.")
     prompts: list[str] = field(
         default_factory=lambda: ["a cat", "a dog", "a lion", "a butterfly"],
         metadata={"help": "Prompts, one image each."},
     )
     seeds: list[int] | None = option(None, "One seed for each prompt, or one for all; 0, 1, 2, ... by default.")
     num_inference_steps: int = option(DDPOOptions.num_inference_steps, "Denoising steps.")
-    guidance_scale: float = option(DDPOOptions.guidance_scale, "Guidance scale; best the one used in training.")
-    eta: float = option(DDPOOptions.eta, "Weight of DDIM's noise; 0 is allowed here.")
+    guidance_scale: float = option(DDPOOptions.guidance_scale, "Guidance scale; use that of training.")
+    eta: float = option(DDPOOptions.eta, "Weight of DDIM's noise; here 0 is allowed.")
     pipeline_kwargs: dict[str, Any] | str | None = option(
-        None, "More arguments for every call of the pipeline, as JSON: '{\"height\": 512}'."
+        None, "Additional arguments for every call of the pipeline, as JSON: '{\"height\": 512}'."
     )
     batch_size: int = option(8, "Images made at once.")
     device: str = option("cpu", "Device, such as cuda.")
@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
 def _check(options: SampleOptions) -> None:
     if options.seeds is not None and len(options.seeds) not in (1, len(options.prompts)):
         raise ConfigError(
-            f"--seeds has {len(options.seeds)} values for {len(options.prompts)} prompts; give one, or one each."
+            f"--seeds has {len(options.seeds)} values for {len(options.prompts)} prompts; give one, or one for each prompt."
         )
     if not all(prompt.strip() for prompt in options.prompts):
         raise ConfigError("--prompts has an empty prompt; every prompt must be a text that is not empty.")

@@ -38,7 +38,7 @@ class Report:
 
     @property
     def can_be_trained(self) -> bool:
-        """Whether nothing speaks against training."""
+        """Whether the pipeline can be trained."""
         return self.refusal is None
 
     def to_dict(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def score_function_loss(log_ratio: torch.Tensor, advantages: torch.Tensor) -> Lo
     REINFORCE (Williams, 1992), negated: the DDPO-SF loss (Black et al., 2023, section 4.3).
 
     The gradient is that of -mean(advantages * log p), because log p_old is a constant. It is the policy gradient only
-    where the policy is still the one that sampled: one update a rollout. Shapes as in [`clipped_surrogate_loss`].
+    where the policy is still the one that sampled: one update per rollout. Shapes as in [`clipped_surrogate_loss`].
     """
     return LossOutput(-(advantages * log_ratio).mean(), _ratio_metrics(log_ratio))
 
@@ -61,16 +61,16 @@ def weighted_denoising_loss(prediction: torch.Tensor, target: torch.Tensor, weig
         prediction (`torch.Tensor` of shape `(N, ...)`):
             The guided model output for noised images; carries the gradient.
         target (`torch.Tensor` of shape `(N, ...)`):
-            The model output that would be right (for epsilon prediction, the noise).
+            The model output that the loss asks for (for epsilon prediction, the noise).
         weights (`torch.Tensor` of shape `(N,)`):
-            Weight of the image that each belongs to; 1 on average.
+            Weight of each image in the loss; 1 on average.
     """
     squares = (prediction.float() - target).square().flatten(1).mean(1)
     return LossOutput((weights * squares).mean(), {"denoising_loss": squares.detach().mean()})
 
 
 def _ratio_metrics(log_ratio: torch.Tensor) -> dict[str, torch.Tensor]:
-    """How far the policy is from the one that sampled."""
+    """Return metrics of the distance between the policy and the one that sampled."""
     log_ratio = log_ratio.detach()
     return {
         "approx_kl": (torch.expm1(log_ratio) - log_ratio).mean(),  # k3, http://joschu.net/blog/kl-approx.html

@@ -89,7 +89,7 @@ class RegressionWeighting(Weighting):
         weigh (`Callable`):
             Maps the rewards of one group to their weights, both `(n,)`.
         per_prompt (`bool`):
-            Whether a group is the images of a prompt, or all of the rollout.
+            True if each prompt's images are a group; false if the whole rollout is one.
     """
 
     def __init__(self, weigh: Callable[[FloatArray], FloatArray], per_prompt: bool):

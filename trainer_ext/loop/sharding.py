@@ -46,7 +46,7 @@ def check_sharding(accelerator: Accelerator, options: DDPOOptions) -> None:
 
 def check_shares(kind: DistributedType, num_rows: int, num_processes: int) -> None:
     """
-    Refuse to evaluate on shares of different sizes where a forward pass needs all processes.
+    Refuse evaluation on shares of different sizes if a forward pass needs all processes.
 
     Raises:
         [`ConfigError`]: with FSDP, the number of rows is not a multiple of the number of processes.

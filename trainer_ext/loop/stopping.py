@@ -26,7 +26,7 @@ class StopRule:
         sign (`">"` or `"<"`):
             The comparison.
         threshold (`float`):
-            What the metric is compared with.
+            The number that the metric is compared with.
     """
 
     text: str
@@ -40,7 +40,7 @@ class StopRule:
         Read NAME>NUMBER or NAME<NUMBER.
 
         Raises:
-            [`ConfigError`]: it is something else.
+            [`ConfigError`]: the text is no such rule.
         """
         parts = re.fullmatch(r"\s*([^<>\s]+)\s*([<>])\s*(\S+)\s*", text)
         try:

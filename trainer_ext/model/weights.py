@@ -55,7 +55,7 @@ class RunWeights:
         Load the trained weights, and their average.
 
         Raises:
-            [`CheckpointError`]: the checkpoint has an average and the run does not, or the other way round.
+            [`CheckpointError`]: only one of the checkpoint and the run has an average.
             [`ConfigError`]: its weights do not fit.
         """
         check_average(folder, ema_decay)

@@ -73,7 +73,7 @@ class SampleCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Draw the model before training, again even if a run that never came to a checkpoint left pictures of its own."""
+        """Draw the model before training, even if an earlier run, which never wrote a checkpoint, left pictures there."""
         if not state.is_world_process_zero:
             return
         if state.global_step == 0 or not self.folder.samples():

@@ -63,7 +63,7 @@ class LogProbPipeline:
             Name of a rule, or a function `rule(outputs, guidance_scale, arguments)`; see [`GuidanceSpec`]. Inferred by
             default.
         pipeline_kwargs (`Mapping[str, Any]`, *optional*):
-            More arguments for every call of the pipeline (`negative_prompt`, `height`, ...).
+            Additional arguments for every call of the pipeline (`negative_prompt`, `height`, ...).
         sampler (`str`, *optional*), noise_level (`float`, *optional*), sde_window (`Sequence[int]`, *optional*):
             Options of sampling, as in [`SamplerOptions`].
         guidance_rules (`Sequence[GuidanceSpec]`, *optional*):

@@ -61,7 +61,7 @@ class Checkpointer:
         return self.args.folder / f"checkpoint-{updates}"
 
     def is_newest(self, updates: int) -> bool:
-        """Whether the checkpoint after `updates` updates was written or loaded last."""
+        """Return whether the checkpoint after `updates` updates is the one that was written or loaded last."""
         return self.newest == self.folder_of(updates).resolve()
 
     @contextlib.contextmanager

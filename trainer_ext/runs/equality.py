@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from .manifest import MANIFEST, checkpoints, find_damage
 
-# Measured times; and the mean loss of the whole run, which `Trainer` counts from each start and nobody trains on.
+# Measured times, and the mean loss of the run, which `Trainer` averages since the last start and which affects nothing.
 CLOCK = ("seconds/", "images_per_second", "eval_runtime", "train_runtime", "train_loss")
 CLOCK_ENDINGS = ("_per_second", "_runtime")
 

@@ -60,7 +60,7 @@ class RewardFunction(ImageFunction):
         images (`"pil"` or `"pt"`):
             The form of the images: RGB PIL images, or a float32 tensor `(B, 3, H, W)` in [0, 1].
         provenance ([`Provenance`], *optional*):
-            Where it came from; by default the function's module and name.
+            Its origin; by default the function's module and name.
     """
 
     kind = "reward"
@@ -81,7 +81,7 @@ class DetectorFunction(ImageFunction):
         images (`"pil"` or `"pt"`):
             The form of the images, as in [`RewardFunction`].
         provenance ([`Provenance`], *optional*):
-            Where it came from, as in [`RewardFunction`].
+            Its origin, as in [`RewardFunction`].
     """
 
     kind = "detector"

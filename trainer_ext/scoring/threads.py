@@ -51,7 +51,7 @@ def _work(queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> N
 
 class EventLoop:
     """
-    One event loop for all `async def` functions of an owner, in a thread of its own that starts with the first.
+    One event loop for all `async def` functions of an owner, in a separate thread that starts with the first call.
 
     So a client that a function creates and keeps, and that belongs to the loop, works in every later call.
     """

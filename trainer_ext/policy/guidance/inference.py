@@ -1,4 +1,4 @@
-"""How a pipeline combines the denoiser's outputs into the prediction it gives to its scheduler; inferred, then verified."""
+"""Infers, and verifies, how a pipeline combines the denoiser's outputs into the prediction for its scheduler."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def infer_layout(two: DenoiserCall, three: DenoiserCall) -> CallLayout:
         if (rows_two, rows_three) != (2 * copies, 3 * copies):
             raise PipelineError(
                 f"The denoiser's argument {name!r} has {rows_two} rows for 2 images and {rows_three} for 3; expected "
-                f"{2 * copies} and {3 * copies}, or as many for both. This pipeline cannot be replayed image by image."
+                f"{2 * copies} and {3 * copies}, or the same number for both. This pipeline cannot be replayed image by image."
             )
     per_image = frozenset(growing) - {latents_name, time_name}
     latents = two.arguments[latents_name]
