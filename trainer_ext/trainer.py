@@ -235,7 +235,10 @@ class DDPOTrainer(Trainer):
         if "loss" in logs:
             self._metrics.note({"seconds/training": self._seconds.pop("training", 0.0)})
             logs = {**logs, **mean_of(gather_object([self._metrics.drain()]))}
+        due = self.control.should_log and "loss" not in logs
         super().log(logs, start_time)
+        # `Trainer` takes any log for the one that is due: after a log of pictures, the main process alone would skip it
+        self.control.should_log |= due
 
     def evaluate(
         self,

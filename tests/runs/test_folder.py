@@ -10,11 +10,13 @@ import torch
 from datasets import load_dataset
 from PIL import Image
 from scipy import stats
-from support.trainers import FOUR_ANIMALS, make_trainer
+from support.trainers import FOUR_ANIMALS, logs_of
+from support.trainers import make_trainer as make
 
 from trainer_ext.cli import main
 from trainer_ext.runs.folder import RunFolder, write_records
 from trainer_ext.runs.manifest import remove_manifest
+from trainer_ext.runs.samples import load_images
 from trainer_ext.runs.summary import RunSummary, paired_figure
 
 
@@ -25,7 +27,7 @@ def trained(tmp_path_factory, tiny_pipeline):
     options = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "num_sample_images": 3}
     saving = {"sample_every": 1, "save_strategy": "steps", "save_steps": 1}
     folder = tmp_path_factory.mktemp("trained") / "run"
-    trainer = make_trainer(tiny_pipeline(), folder, dataset=FOUR_ANIMALS, **options, **saving)
+    trainer = make(tiny_pipeline(), folder, dataset=FOUR_ANIMALS, **options, **saving)
     trainer.train()
     return trainer
 
@@ -69,6 +71,11 @@ def test_the_fixed_samples_are_logged(trained, folder):
     assert [log["samples/reward"] for log in folder.logs() if "samples/reward" in log] == logged
 
 
+def test_pictures_do_not_displace_the_log_of_their_update(trained):
+    """`Trainer` takes any log for the one that is due; processes that draw nothing would then wait for the main one."""
+    assert [log["step"] for log in trained.state.log_history if "loss" in log] == [2, 4]
+
+
 def test_checkpoints(folder):
     assert [path.name for path in folder.checkpoints()] == [f"checkpoint-{step}" for step in (2, 3, 4)]
     assert folder.newest().name == "checkpoint-4"
@@ -105,6 +112,30 @@ def test_images_without_a_reward_are_left_out_of_the_pairs(tmp_path):
         write_records(folder.sample_file(updates), rows)
     paired = RunSummary.of(folder).paired
     assert (paired.before, paired.after, paired.n) == (1.0, 2.0, 1)
+
+
+def test_numbers_of_pictures_and_updates_are_compared_as_numbers(tmp_path):
+    folder = RunFolder(tmp_path)
+    images = torch.arange(101, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 8, 8, 3)
+    for index, image in enumerate(images):
+        folder.pictures_of(0).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(folder.pictures_of(0) / f"{index:02d}.png")
+    for updates in (100000, 99999, 0):
+        write_records(folder.sample_file(updates), [{"reward": 1.0}])
+    assert [sheet.updates for sheet in folder.samples()] == [0, 99999, 100000]
+    assert folder.samples()[0].files[-1].name == "100.png"
+    assert torch.equal(load_images(folder.pictures_of(0)), images)
+
+
+def test_pictures_that_a_killed_run_left_are_not_logged(make_trainer):
+    """It was killed after its second rollout, before a checkpoint, and starts again from the beginning."""
+    trainer = make_trainer(num_sample_images=2, sample_every=1, num_train_epochs=1)
+    folder = RunFolder(trainer.args.folder)
+    left = {"updates": 2, "rollouts": 2.0, "seed": 0, "prompt": "a cat", "reward": -1.0}
+    write_records(folder.sample_file(2), [left])
+    trainer.train()
+    logged = [log["samples/reward"] for log in logs_of(trainer, "samples/reward")]
+    assert logged == pytest.approx([sheet.rewards.mean() for sheet in folder.samples() if sheet.updates < 2])
 
 
 def test_a_run_that_only_began_has_no_paired_figure(tmp_path):

@@ -79,13 +79,13 @@ class SampleCallback(TrainerCallback):
         if not self.folder.pictures_of(0).exists():
             self._draw(0, state)
         if not any(LOG_KEY in log for log in state.log_history):  # a checkpoint that is resumed from has it
-            self._log_newest()
+            self._log_mean(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Draw the model as it is, every few rollouts; before the step's checkpoint, so that no picture is ever missing."""
         if state.is_world_process_zero and self.every and state.global_step % self.every == 0:
             self._draw(state.global_step, state)
-            self._log_newest()
+            self._log_mean(state)
             draw_reward_curve(self.folder)
 
     def on_train_end(
@@ -120,9 +120,9 @@ class SampleCallback(TrainerCallback):
         write_records(self.folder.sample_file(updates), records)
         return SampleSet(self.plan.prompts, self.plan.seeds, images, scores.total.tolist())
 
-    def _log_newest(self) -> None:
-        """Log the mean reward of the pictures that were drawn last, unless none of them has one."""
-        rewards = self.folder.samples()[-1].rewards
+    def _log_mean(self, state: TrainerState) -> None:
+        """Log the mean reward of the newest pictures, unless none has one. There may be later ones of a run that was killed."""
+        rewards = [sheet for sheet in self.folder.samples() if sheet.updates <= state.global_step][-1].rewards
         if not np.isnan(rewards).all():
             self.log({LOG_KEY: float(np.nanmean(rewards))})
 

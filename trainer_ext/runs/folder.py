@@ -107,14 +107,12 @@ class RunFolder:
 
     def samples(self) -> list[SampleSheet]:
         """Return the fixed prompts as they were drawn through training, the earliest first."""
-        found = sorted(self.path.glob("samples/update-*.parquet"))
+        numbers = sorted(int(file.stem.removeprefix("update-")) for file in self.path.glob("samples/update-*.parquet"))
         return [
             SampleSheet(
-                int(file.stem.removeprefix("update-")),
-                pq.read_table(file).to_pylist(),
-                sorted(file.with_suffix("").glob("*.png")),
+                updates, pq.read_table(self.sample_file(updates)).to_pylist(), picture_files(self.pictures_of(updates))
             )
-            for file in found
+            for updates in numbers
         ]
 
     def checkpoints(self) -> list[Path]:
@@ -130,6 +128,11 @@ class RunFolder:
         files = [folder / "trainer_state.json" for folder in newest_first(self.path)]
         state = next((file for file in files if file.is_file()), None)
         return [] if state is None else list(json.loads(state.read_text())["log_history"])
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Return the pictures in a folder that are named by number, in the order of their numbers: 100 comes after 99."""
+    return sorted(folder.glob("*.png"), key=lambda file: int(file.stem))
 
 
 def write_records(file: Path, records: Sequence[Record]) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..images import to_pil
 from .atomic import replacing
+from .folder import picture_files
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
 
 def load_images(folder: Path) -> torch.Tensor:
     """Read the images that [`SampleSet.save`] wrote: `(B, H, W, 3)`, uint8."""
-    return torch.stack([_read(file) for file in sorted(folder.glob("*.png"))])
+    return torch.stack([_read(file) for file in picture_files(folder)])
 
 
 def _read(file: Path) -> torch.Tensor:
