@@ -43,7 +43,7 @@ def shown_probability(folder: str, device: torch.device | str, batch_size: int) 
 
     Args:
         folder (`str`):
-            Of the judge's weights, in this package.
+            Folder of the judge's weights, in this package.
         device (`torch.device` or `str`):
             Where the model is put.
         batch_size (`int`):
