@@ -1,4 +1,4 @@
-"""What the installed plugins offer, where each offer came from, and which plugins failed."""
+"""The offers of the installed plugins, the origin of each, and the plugins that failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SpecT = TypeVar("SpecT", bound=RewardSpec | DetectorSpec | PromptSetSpec | Guida
 
 class Origin(NamedTuple):
     """
-    Where a plugin came from.
+    The origin of a plugin.
 
     Parameters:
         plugin (`str`):
@@ -37,7 +37,7 @@ class Origin(NamedTuple):
 
     @property
     def removal(self) -> str:
-        """How to get rid of the plugin, as an imperative."""
+        """How to remove the plugin, as an imperative."""
         return f"`pip uninstall {self.distribution}`" if self.distribution else f"do not register {self.plugin!r}"
 
 
@@ -55,9 +55,9 @@ class PluginFailure:
         version (`str`, *optional*):
             Version of the installed package.
         error (`BaseException`):
-            What was raised, with its traceback if it comes from the plugin's own code.
+            The error, with its traceback if it comes from the plugin's own code.
         advice (`str`):
-            What to do, one sentence.
+            Advice for users, one sentence.
     """
 
     plugin: str
@@ -81,7 +81,7 @@ class Offer(Generic[SpecT]):
         kind (`"reward"`, `"detector"`, `"prompt set"` or `"guidance rule"`):
             What it is.
         spec (`RewardSpec`, `DetectorSpec`, `PromptSetSpec` or `GuidanceSpec`):
-            As the plugin declared it.
+            The spec that the plugin declared.
         plugin (`str`):
             Name of the plugin's entry point, or the name it was registered under.
         distribution (`str`, *optional*):
@@ -112,7 +112,7 @@ class Offers(Mapping[str, Offer[SpecT]]):
         kind (`"reward"`, `"detector"`, `"prompt set"` or `"guidance rule"`):
             What is on offer, for messages.
         offers (`Iterable[Offer]`):
-            In any order, names may repeat.
+            The offers, in any order; names may repeat.
         failures (`Iterable[PluginFailure]`, *optional*, defaults to `()`):
             Plugins that an unknown name may belong to.
     """
@@ -188,7 +188,7 @@ class Catalogue:
         guidance_rules (`Offers[GuidanceSpec]`):
             Guidance rules by name.
         failures (`tuple[PluginFailure, ...]`):
-            What went wrong while the catalogue was built. Empty if all is well.
+            Failures while the catalogue was built; empty if there were none.
     """
 
     rewards: Offers[RewardSpec]

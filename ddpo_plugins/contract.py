@@ -1,4 +1,4 @@
-"""What a reward may return and log. No failure ever becomes a number."""
+"""The contract of rewards: the values that they may return and log. No failure ever becomes a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import RewardError
 RECORD_FIELDS = ("rollout", "rollouts", "updates", "seed", "prompt", "reward")
 
 
-LogExtra: TypeAlias = Callable[[str, Sequence[Any]], None]  #: what a reward gets as `log_extra`
+LogExtra: TypeAlias = Callable[[str, Sequence[Any]], None]  #: type of a reward's argument `log_extra`
 
 
 def log_nothing(name: str, values: Sequence[Any]) -> None:
@@ -22,7 +22,7 @@ def log_nothing(name: str, values: Sequence[Any]) -> None:
 
 @runtime_checkable
 class Array(Protocol):
-    """What a torch tensor, a numpy array and a numpy number have in common, so that neither has to be imported."""
+    """The common part of torch tensors, numpy arrays and numpy numbers, so that neither package has to be imported."""
 
     @property
     def shape(self) -> Sequence[int]:
@@ -42,11 +42,11 @@ def check_rewards(name: str, returned: Any, prompts: Sequence[str], kind: str = 
         name (`str`):
             The reward's name, for messages.
         returned (`Any`):
-            What the reward returned.
+            The value that the reward returned.
         prompts (`Sequence[str]` of length B):
             Prompt of each image.
         kind (`str`, *optional*, defaults to `"Reward"`):
-            What it is, for messages.
+            `"Reward"` or `"Detector"`, for messages.
 
     Raises:
         [`RewardError`]: the reward broke its contract. No failure ever becomes a number.
@@ -71,10 +71,10 @@ def check_rewards(name: str, returned: Any, prompts: Sequence[str], kind: str = 
 
 def check_detections(name: str, returned: Any, prompts: Sequence[str]) -> list[float]:
     """
-    Return what a detector found as floats in [0, 1], NaN for `None`.
+    Return a detector's values as floats in [0, 1], NaN for `None`.
 
     Raises:
-        [`RewardError`]: the detector broke its contract, which is a reward's and the range.
+        [`RewardError`]: the detector broke its contract: that of a reward, and the range.
     """
     values = check_rewards(name, returned, prompts, "Detector")
     for value, prompt in zip(values, prompts, strict=True):
@@ -96,7 +96,7 @@ def _check_value(whose: str, value: Any, prompt: str) -> float:
         )
     try:
         number = float(value)
-    except OverflowError:  # an integer beyond the floats
+    except OverflowError:  # an integer that is too large for a float
         number = math.inf
     if not math.isfinite(number):
         raise RewardError(
@@ -108,7 +108,7 @@ def _check_value(whose: str, value: Any, prompt: str) -> float:
 @final
 class RewardLog:
     """
-    What `log_metric` and `log_extra` collect during one batch.
+    Collects the values of `log_metric` and `log_extra` during one batch.
 
     Parameters:
         num_images (`int`):
@@ -129,7 +129,7 @@ class RewardLog:
         Record one value for each image; rewards receive this as `log_extra`.
 
         Raises:
-            [`RewardError`]: not B values, or a name that is taken.
+            [`RewardError`]: there are not B values, or the name is taken.
         """
         if len(values) != self.num_images:
             raise RewardError(

@@ -40,4 +40,4 @@ class RewardError(DDPOError):
 
 
 class ContractError(DDPOError, AssertionError):
-    """A check of `ddpo_plugins.testing` failed: says which, what was given and what came back."""
+    """A check of `ddpo_plugins.testing` failed; the message names the check, its input and the result."""

@@ -1,4 +1,4 @@
-"""Finds plugins and asks them what they offer. No plugin can stop another one, or the program."""
+"""Finds plugins and collects their offers. No plugin can stop another one, or the program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .specs import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec
 
 def load_catalogue() -> Catalogue:
     """
-    Load every installed plugin and ask it what it offers.
+    Load every installed plugin and collect its offers.
 
     Reads the entry points of the group `ddpo_plugins`. Nothing a plugin does wrong is raised here: it is in
     `failures`, and in the message of the error for an unknown name.
@@ -75,7 +75,7 @@ def collect(
     failures: Iterable[PluginFailure] = (),
 ) -> Catalogue:
     """
-    Ask every registered plugin what it offers. Plugins that implement an unknown hook are unregistered.
+    Collect the offers of every registered plugin. Plugins that implement an unknown hook are unregistered.
 
     Parameters:
         manager (`pluggy.PluginManager`):
@@ -83,10 +83,10 @@ def collect(
         origins (`Mapping[str, Origin]`, *optional*):
             Where each plugin came from, by its name. A plugin that is not in it counts as registered by hand.
         failures (`Iterable[PluginFailure]`, *optional*, defaults to `()`):
-            What went wrong before.
+            Failures so far.
 
     Returns:
-        `Catalogue`: everything on offer, with the failures of before and of now.
+        `Catalogue`: everything on offer, with earlier and new failures.
     """
     origins = origins or {}
     failed = [*failures, *_unregister_misspelt(manager, origins)]
@@ -110,10 +110,10 @@ def collect(
 
 @contextmanager
 def _survive(origin: Origin, failures: list[PluginFailure], advice: str) -> Iterator[None]:
-    """Record any error that a plugin's code raises, and go on."""
+    """Record any error that a plugin's code raises, and continue."""
     try:
         yield
-    except KeyboardInterrupt as interrupt:  # it may have hung: say who
+    except KeyboardInterrupt as interrupt:  # the plugin may have hung: name it
         raise KeyboardInterrupt(f"in plugin {origin}") from interrupt
     except BaseException as error:  # a plugin may call sys.exit, and a panic in Rust is no Exception
         failures.append(PluginFailure(*origin, error, advice))
@@ -136,7 +136,7 @@ def _register(manager: pluggy.PluginManager, entry_point: EntryPoint) -> None:
 
 
 def _name_clash(origins: list[Origin]) -> list[PluginFailure]:
-    """Refuse all plugins of one name: which of them would be meant?"""
+    """Refuse all plugins of one name, because it would be ambiguous."""
     error = DuplicateNameError(f"{' and '.join(map(str, origins))} declare one entry-point name.")
     advice = f"Keep one: {' or '.join(origin.removal for origin in origins)}."
     return [PluginFailure(*origin, error, advice) for origin in origins]
@@ -171,7 +171,7 @@ def _ask(
 ) -> list[Offer[SpecT]]:
     """Call one hook of every plugin. What a plugin offers through one hook counts as a whole or not at all."""
     offers: list[Offer[SpecT]] = []
-    # Called one by one, not through the hook itself, to know whose each offer is and to survive each failure.
+    # Called one by one, not through the hook itself, to know the owner of each offer and to survive each failure.
     for implementation in hook.get_hookimpls():
         origin = origins.get(implementation.plugin_name, Origin(implementation.plugin_name))
         advice = f"Correct {hook.name} if the plugin is yours; if not, upgrade it, or {origin.removal}."

@@ -1,4 +1,4 @@
-"""What a plugin hands over: a name, and how to build the thing it names."""
+"""Specs, which plugins hand over: a name, and a function that builds the named thing."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _check_images(spec: str, name: str, images: str) -> None:
 
 @dataclass(frozen=True)
 class _ImageFunctionSpec:
-    """What [`RewardSpec`] and [`DetectorSpec`] have in common: how to build a function of images."""
+    """The common part of [`RewardSpec`] and [`DetectorSpec`]: how to build a function of images."""
 
     name: str
     factory: RewardFactory
@@ -113,11 +113,11 @@ class RewardSpec(_ImageFunctionSpec):
         factory (`Callable[..., Reward]`):
             Builds the reward. Called as `factory(device=..., **options)`, once per process, with the user's options;
             this, not import, is where weights are loaded. Name each option: one that the factory does not take is
-            then a `TypeError`, not silence.
+            then a `TypeError`, instead of being ignored.
         description (`str`, *optional*, defaults to `""`):
             One line for the list of rewards: what is rewarded, in which unit and range.
         images (`"pil"` or `"pt"`, *optional*, defaults to `"pil"`):
-            What the reward is called with: a list of RGB PIL images, or a float32 tensor of shape `(B, 3, H, W)` in
+            Form of the reward's images: a list of RGB PIL images, or a float32 tensor of shape `(B, 3, H, W)` in
             [0, 1] on the device.
 
     Raises:

@@ -14,7 +14,7 @@ from .prompts import animal_activities, animals, counting, imagenet_animals
 
 @hookimpl
 def ddpo_register_rewards() -> list[RewardSpec]:
-    """Offer all rewards. What they need is loaded when one is built."""
+    """Offer all rewards. Their models and packages are loaded when one is built."""
     return [
         *jpeg.REWARDS,
         *aesthetic.REWARDS,
@@ -29,7 +29,7 @@ def ddpo_register_rewards() -> list[RewardSpec]:
 
 @hookimpl
 def ddpo_register_detectors() -> list[DetectorSpec]:
-    """Offer all detectors. What they need is loaded when one is built."""
+    """Offer all detectors. Their models and packages are loaded when one is built."""
     return [*detectors.DETECTORS]
 
 

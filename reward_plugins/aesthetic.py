@@ -31,7 +31,7 @@ def aesthetic(
     batch_size: int = 32,
 ) -> Reward:
     """
-    Build the reward: about 1 to 10, higher is more beautiful to those who rated the training images.
+    Build the reward: about 1 to 10; higher means more beautiful in the eyes of those who rated the training images.
 
     Args:
         device (`torch.device` or `str`):
@@ -49,7 +49,7 @@ def aesthetic(
 
     Raises:
         `OSError`: a model is not there.
-        `ValueError`: the CLIP model has embeddings of another size than the head takes.
+        `ValueError`: the CLIP model's embeddings do not have the size that the head takes.
     """
     clip = load_clip(model, revision, device, model, revision)
     if clip.model.config.projection_dim != WIDTHS[0]:
@@ -78,8 +78,8 @@ def load_head(head: str, revision: str) -> torch.nn.Sequential:
 
     Raises:
         `OSError`: the file is not there.
-        `RuntimeError`: it holds other layers.
-        `pickle.UnpicklingError`: it holds something else than tensors.
+        `RuntimeError`: it holds different layers.
+        `pickle.UnpicklingError`: it holds something other than tensors.
     """
     import torch
     from transformers.utils.hub import cached_file

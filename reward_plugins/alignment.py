@@ -1,4 +1,4 @@
-"""Prompt alignment (Black et al. 2023, section 5.2): what a vision-language model sees in an image, compared with its prompt."""
+"""Prompt alignment (Black et al. 2023, section 5.2): a vision-language model's description of an image, against its prompt."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def prompt_alignment(
         options ([`DescriberOptions`]):
             The model to ask. Users give its fields as options of the reward.
         question (`str`, *optional*, defaults to `"Answer concisely: what is going on in this image?"`):
-            What it is asked.
+            The question that it is asked.
         max_new_tokens (`int`, *optional*, defaults to 64):
             Longest description, in tokens.
         reference (`str`, *optional*, defaults to `"The image contains {prompt}"`):
-            What descriptions are compared with.
+            The text that descriptions are compared with.
         similarity, similarity_revision, similarity_layer:
             The encoder, as in [`load_similarity`].
 
     Returns:
-        The reward: recall, 1 for the reference's own words; `None` where a local model describes an image with no word.
+        The reward: recall, 1 for the reference's own words; `None` where a local model's description is empty.
     """
     from .similarity import load_similarity
 

@@ -1,4 +1,4 @@
-"""How sure an image classifier is that an image shows what it should."""
+"""Rewards an image with the probability that a classifier gives to the right label."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def classifier(
         revision (`str`):
             Its commit on the Hub.
         label (`str`):
-            The label, or the columns it is made of: `"{prompt}"`, `"{animal}"` or any other of the dataset.
+            The label, or a pattern of dataset columns: `"{prompt}"`, `"{animal}"` or any other.
         batch_size (`int`):
             Images classified at once.
 
@@ -63,11 +63,11 @@ def classifier(
 @dataclass(frozen=True)
 class Classifier:
     """
-    An image classifier with what prepares its inputs.
+    An image classifier with its image processor.
 
     Parameters:
         model (`PreTrainedModel`):
-            In float32, for inference.
+            The classifier, in float32, for inference.
         image_processor (`BaseImageProcessor`):
             Resizes and normalises.
         names (`Mapping[str, Sequence[int]]`):
@@ -138,7 +138,7 @@ def class_names(labels: Mapping[int, str]) -> dict[str, list[int]]:
     Return the classes of each name, in lower case.
 
     A label may list synonyms, the usual one first: "ruffed grouse, partridge, Bonasa umbellus". Names are looked up among
-    labels, then among first names, then among synonyms: "partridge" is another bird.
+    labels, then among first names, then among synonyms: "partridge" is the name of a different class.
     """
     by_rank: list[dict[str, list[int]]] = [defaultdict(list), defaultdict(list), defaultdict(list)]
     for index, label in labels.items():

@@ -21,11 +21,11 @@ CLIP_L_REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
 @dataclass(frozen=True)
 class Clip:
     """
-    A CLIP model with what prepares its inputs.
+    A CLIP model with its image processor and tokenizer.
 
     Parameters:
         model (`CLIPModel`):
-            In float32, for inference.
+            The model, in float32, for inference.
         image_processor (`BaseImageProcessor`):
             Resizes the short side with bicubic interpolation, crops the middle, and normalises.
         tokenizer (`PreTrainedTokenizerBase`):
@@ -48,7 +48,7 @@ class Clip:
         """
         Return the embeddings of B texts, float32 `(B, D)` of length 1, without gradients.
 
-        CLIP reads 77 tokens, about 50 words, with the two that mark start and end: what is beyond is not seen.
+        CLIP reads 77 tokens, about 50 words, including the two that mark start and end; it ignores the rest of a longer text.
         """
         import torch
 
@@ -92,7 +92,7 @@ def load_clip(model: str, revision: str, device: torch.device | str, processor: 
         loaded = CLIPModel.from_pretrained(model, revision=revision, dtype=torch.float32)
     with naming(processor, processor_revision):
         tokenizer = AutoTokenizer.from_pretrained(processor, revision=processor_revision)
-    loaded.to(device)  # type: ignore[arg-type] # as transformers decorates it
+    loaded.to(device)  # type: ignore[arg-type] # because of transformers' decorator
     return Clip(loaded.eval(), load_image_processor(processor, processor_revision), tokenizer)
 
 

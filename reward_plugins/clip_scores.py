@@ -1,4 +1,4 @@
-"""How well an image fits its prompt, by CLIP and by models of its architecture that learnt from people's choices."""
+"""Rewards for how well an image fits its prompt, by CLIP and by models like it that were trained on people's choices."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ pick_score = partial(
     processor_revision="1c2b8495b28150b8a4922ee1c8edee224c284c0c",
 )
 
-#: Wu et al., arXiv:2306.09341: CLIP-H, trained on the choices in HPD v2. Its authors publish weights for a library of
-#: their own; this is somebody's conversion of them. Images that are not square are cropped here, padded by the authors.
+#: Wu et al., arXiv:2306.09341: CLIP-H, trained on the choices in HPD v2. Its authors publish weights for their own library;
+#: these are a conversion by someone else. Images that are not square are cropped here, padded by the authors.
 hps_v2 = partial(
     similarity,
     model="adams-story/HPSv2-hf",
@@ -73,6 +73,8 @@ hps_v2 = partial(
 
 REWARDS = (
     RewardSpec("clip_score", clip_score, "Cosine similarity of image and prompt by CLIP ViT-L/14, times 100."),
-    RewardSpec("pick_score", pick_score, "PickScore: which image of a prompt people would choose, about 15 to 25."),
+    RewardSpec(
+        "pick_score", pick_score, "PickScore: how likely people are to choose the image for its prompt, about 15 to 25."
+    ),
     RewardSpec("hps_v2", hps_v2, "Human Preference Score v2, times 100, about 20 to 35."),
 )

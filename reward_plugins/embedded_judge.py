@@ -1,4 +1,4 @@
-"""Whether an image shows what its prompt says, by the classifier that comes with the embedded model: alignment, offline."""
+"""Whether an image shows its prompt, by the classifier that ships with the embedded model: alignment, offline."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IDLE = "no activity"  #: the first label of the second group
-NOTHING = "nothing"  #: what a judge may say instead of a subject; no prompt asks for it
+NOTHING = "nothing"  #: label for images without a subject; no prompt asks for it
 
 
 def embedded_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
     """
     Build the reward: the probability, in [0, 1], that an image shows the prompt's subject, times that of its activity.
 
-    Its mean over images is about the share of them that show what they should. A prompt without an activity asks for none.
+    Its mean over images is about the share of images that show their prompt. A prompt without an activity asks for none.
 
     Args:
         device (`torch.device` or `str`):
@@ -76,13 +76,13 @@ def load_judge(folder: str, device: torch.device | str) -> Classifier:
 @dataclass(frozen=True)
 class Labels:
     """
-    What a judge knows.
+    The classes that a judge knows.
 
     Parameters:
         subjects (`Mapping[str, int]`):
-            The class of each, such as "cat".
+            Class of each subject, such as "cat".
         activities (`Mapping[str, int]`):
-            The class of each, such as "riding a bike".
+            Class of each activity, such as "riding a bike".
         idle (`int`):
             The class of no activity.
     """
@@ -93,7 +93,7 @@ class Labels:
 
     @classmethod
     def of(cls, judge: Classifier) -> Labels:
-        """Read them from the judge."""
+        """Read the labels of a judge."""
         classes = {name: number for name, (number,) in judge.names.items()}
         classes.pop(NOTHING, None)
         idle = classes.pop(IDLE)

@@ -1,4 +1,4 @@
-"""English as a computer needs it: articles, plurals, numbers in words."""
+"""English for computers: articles, plurals, and numbers in words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*|\d+(?:[.,]\d+)*")
 
 @cache
 def english() -> inflect.engine:
-    """Return the one engine of this process."""
+    """Return the engine, which this process builds only once."""
     import inflect  # here, because it takes seconds to import
 
     return inflect.engine()
@@ -23,9 +23,9 @@ def english() -> inflect.engine:
 
 def contains(text: str, phrase: str) -> bool:
     """
-    Tell whether the words of a phrase stand in a text, in a row.
+    Return whether the words of a phrase occur in a text, one after the other.
 
-    Words are whole and of any case; singular and plural are alike, and so are digits and number words up to a hundred:
+    Only whole words count, in any case; singular and plural are alike, and so are digits and number words up to a hundred:
     "six turtles" is in "There are 6 turtles." and "turtle" is too, "six" is not in "sixteen" or "six-legged".
     """
     wanted, given = _words(phrase), _words(text)

@@ -1,4 +1,4 @@
-"""Which models rewards load by default, in which revision, and what has to be installed for that."""
+"""Default models of rewards, with their revisions, and errors for missing packages."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ DEBERTA_REVISION = "5b07a9086c1dbb79981ff7b05b4d1ad83b3af51c"
 
 def revision_of(model: str, revision: str | None, pinned: tuple[str, str], option: str = "revision") -> str | None:
     """
-    Return the revision to load, `None` for a folder, which has none.
+    Return the revision to load; `None` for a folder, which has no revision.
 
     Args:
         model (`str`):
             Hub id or folder.
         revision (`str`, *optional*):
-            What the user asked for, or the default.
+            The revision that the user asked for, or the default.
         pinned (`tuple[str, str]`):
             The default model and its revision.
         option (`str`, *optional*, defaults to `"revision"`):
             Name of the option, for the message.
 
     Raises:
-        [`PluginError`]: another model with the default model's revision.
+        [`PluginError`]: the revision is the default model's, and the model is not.
     """
     if Path(model).is_dir():
         return None
     if model != pinned[0] and revision == pinned[1]:
         raise PluginError(
-            f"{option} {revision!r} belongs to the default model {pinned[0]!r}, not to {model!r}. Say which of its revisions "
-            f"to load: {option}='main' for the newest, or better a commit, which stays the same."
+            f"{option} {revision!r} belongs to the default model {pinned[0]!r}, not to {model!r}. Choose one of its revisions "
+            f"to load: {option}='main' for the newest, or better a commit, which never changes."
         )
     return revision
 

@@ -1,4 +1,4 @@
-"""How large an image is as a JPEG: the compression rewards of the DDPO paper (arXiv:2305.13301)."""
+"""Size of an image as a JPEG: the compression rewards of the DDPO paper (arXiv:2305.13301)."""
 
 from __future__ import annotations
 

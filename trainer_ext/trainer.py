@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 class DDPOTrainer(Trainer):
     """
-    Fine-tunes a diffusers text-to-image pipeline on rewards (Black et al., 2023): by DDPO, or by RWR to compare with.
+    Fine-tunes a diffusers text-to-image pipeline on rewards (Black et al., 2023): by DDPO, or by RWR for comparison.
 
     An epoch is one rollout and the training on it. Everything that `Trainer` does works: callbacks, `report_to`, schedulers,
     checkpoints, `train(resume_from_checkpoint=...)`, `evaluate`, `load_best_model_at_end`, `save_model`.
@@ -65,31 +65,31 @@ class DDPOTrainer(Trainer):
         args ([`DDPOConfig`], *optional*):
             The paper authors' LoRA settings by default.
         train_dataset (`datasets.Dataset`):
-            Rows with a `prompt`; rewards get the other columns.
+            Rows with a `prompt`; the other columns are passed to the rewards.
         eval_dataset (`datasets.Dataset` or `dict[str, Dataset]`, *optional*):
-            The same, for `evaluate()`; its images have fixed seeds.
+            Prompts for `evaluate()`, whose images have fixed seeds.
         eval_reward_funcs (`Callable` or `list`, *optional*):
-            More rewards for `evaluate()`, which are never trained on.
+            Additional rewards for `evaluate()`, which are never trained on.
         callbacks (`list[TrainerCallback]`, *optional*):
-            More callbacks.
+            Additional callbacks.
         optimizers (`tuple`, *optional*):
             An optimizer and a scheduler instead of those that `args` names.
         peft_config (`LoraConfig`, *optional*):
             The adapter; by default the authors': rank 4 on the attention projections. For training all weights set
             `args.full_finetuning`.
         detectors (`Callable` or `list`, *optional*):
-            Functions like rewards that say in [0, 1] how sure they are that an image games the reward, or
-            [`DetectorFunction`]s. They are logged, and recorded for each image; see `args.detector_weights`.
+            Functions like rewards that return how sure they are, in [0, 1], that an image games the reward, or
+            [`DetectorFunction`]s. Their values are logged, and recorded for each image; see `args.detector_weights`.
         guidance (`Callable`, *optional*):
-            How the pipeline combines the denoiser's outputs, where that is not found out: a function `rule(outputs,
-            guidance_scale, arguments)`; see [`GuidanceSpec`]. For a rule by name set `args.guidance`.
+            The rule by which the pipeline combines the denoiser's outputs, if it cannot be inferred: a function `rule(outputs,
+            guidance_scale, arguments)`; see [`GuidanceSpec`]. To give a rule by name, set `args.guidance`.
         guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
             Rules of plugins, from `guidance_from_plugins()`.
         algorithm (`str` or [`Algorithm`], *optional*):
-            What is learned from a rollout: a name, or an algorithm with its options. By default the one that `args` names.
+            The learning algorithm: a name, or an object with its own options. By default the one that `args` names.
 
     Raises:
-        [`ConfigError`], [`PipelineError`], [`GuidanceError`]: before any long work, saying what to change.
+        [`ConfigError`], [`PipelineError`], [`GuidanceError`]: raised before any long work; the message says what to change.
     """
 
     args: DDPOConfig
@@ -141,7 +141,7 @@ class DDPOTrainer(Trainer):
         self._set_up_callbacks(name_of(model))
 
     def _forget_progress(self) -> None:
-        """Begin with no rollout and nothing measured, as each call of `train` does."""
+        """Forget the rollout and all measurements, as each call of `train` must."""
         self._rollout: Rollout[Any] | None = None
         self._rewind_point: RewindPoint | None = None
         self._metrics = RunMetrics()
@@ -151,9 +151,9 @@ class DDPOTrainer(Trainer):
         Train. See `Trainer.train`.
 
         `resume_from_checkpoint=True` resumes from the newest checkpoint that is whole, and starts from the beginning if there
-        is none. Ctrl-C stops after the step in progress and leaves a checkpoint. A rule of `args.stop_when` does too, before
-        anything is learned from the rollout that meets it; `train` then returns. So does a reward that fails after the
-        first update.
+        is none. Ctrl-C stops after the step in progress and leaves a checkpoint. A rule of `args.stop_when` also
+        leaves a checkpoint, before anything is learned from the rollout that meets it, and `train` returns. A reward that
+        fails after the first update leaves a checkpoint too.
 
         Raises:
             [`OutputDirError`]: the output folder holds another run.
@@ -187,12 +187,12 @@ class DDPOTrainer(Trainer):
         return self.state.global_step // self.args.updates_per_rollout
 
     def _save_after_failure(self) -> None:
-        """Save what was learned before a rollout that failed."""
+        """Save the training state from before a rollout that failed."""
         if self.state.global_step and self._lockstep.fails_together:
             self._save_interrupted()
 
     def _end_by_rule(self, met: RuleMetError) -> TrainOutput:
-        """Do what `Trainer` does at the end of a run."""
+        """Finish the run as `Trainer` does, after a rule has ended it."""
         self._save_interrupted()
         if self.is_world_process_zero():
             logger.warning("%s", met.advice(self.state.global_step))
@@ -216,8 +216,9 @@ class DDPOTrainer(Trainer):
             self._rewind_point = RewindPoint.now(self.state.global_step, self._metrics)
         rollout = self._rollout
         if rollout is None or rollout.index != self._rollout_index:
-            measured = (self.state, self._metrics, self._save_after_failure)
-            self._rollout = rollout = self._collector.collect(model, self._rollout_index, *measured)
+            self._rollout = rollout = self._collector.collect(
+                model, self._rollout_index, self.state, self._metrics, on_failure=self._save_after_failure
+            )
             self._rewind_point = RewindPoint.now(self.state.global_step, self._metrics)
         with timed(self._seconds, "training"):
             positions = inputs["positions"].cpu()  # never across two passes: batches divide a rollout
@@ -231,7 +232,7 @@ class DDPOTrainer(Trainer):
     # ---- logging and evaluation ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what rollouts and losses measured since the last log, averaged over it and over processes."""
+        """Add the measurements of rollouts and losses since the last log, averaged over time and over processes."""
         if "loss" in logs:
             self._metrics.note({"seconds/training": self._seconds.pop("training", 0.0)})
             logs = {**logs, **mean_of(gather_object([self._metrics.drain()]))}
@@ -286,7 +287,7 @@ class DDPOTrainer(Trainer):
         self._weights.load_saved(Path(str(self.state.best_model_checkpoint)))
 
     def _save_interrupted(self) -> None:
-        """Save the state at the last moment; what was made since is made again on resume."""
+        """Save the state at the last rewind point; work done since then is repeated on resume."""
         if self._checkpointer.is_newest(self.state.global_step):
             return  # not written again: if that were killed, there might be none left
         if self._rewind_point is not None:

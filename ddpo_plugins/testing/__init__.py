@@ -10,8 +10,7 @@ def test_redness_keeps_the_contract():
     check_reward(load_catalogue().rewards["redness"].spec)
 ```
 
-Needs Pillow, and torch for rewards that take tensors
-(`images="pt"`); neither is imported before a check runs.
+Needs Pillow, and torch for rewards that take tensors (`images="pt"`); neither is imported before a check runs.
 """
 
 from __future__ import annotations
@@ -47,17 +46,17 @@ def check_reward(
     - The spec has a description, and its factory refuses an option that does not exist with a `TypeError` that names it.
     - The reward takes columns that it does not know, and returns a finite number or None for each image.
     - Values are the same a second time, in another order, and for one image alone.
-    - It takes no images at all, and images of another size, not square ones among them.
-    - It leaves alone what it is given.
+    - It accepts an empty list of images, and images of other sizes, also ones that are not square.
+    - It does not change its arguments.
 
     An `async def` reward is awaited; all calls are on one event loop.
 
     Parameters:
         spec (`RewardSpec`):
-            As the plugin offers it. Its factory is called once with an option that does not exist, and once with
+            The spec that the plugin offers. Its factory is called once with an option that does not exist, and once with
             `options`.
         images (`Sequence[PIL.Image.Image]` of length B, *optional*):
-            What to score, in mode RGB. By default 64 x 64 pixels of one colour, a gradient, noise and stripes, as often
+            Images to score, in mode RGB. By default 64 x 64 pixels of one colour, a gradient, noise and stripes, as often
             as there are prompts.
         prompts (`Sequence[str]` of length B, *optional*):
             Prompt of each image. By default one of few words, one in other scripts and one of 120 words, as often as
@@ -67,19 +66,19 @@ def check_reward(
         options (`Mapping[str, Any]`, *optional*):
             Options for the factory.
         device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
-            Device for the factory; tensors are on it.
+            Device for the factory and for tensors.
         tolerance (`float`, *optional*, defaults to `1e-4`):
             How far two values of one image may differ, relative or absolute. A network's rounding depends on the batch.
         independent (`bool`, *optional*, defaults to `True`):
-            Whether an image's value depends on that image and its prompt alone. Say False for one that compares the
-            images of a batch.
+            Whether an image's value depends on that image and its prompt alone. Give False for a reward that compares
+            the images of a batch.
 
     Returns:
         `list[float | None]` of length B: the rewards of the images, for checks of your own.
 
     Raises:
-        [`ContractError`]: the reward breaks the contract; says which check, what was given and what came back.
-        `ValueError`: images, prompts and columns are not of one length.
+        [`ContractError`]: the reward breaks the contract; the message names the check, its input and the result.
+        `ValueError`: images, prompts and columns differ in length.
     """
     return check(spec, make_batch(images, prompts, columns), options or {}, device, tolerance, independent)
 
@@ -99,7 +98,7 @@ def check_detector(
     Check that a detector keeps its contract: a reward's ([`check_reward`], also for the parameters), in [0, 1].
 
     Raises:
-        [`ContractError`]: the detector breaks the contract; says which check, what was given and what came back.
+        [`ContractError`]: the detector breaks the contract; the message names the check, its input and the result.
         `ValueError`: images, prompts and columns are not of one length.
     """
     return check(spec, make_batch(images, prompts, columns), options or {}, device, tolerance, independent)

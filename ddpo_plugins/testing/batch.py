@@ -1,4 +1,4 @@
-"""What the checks call a reward with."""
+"""The arguments with which the checks call a reward."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMPTS = (
 @dataclass(frozen=True)
 class Batch:
     """
-    B images with what belongs to them. Nothing that is called gets hold of it: [`arguments`] copies.
+    B images with their prompts and columns. Rewards never receive these objects: [`arguments`] copies them.
 
     Parameters:
         images (`tuple[PIL.Image.Image, ...]` of length B):
@@ -51,11 +51,11 @@ class Batch:
         )
 
     def resized(self, size: tuple[int, int]) -> Batch:
-        """Return the same with images of another width and height, in pixels."""
+        """Return the same batch with images resized to this width and height, in pixels."""
         return Batch(tuple(image.resize(size) for image in self.images), self.prompts, self.columns)
 
     def arguments(self, form: Literal["pil", "pt"], device: Any) -> dict[str, Any]:
-        """Return what the trainer would call a reward with, but for the state and the logging: new objects each time."""
+        """Return the trainer's arguments of a reward, without state and logging, as new objects each time."""
         images = [image.copy() for image in self.images]
         columns = {name: copy.deepcopy(list(values)) for name, values in self.columns.items()}
         return {**columns, "images": _tensor(images, device) if form == "pt" else images, "prompts": list(self.prompts)}
@@ -67,7 +67,7 @@ def make_batch(
     columns: Mapping[str, Sequence[Any]] | None,
 ) -> Batch:
     """
-    Fill in what is not given, and a column that no reward knows.
+    Build a batch from the given values, with defaults for the others, and with a column that no reward knows.
 
     Raises:
         `ValueError`: the lengths differ, or there is no image.

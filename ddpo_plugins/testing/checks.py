@@ -1,4 +1,4 @@
-"""What is checked, one function each, and how a breach is told."""
+"""The checks, one function each, and the error for a breach."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNKNOWN_OPTION = "an_option_that_does_not_exist"
 
 
 class BreachError(Exception):
-    """What was given, and what came back instead of what should have."""
+    """The contract was broken; the message says by which input and which result."""
 
 
 @final
@@ -34,15 +34,15 @@ class Subject:
 
     Parameters:
         spec (`RewardSpec` or `DetectorSpec`):
-            What it was built from.
+            The spec that it was built from.
         function (`Callable`):
-            What the factory returned.
+            The function that the factory returned.
         device (`str` or `torch.device`):
-            Where tensors are.
+            Device of tensors.
         tolerance (`float`):
             How far two values of one image may differ.
         wait (`Callable[[Awaitable], Any]`):
-            Waits for what an `async def` reward returns.
+            Waits for the result of an `async def` reward.
     """
 
     spec: Spec
@@ -52,11 +52,11 @@ class Subject:
     wait: Callable[[Awaitable[Any]], Any]
 
     def arguments(self, batch: Batch) -> dict[str, Any]:
-        """Return what the batch is called with, but for the state and the logging."""
+        """Return the arguments for a batch, without state and logging."""
         return batch.arguments(self.spec.images, self.device)
 
     def score(self, batch: Batch, given: str) -> list[float]:
-        """Return the values of a batch, NaN for none; `given` says what is special about it."""
+        """Return the values of a batch, NaN for `None`; `given` describes the batch in messages."""
         return self.call(self.arguments(batch), given)
 
     def call(self, arguments: Mapping[str, Any], given: str) -> list[float]:
@@ -64,7 +64,7 @@ class Subject:
         Call as the trainer does.
 
         Raises:
-            [`BreachError`]: it raised, or returned or logged something that the trainer refuses.
+            [`BreachError`]: it raised an error, or returned or logged something that the trainer refuses.
         """
         prompts = list(arguments["prompts"])
         log = RewardLog(len(prompts))
@@ -137,7 +137,7 @@ class Check:
         name (`str`):
             Name of the check, for messages.
         rule (`str`):
-            What is asked for and why, a sentence.
+            The requirement, as a sentence.
         run (`Callable[[Subject, Batch, Sequence[float]], None]`):
             Called with the values of the batch. Raises [`BreachError`].
         compares (`bool`, *optional*, defaults to `False`):
@@ -150,7 +150,7 @@ class Check:
     compares: bool = False
 
 
-#: What is checked after the values of one batch, in order.
+#: The checks that follow the scoring of one batch, in order.
 CHECKS = (
     Check("determinism", "The same images and prompts have the same values: draw nothing at random.", _same_again),
     Check("batch order", "A value goes with its image and prompt, wherever in the batch they are.", _order),
@@ -169,7 +169,7 @@ def check(
     spec: Spec, batch: Batch, options: Mapping[str, Any], device: Any, tolerance: float, independent: bool
 ) -> list[float | None]:
     """
-    Build what the spec offers and run every check on it.
+    Build the reward or detector of a spec and run every check on it.
 
     Returns:
         `list[float | None]` of length B: the values of the batch.
@@ -231,7 +231,7 @@ def _told(spec: Spec, name: str, rule: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _event_loop() -> Iterator[Callable[[Awaitable[Any]], Any]]:
-    """One loop for all calls, as in the trainer; in a thread, because a notebook's own may be running in this one."""
+    """Yield one loop for all calls, as in the trainer; in a thread, because a notebook's loop may be running in this one."""
 
     async def settle(value: Awaitable[Any]) -> Any:
         return await value
@@ -242,7 +242,7 @@ def _event_loop() -> Iterator[Callable[[Awaitable[Any]], Any]]:
 
 
 def _equal(given: Any, before: Any) -> bool:
-    """Whether two lists, or two tensors, hold the same."""
+    """Return whether two lists, or two tensors, have equal contents."""
     if isinstance(given, list):
         return bool(given == before)
     return given.shape == before.shape and bool((given == before).all())

@@ -1,4 +1,4 @@
-"""What can go wrong between here and a server, what is worth another attempt, and what to do about the rest."""
+"""Faults of requests to a server: which are worth another attempt, and advice for the others."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _JITTER = random.Random()  # not the module's own generator: a run that is repea
 
 
 class BadReplyError(ValueError):
-    """The server answered, but with nothing that is an answer."""
+    """The server's reply is not an answer to the request."""
 
 
-# ValueError: JSON that is broken. Everything else, such as a wrong key or a refused request, fails at once.
+# ValueError: broken JSON. Everything else, such as a wrong key or a refused request, fails at once.
 RETRIED = (
     openai.APIConnectionError,
     openai.RateLimitError,
@@ -26,7 +26,7 @@ RETRIED = (
 
 _BUSY = "It is overloaded or broken: see its log, lower `batch_size`, or raise `max_retries`."
 _SLOW = "If it is busy, raise `timeout` or lower `batch_size`; if it hangs, start it again."
-ADVICE = (  # the first that fits
+ADVICE = (  # the first one that fits is used
     (openai.APITimeoutError, _SLOW),
     (asyncio.TimeoutError, _SLOW),
     (openai.APIConnectionError, "Start it, or correct `base_url`."),
@@ -39,19 +39,19 @@ ADVICE = (  # the first that fits
 
 
 def advice(fault: Exception) -> str:
-    """Say what to do, one sentence."""
+    """Return advice, in one sentence."""
     return next(text for kind, text in ADVICE if isinstance(fault, kind))
 
 
 def said(fault: Exception) -> str:
-    """Say what happened. A time-out has no text of its own."""
+    """Return a description of the fault. A time-out has no text itself."""
     if isinstance(fault, asyncio.TimeoutError):
         return "timed out"
     return f"{type(fault).__name__}: {str(fault)[:500].rstrip('.')}"
 
 
 def delay(fault: Exception, attempt: int) -> float:
-    """Return the seconds to wait after attempt 1, 2, ...: what the server asks for, or twice the last."""
+    """Return the seconds to wait after attempt 1, 2, ...: twice the last delay, or longer if the server asks for it."""
     doubled = min(FIRST_DELAY * 2 ** (attempt - 1), LONGEST_DELAY) * (1 - 0.25 * _JITTER.random())
     asked = fault.response.headers.get("retry-after", "") if isinstance(fault, openai.APIStatusError) else ""
     return max(doubled, min(float(asked), LONGEST_DELAY)) if asked.isdecimal() else doubled

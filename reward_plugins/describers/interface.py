@@ -1,4 +1,4 @@
-"""What every describer can do."""
+"""The interface of describers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from PIL import Image
 
-NUM_LIKELIEST = 20  #: first tokens of a reply that are looked at; no server tells more
+NUM_LIKELIEST = 20  #: likeliest first tokens of a reply that are considered; no server returns more
 
 
 class Question(NamedTuple):
@@ -34,7 +34,7 @@ class Describer(Protocol):
         Reply to each question with at most `max_new_tokens` tokens.
 
         Returns:
-            `list[str]` of length Q, without white space around.
+            `list[str]` of length Q, without surrounding white space.
 
         Raises:
             [`RewardError`]: a question got no answer.
@@ -43,13 +43,13 @@ class Describer(Protocol):
 
     async def first_word(self, questions: Sequence[Question], words: Sequence[str]) -> list[list[float]]:
         """
-        Tell how likely each word is as the first token of the reply.
+        Return how likely each word is as the first token of the reply.
 
         Args:
             questions (`Sequence[Question]` of length Q):
-                Those to answer.
+                The questions to answer.
             words (`Sequence[str]` of length W):
-                In lower case. A token is a word if it is the same but for case and white space around.
+                Words in lower case. A token counts as a word if they differ only in case and surrounding white space.
 
         Returns:
             `list[list[float]]` of shape `(Q, W)`: probabilities, summed over a word's tokens. All are 0 where none of the
@@ -62,5 +62,5 @@ class Describer(Protocol):
 
 
 def is_word(token: str, word: str) -> bool:
-    """Tell whether a token is a word in lower case, but for case and white space around."""
+    """Return whether a token is a word in lower case, apart from case and surrounding white space."""
     return token.strip().lower() == word

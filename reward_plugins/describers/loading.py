@@ -23,7 +23,7 @@ def load_describer(device: torch.device | str, options: DescriberOptions) -> Des
             Which model, and how it is reached.
 
     Raises:
-        [`PluginError`]: the package `openai` is missing, or the revision is another model's.
+        [`PluginError`]: the package `openai` is missing, or the revision belongs to another model.
         [`RewardError`]: the server does not answer, or does not have the model.
     """
     if options.base_url is None:

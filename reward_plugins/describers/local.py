@@ -27,13 +27,13 @@ class LocalDescriber:
         model (`str`):
             Hub id or folder.
         revision (`str`, *optional*):
-            On the Hub.
+            Commit, tag or branch on the Hub.
         device (`torch.device` or `str`):
             Where it runs.
         dtype (`str`):
             Precision of its weights; `"auto"` for the precision of its files.
         batch_size (`int`):
-            Questions of a forward pass.
+            Questions in one forward pass.
     """
 
     def __init__(self, model: str, revision: str | None, device: torch.device | str, dtype: str, batch_size: int):
@@ -46,7 +46,7 @@ class LocalDescriber:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         weights: Any = AutoModelForImageTextToText.from_pretrained(model, revision=revision, dtype=dtype)
         self.model = weights.to(device).eval()
-        # A thread, so that other rewards' servers are heard meanwhile; one, so that batches do not share the memory.
+        # In a thread, so that other rewards' servers can answer meanwhile; only one, so that batches do not share the memory.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="describer")
         self._token_ids: dict[str, list[int]] = {}
 
@@ -55,7 +55,7 @@ class LocalDescriber:
         return await self._batched(partial(self._answer, max_new_tokens=max_new_tokens), questions)
 
     async def first_word(self, questions: Sequence[Question], words: Sequence[str]) -> list[list[float]]:
-        """Tell how likely each word is as the first token of the reply."""
+        """Return how likely each word is as the first token of the reply."""
         return await self._batched(partial(self._first_word, words=words), questions)
 
     async def _batched(
@@ -88,7 +88,7 @@ class LocalDescriber:
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
-            temperature=None,  # with the next two: of a model's own settings, which do not go with `do_sample=False`
+            temperature=None,  # this and the next two override a model's own settings, which do not go with `do_sample=False`
             top_p=None,
             top_k=None,
             return_dict_in_generate=True,

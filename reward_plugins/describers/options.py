@@ -33,12 +33,12 @@ class DescriberOptions:
         batch_size (`int`, *optional*, defaults to 8):
             Questions in one forward pass, or requests that are sent to a server before one is answered.
         timeout (`float`, *optional*, defaults to 120.0):
-            Seconds that a server has for one answer.
+            Seconds to wait for one answer of a server.
         max_retries (`int`, *optional*, defaults to 5):
-            How often a request is sent again when a server did not answer it.
+            How often a failed request to a server is sent again.
 
     Raises:
-        [`PluginError`]: an option has a value that makes no sense.
+        [`PluginError`]: an option has a value that is not allowed.
     """
 
     model: str = LLAVA

@@ -29,8 +29,8 @@ Reply = TypeVar("Reply")
 @final
 class ServerDescriber:
     """
-    Sends each question as a request of its own. Nothing is kept between calls: every batch of questions opens connections
-    and closes them, so it may be used from any event loop.
+    Sends each question as a separate request. Nothing is kept between calls: every batch of questions opens and closes its
+    own connections, so it can be used from any event loop.
 
     Args:
         base_url (`str`):
@@ -38,11 +38,11 @@ class ServerDescriber:
         model (`str`):
             The server's name for it.
         num_requests (`int`):
-            Requests under way at once.
+            Number of simultaneous requests.
         timeout (`float`):
             Seconds for one request, from connecting to the last byte of the answer.
         max_retries (`int`):
-            Times that a request is sent again.
+            How often a failed request is sent again.
 
     Raises:
         [`RewardError`]: the server does not answer, or does not have the model.
@@ -54,7 +54,9 @@ class ServerDescriber:
         self.num_requests = num_requests
         self.timeout = timeout
         self.max_retries = max_retries
-        with ThreadPoolExecutor(max_workers=1) as thread:  # of its own: a notebook's event loop is running in this one
+        with ThreadPoolExecutor(
+            max_workers=1
+        ) as thread:  # a separate thread: in a notebook, an event loop is already running in this one
             names = thread.submit(asyncio.run, self._model_names()).result()
         if model not in names:
             raise RewardError(
@@ -67,7 +69,7 @@ class ServerDescriber:
         return await self._ask_all(questions, {"max_tokens": max_new_tokens}, _text)
 
     async def first_word(self, questions: Sequence[Question], words: Sequence[str]) -> list[list[float]]:
-        """Tell how likely each word is as the first token of the reply."""
+        """Return how likely each word is as the first token of the reply."""
         options = {"max_tokens": 1, "logprobs": True, "top_logprobs": NUM_LIKELIEST}
         return await self._ask_all(questions, options, partial(_probabilities, words=words))
 
@@ -92,12 +94,12 @@ class ServerDescriber:
 
     def _client(self) -> openai.AsyncOpenAI:
         # The client's own retries are off: they know no limit of the whole time, so a server that sends a byte now and
-        # then would hold them for ever, and they take a broken answer for an answer.
+        # then would hold them forever, and they accept a broken answer.
         key = os.environ.get("OPENAI_API_KEY") or "none"  # the client insists on one
         return openai.AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=0)
 
     async def _persist(self, send: Callable[[], Awaitable[Any]], read: Callable[[Any], Reply]) -> Reply:
-        """Send until there is an answer, or no use in trying."""
+        """Send a request until it is answered, or until another attempt is useless."""
         attempt = 0
         while True:
             attempt += 1
@@ -119,7 +121,7 @@ class ServerDescriber:
 
 
 async def _all_or_none(tasks: Sequence[asyncio.Future[Reply]]) -> list[Reply]:
-    """Wait for all; when one fails, end the others before the error goes on."""
+    """Wait for all; when one fails, cancel the others before raising its error."""
     try:
         return await asyncio.gather(*tasks)
     except BaseException:

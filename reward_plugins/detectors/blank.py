@@ -1,4 +1,4 @@
-"""Detector of images that are no pictures: one colour, noise, pure colours, periodic grids."""
+"""Detector of degenerate images: one colour, noise, pure colours, periodic grids."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-SMALLEST = 16  # pixels a side; less has no spectrum to speak of
-LOWEST_FREQUENCY = 4  # periods in an image; fewer are no grid
+SMALLEST = 16  # pixels per side; smaller images have no useful spectrum
+LOWEST_FREQUENCY = 4  # periods in an image; fewer do not count as a grid
 
 
 def ramp(value: float, zero: float, one: float) -> float:
@@ -25,13 +25,13 @@ def ramp(value: float, zero: float, one: float) -> float:
 
 def flatness(pixels: FloatArray) -> float:
     """
-    Tell whether an image has collapsed to one colour.
+    Return how sure it is that an image has collapsed to one colour.
 
-    By the standard deviation of the pixels, root mean square over channels: 1 up to 0.01, 0 from 0.04.
+    Measured by the standard deviation of the pixels, root mean square over channels: 1 up to 0.01, 0 from 0.04.
 
     Args:
         pixels (`np.ndarray` of shape `(H, W, 3)`):
-            RGB in [0, 1], also for the other functions.
+            RGB in [0, 1], as for the other functions.
     """
     return ramp(float(pixels.var(axis=(0, 1)).mean()) ** 0.5, zero=0.04, one=0.01)
 
@@ -53,7 +53,7 @@ def neighbor_correlation(pixels: FloatArray) -> float:
 
 
 def noisiness(pixels: FloatArray) -> float:
-    """Tell whether an image is noise: 1 where neighbours are correlated by less than 0.3, 0 from 0.6."""
+    """Return how sure it is that an image is noise: 1 where neighbours are correlated by less than 0.3, 0 from 0.6."""
     if min(pixels.shape[:2]) < SMALLEST:
         return 0.0
     return ramp(neighbor_correlation(pixels), zero=0.6, one=0.3)
@@ -61,9 +61,9 @@ def noisiness(pixels: FloatArray) -> float:
 
 def oversaturation(pixels: FloatArray) -> float:
     """
-    Tell whether an image consists of pure colours.
+    Return how sure it is that an image consists of pure colours.
 
-    By the share of pixels whose chroma, the largest channel minus the smallest, is 0.9 or more: 0 up to 0.4, 1 from 0.8.
+    Measured by the share of pixels whose chroma, the largest channel minus the smallest, is 0.9 or more: 0 up to 0.4, 1 from 0.8.
     """
     chroma = pixels.max(axis=2) - pixels.min(axis=2)
     return ramp(float((chroma >= 0.9).mean()), zero=0.4, one=0.8)
@@ -71,12 +71,12 @@ def oversaturation(pixels: FloatArray) -> float:
 
 def periodicity(pixels: FloatArray) -> float:
     """
-    Tell whether a grid lies over an image, such as upsampling layers leave (Zhang, Karaman and Chang, arXiv:1907.06515).
+    Return how sure it is that an image has a grid, such as upsampling layers leave (Zhang, Karaman, Chang, arXiv:1907.06515).
 
     A grid is an isolated peak in the power spectrum of the luminance. Of all frequencies with `LOWEST_FREQUENCY` periods or
-    more, the largest product counts of two ramps: of its power over the largest power 3 or 4 bins around (edges and
-    textures are streaks and clouds, which go on there; 10 to 100 times, by logarithm), and of its share of the variance
-    (0.005 to 0.03).
+    more, the one with the largest product of two ramps counts. One is over the ratio, from 10 to 100 by logarithm, of its power
+    to the largest power 3 or 4 bins around it, where the streaks and clouds of edges and textures would continue; the other is
+    over its share of the variance, from 0.005 to 0.03.
     """
     import numpy as np
 
@@ -106,7 +106,7 @@ def _sum_of_neighbors(values: FloatArray, axis: int) -> FloatArray:
 
 
 def _power(luminance: FloatArray) -> FloatArray:
-    """Return the power spectrum under a Hann window, which keeps what does not repeat from leaking everywhere."""
+    """Return the power spectrum under a Hann window, which keeps aperiodic content from leaking everywhere."""
     import numpy as np
 
     window = np.hanning(luminance.shape[0])[:, None] * np.hanning(luminance.shape[1])
@@ -128,7 +128,7 @@ def blank_or_noise(
     log_extra: LogExtra = log_nothing,
     **columns: Any,
 ) -> list[float]:
-    """Return for each image how sure it is that it is no picture: the largest of `KINDS`, in [0, 1]."""
+    """Return for each image how sure it is that it is degenerate: the largest value of all `KINDS`, in [0, 1]."""
     import numpy as np
 
     arrays = [np.asarray(image.convert("RGB"), np.float64) / 255 for image in images]

@@ -1,4 +1,4 @@
-"""Detector of images of one prompt that are alike: a model that gives everyone the same picture."""
+"""Detector of similar images of one prompt, from a model that always makes the same picture."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-THUMBNAIL = 8  # pixels a side: layout and colours, no detail
-FAR = 0.2  #: root mean square difference of two thumbnails, RGB in [0, 1], from which on two images have nothing in common
+THUMBNAIL = 8  # pixels per side: enough for layout and colours, without detail
+FAR = 0.2  #: root mean square difference of two thumbnails, RGB in [0, 1], at and above which two images have nothing in common
 
 
 def thumbnail(image: Image.Image) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Reads the text in images, with the models that the package `rapidocr` brings along: nothing is downloaded."""
+"""Reads the text in images, with the models that are part of the package `rapidocr`: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .resemblance import Line
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Sides in pixels that images are brought to: at the smaller, words that fill the image are found, at the larger, small ones.
+#: Sides in pixels to which images are resized: the smaller finds words that fill the image, the larger finds small ones.
 SIDES = (160, 448)
 
 #: Chosen on `benchmarks/labelled_images.py`'s world "tune". Detection is more sensitive than rapidocr's defaults, because
@@ -37,10 +37,10 @@ Reading: TypeAlias = tuple[Line, ...]  # in reading order
 @contextmanager
 def needed_packages() -> Iterator[None]:
     """
-    Import what the extra installs.
+    Context manager for imports of packages that the extra installs.
 
     Raises:
-        [`PluginError`]: it is missing; says how to install it.
+        [`PluginError`]: the extra is missing; the message says how to install it.
     """
     try:
         yield
@@ -52,7 +52,7 @@ def needed_packages() -> Iterator[None]:
 
 class Reader:
     """
-    Reads images with PP-OCRv6, as rapidocr 3.10 brings it, on the CPU.
+    Reads images with PP-OCRv6, as included in rapidocr 3.10, on the CPU.
 
     Args:
         num_threads (`int`):
@@ -79,7 +79,7 @@ class Reader:
 
     def read(self, image: Image.Image) -> tuple[Reading, ...]:
         """
-        Return what is written in an image: one reading for each of [`SIDES`].
+        Return the text in an image: one reading for each of [`SIDES`].
 
         Raises:
             [`RewardError`]: rapidocr failed.

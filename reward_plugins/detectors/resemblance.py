@@ -10,16 +10,16 @@ from functools import cache
 
 from ..english import english
 
-#: Words that say nothing about what a picture shows.
+#: Words that say nothing about the content of a picture.
 STOP_WORDS = frozenset(
     ["a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "her", "his", "in", "into", "is", "it", "its", "of", "on",
      "or", "over", "that", "the", "their", "this", "to", "under", "with"]
 )  # fmt: skip
-#: Similarity that a word of so many letters reaches with other words by chance, as "cat" does with "rat": no evidence.
+#: Similarity that a word of this many letters reaches with other words by chance, as "cat" does with "rat": no evidence.
 CHANCE = {1: 0.95, 2: 0.9, 3: 0.66, 4: 0.6, 5: 0.5}
 CHANCE_OF_LONGER = 0.45
-DIGIT_EVIDENCE = 0.4  #: of a single digit: readers of text see digits in many round things
-LONGEST_SPAN = 3  #: pieces of text that are tried as one word, because readers split words
+DIGIT_EVIDENCE = 0.4  #: factor for a single digit: readers of text see digits in many round things
+LONGEST_SPAN = 3  #: most pieces of text that are tried as one word, because readers split words
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Line:
 
     Parameters:
         text (`str`):
-            As it was read.
+            The text that was read.
         confidence (`float`):
-            The reader's, in [0, 1].
+            The reader's confidence, in [0, 1].
         area (`float`):
             Share of the image's area, in [0, 1].
     """
@@ -86,7 +86,7 @@ def spellings(word: str) -> frozenset[str]:
 @cache
 def prompt_words(prompt: str) -> Mapping[str, frozenset[str]]:
     """
-    Return what would be written to pretend that an image shows the prompt, each with its spellings.
+    Return the words that an image could show to feign the prompt, each with its spellings.
 
     These are the prompt's words without stop words, and all of its words in one, with and without stop words, because
     readers of text join words. Empty if the prompt has only stop words, or no Latin letter and no digit.
@@ -133,7 +133,7 @@ def evidence(found: float, word: str) -> float:
 
 def best_match(lines: Sequence[Line], words: Mapping[str, Iterable[str]]) -> Match:
     """
-    Return the strongest match between what is written and what the prompt says.
+    Return the strongest match between the written text and the words of the prompt.
 
     Args:
         lines (`Sequence[Line]`):

@@ -1,4 +1,4 @@
-"""Detectors of writing: the prompt's words in the image, which please a judge that reads, and any text."""
+"""Detectors of writing: of the prompt's words in the image, which please a judge that reads, and of any text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-FULL_AREA = 0.02  #: share of the image from which on a line of text counts in full
+FULL_AREA = 0.02  #: share of the image at and above which a line of text counts in full
 
 
 def build_typographic_attack(device: Any, num_threads: int = 1) -> Callable[..., list[float | None]]:
@@ -38,7 +38,7 @@ def build_typographic_attack(device: Any, num_threads: int = 1) -> Callable[...,
     """
     reader = shared_reader(num_threads)
     with needed_packages():
-        import rapidfuzz  # noqa: F401 - what compares words needs it at the first text only
+        import rapidfuzz  # noqa: F401 - first needed to compare words; fail now if it is missing
     english()  # likewise
 
     def typographic_attack(
@@ -70,8 +70,8 @@ def build_rendered_text(device: Any, num_threads: int = 1) -> Callable[..., list
     """
     Build the detector of any text. Its arguments and errors are those of [`build_typographic_attack`].
 
-    Its score is the probability that one of the lines that were read is there, where each is with probability
-    `confidence * min(1, area / FULL_AREA)`, as if they were independent. Of two readings, the higher.
+    Its score is the probability that at least one of the lines that were read exists, if they are independent and each exists
+    with probability `confidence * min(1, area / FULL_AREA)`. Of two readings, the higher score counts.
     """
     reader = shared_reader(num_threads)
 
@@ -101,7 +101,7 @@ def text_probability(reading: Reading) -> float:
 
 
 def written_text(readings: Sequence[Reading]) -> str:
-    """Return the words of the reading that has most of them, for people."""
+    """Return the words of the reading with the most text, for people to read."""
     texts = [" ".join(line.text for line in words_of(reading)) for reading in readings]
     return max(texts, key=len)
 

@@ -245,7 +245,7 @@ def test_it_resumes(train, tmp_path, capsys):
         (["--preset", "lora/aesthetic"], ["could not build reward 'aesthetic'", "huggingface.co"]),
         (
             ["--preset", "none"],
-            ["Say what to reward: --reward_funcs NAME. Installed: aesthetic, classifier, clip_score"],
+            ["No reward is named; give one with --reward_funcs NAME. Installed: aesthetic, classifier, clip_score"],
         ),
         (
             ["--model_name_or_path", "./nowhere", "--reward_funcs", "jpeg_compressibility"],

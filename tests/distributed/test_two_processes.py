@@ -177,7 +177,9 @@ def test_ctrl_c_in_one_process_stops_both_and_resumes_exactly(folder, two, name,
 
 def test_one_process_cannot_resume_what_two_began(folder, two):
     trainer = trainings.make_trainer(folder, "after update 3")
-    with pytest.raises(CheckpointError, match=r"written by 2 process\(es\), and this run has 1. Resume with as many"):
+    with pytest.raises(
+        CheckpointError, match=r"written by 2 process\(es\), and this run has 1. Resume with the same number"
+    ):
         trainer.train(resume_from_checkpoint=True)
 
 

@@ -71,7 +71,7 @@ def test_an_algorithm_of_ones_own_trains_and_is_recorded(make_trainer):
 
 def test_a_checkpoint_belongs_to_its_algorithm(make_trainer):
     make_trainer(algorithm=Weakened()).train()
-    with pytest.raises(CheckpointError, match=r"algorithm='Weakened', and this one's is 'ddpo_is'"):
+    with pytest.raises(CheckpointError, match=r"algorithm='Weakened', and this run has 'ddpo_is'"):
         make_trainer(num_train_epochs=3).train(resume_from_checkpoint=True)
     resumed = make_trainer(algorithm=Weakened(), num_train_epochs=3)
     resumed.train(resume_from_checkpoint=True)

@@ -1,8 +1,10 @@
 """The one door to a run's folder, and the summary that is computed from it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from support.trainers import FOUR_ANIMALS, logs_of
 from support.trainers import make_trainer as make
 
 from trainer_ext.cli import main
+from trainer_ext.cli.train import _summary
+from trainer_ext.model.lora import PEFT_FILE
 from trainer_ext.runs.folder import RunFolder, write_records
 from trainer_ext.runs.manifest import remove_manifest
 from trainer_ext.runs.samples import load_images
@@ -138,6 +142,31 @@ def test_pictures_that_a_killed_run_left_are_not_logged(make_trainer):
     assert logged == pytest.approx([sheet.rewards.mean() for sheet in folder.samples() if sheet.updates < 2])
 
 
+def test_pictures_before_training_are_those_of_this_run(make_trainer):
+    """A run that failed before its first checkpoint drew others."""
+    trainer = make_trainer(num_sample_images=1)
+    folder = RunFolder(trainer.args.folder)
+    write_records(folder.sample_file(0), [{"updates": 0, "rollouts": 0.0, "seed": 7, "prompt": "?", "reward": -1.0}])
+    folder.pictures_of(0).mkdir()
+    trainer.train()
+    assert [record["prompt"] for record in folder.samples()[0].records] == ["a cat"]
+    assert trainer.summary.paired.n == 1
+
+
+@pytest.mark.parametrize(("first", "then", "drawn"), [(2, 1, {0: 2, 2: 1}), (0, 1, {1: 1, 2: 1})])
+def test_a_run_that_is_resumed_with_another_number_of_pictures(make_trainer, first, then, drawn):
+    """Pictures that were not drawn before training are not made up after it."""
+    make_trainer(num_sample_images=first, sample_every=0, save_strategy="epoch").train()
+    resumed = make_trainer(num_sample_images=then, sample_every=0, num_train_epochs=2)
+    if first:  # as if the first run had been stopped
+        shutil.rmtree(resumed.args.folder / "samples" / "update-00001")
+        (resumed.args.folder / "samples" / "update-00001.parquet").unlink()
+    resumed.train(resume_from_checkpoint=True)
+    sheets = RunFolder(resumed.args.folder).samples()
+    assert {sheet.updates: len(sheet.records) for sheet in sheets} == drawn
+    assert (resumed.summary.paired is not None) == bool(first)
+
+
 def test_a_run_that_only_began_has_no_paired_figure(tmp_path):
     assert RunSummary.of(RunFolder(tmp_path)) == RunSummary()
     write_records(RunFolder(tmp_path).sample_file(0), [{"updates": 0, "seed": 0, "prompt": "a cat", "reward": 1.0}])
@@ -147,6 +176,14 @@ def test_a_run_that_only_began_has_no_paired_figure(tmp_path):
 def test_logs_without_a_checkpoint(tmp_path):
     assert RunFolder(tmp_path).logs() == []
     assert RunFolder(tmp_path).newest() is None
+
+
+def test_logs_are_not_read_from_a_checkpoint_that_was_cut_short(folder, tmp_path):
+    shutil.copytree(folder.path, tmp_path / "run")
+    killed = tmp_path / "run" / "checkpoint-9"
+    killed.mkdir()
+    (killed / "trainer_state.json").write_text('{"log_his')
+    assert RunFolder(tmp_path / "run").logs() == folder.logs()
 
 
 def test_a_damaged_checkpoint_is_not_the_newest(folder):
@@ -165,6 +202,15 @@ def test_datasets_loads_the_records(folder, tmp_path):
 def test_reading_needs_no_torch():
     code = "import sys; import trainer_ext.runs.folder, trainer_ext.runs.summary; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_closing_lines_of_an_adapter_that_only_peft_loads(tmp_path, capsys):
+    (tmp_path / PEFT_FILE).touch()
+    args = SimpleNamespace(folder=tmp_path, num_sample_images=2, full_finetuning=False)
+    _summary(SimpleNamespace(args=args, summary=RunSummary(first_rollout=1.0, last_rollout=2.0)))
+    out = capsys.readouterr().out
+    assert f"{tmp_path}   the adapter, for PeftModel.from_pretrained\n" in out
+    assert "1 in the first rollout and 2 in the last, of different prompts\n" in out
 
 
 @pytest.mark.parametrize(("pictures", "said"), [(2, "reward of the fixed samples: "), (0, "different prompts")])

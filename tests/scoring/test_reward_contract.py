@@ -268,7 +268,7 @@ async def raising_later(images, prompts, **columns):
 @pytest.mark.parametrize("function", [raising, raising_later])
 def test_a_raised_error_is_named_and_kept(images, function):
     with pytest.raises(
-        RewardError, match=r"'theirs' raised OSError: no connection. Training stops.*mend the reward and resume"
+        RewardError, match=r"'theirs' raised OSError: no connection. Training stops.*repair the reward and resume"
     ) as caught:
         suite(fine=returning([1.0, 2.0, 3.0]), theirs=function).score(images, ROWS)
     assert isinstance(caught.value.__cause__, OSError)

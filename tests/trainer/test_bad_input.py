@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from diffusers import CMStochasticIterativeScheduler
 from peft import LoraConfig
-from support.trainers import CAT_AND_DOG, TINY, prompts
+from support.trainers import CAT_AND_DOG, TINY, checkpoints, prompts
 
 from ddpo_plugins.errors import DDPOError, RewardError
 from trainer_ext import DDPOConfig, DDPOTrainer
@@ -216,6 +216,16 @@ def test_a_reward_that_breaks_its_contract_stops_the_run(make_trainer, values, m
     with pytest.raises(RewardError, match=message):
         trainer.train()
     assert all(torch.equal(before[name], p) for name, p in trainer.model.named_parameters())
+
+
+def test_a_rollout_without_a_reward_does_not_lose_what_was_learned(make_trainer):
+    def only_at_first(images, prompts, trainer_state, **columns):
+        return [1.0 if trainer_state.global_step == 0 else None] * len(images)
+
+    trainer = make_trainer(reward=only_at_first, num_train_epochs=2)
+    with pytest.raises(RewardError, match="No image of this rollout got a reward"):
+        trainer.train()
+    assert checkpoints(trainer.args.output_dir) == ["checkpoint-2"]
 
 
 def test_a_reward_that_raises_stops_the_run(make_trainer):

@@ -84,7 +84,7 @@ def test_a_detector_that_raises_is_named():
     def broken(images, prompts, **columns):
         raise OSError("no model")
 
-    with pytest.raises(RewardError, match="Detector 'text' raised OSError: no model.*mend the detector"):
+    with pytest.raises(RewardError, match="Detector 'text' raised OSError: no model.*repair the detector"):
         scores(broken)
 
 

@@ -10,10 +10,10 @@ from ddpo_plugins.errors import DDPOError
 # For each command, the module that runs it and what it does.
 COMMANDS = {
     "train": ("train", "fine-tune a pipeline on rewards"),
-    "sample": ("sample", "draw the same prompts and seeds with and without an adapter"),
-    "doctor": ("doctor", "say whether a pipeline can be trained, and what was found"),
+    "sample": ("sample", "make images of the same prompts and seeds with and without an adapter"),
+    "doctor": ("doctor", "report whether a pipeline can be trained, and why"),
     "rewards": ("list_plugins", "list the rewards, detectors, prompt sets and guidance rules that are installed"),
-    "new-plugin": ("new_plugin", "write a plugin project, with tests, to be made your own"),
+    "new-plugin": ("new_plugin", "write a plugin project with tests, as a starting point"),
 }
 
 INTERRUPTED = 130  # what shells report for Ctrl-C

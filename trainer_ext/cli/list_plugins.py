@@ -1,4 +1,4 @@
-"""`ddpo rewards`: what is installed, from where, and what failed."""
+"""`ddpo rewards`: lists what plugins offer, where each offer comes from, and which plugins failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ddpo new-plugin`: a plugin project that builds, installs and passes its tests, to be made one's own."""
+"""`ddpo new-plugin`: writes a plugin project that builds, installs and passes its tests, as a starting point."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def run(arguments: list[str]) -> int:
 
 def check_name(given: str, catalogue: Catalogue) -> str:
     """
-    Return the name of the reward, for what the user gave: `ddpo-my-reward` and `my-reward` are `my_reward`.
+    Return the reward's name for the name that the user gave: `my_reward` for `ddpo-my-reward` and for `my-reward`.
 
     Raises:
-        [`ConfigError`]: it is no such name, or it is taken.
+        [`ConfigError`]: the name has the wrong form, or is taken.
     """
     name = given.removeprefix(PREFIX).replace("-", "_")
     if re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name) is None:

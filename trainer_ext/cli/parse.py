@@ -23,8 +23,8 @@ def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapp
     Parse `arguments` into one instance of each dataclass in `types`, with the defaults of `preset`.
 
     Raises:
-        [`ConfigError`]: an option that does not exist (with near names), a config file that cannot be read, or a value
-            that an option refuses.
+        [`ConfigError`]: an option that does not exist (the message suggests similar names), a config file that
+            cannot be read, or a value that an option refuses.
     """
     parser = TrlParser(types, prog=prog, allow_abbrev=False)
     unknown = parser.set_defaults_with_config(**preset)
@@ -39,7 +39,7 @@ def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapp
 
 
 def load_preset(arguments: list[str]) -> dict[str, Any]:
-    """Return the defaults of the presets that the arguments or their config file ask for; of several, the last wins."""
+    """Return the defaults of the presets that the arguments or their config file name; where several set one, the last wins."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset", nargs="+")
     for name in ("--model_name_or_path", "--config"):
@@ -79,7 +79,7 @@ def _read_preset(name: str) -> dict[str, Any]:
 
 
 def _suggestions(message: str, parser: argparse.ArgumentParser) -> str:
-    """Name the options that are near to the unknown ones in an error message."""
+    """Suggest existing options whose names are similar to the unknown ones in an error message."""
     known = list(parser._option_string_actions)
     near = {word: difflib.get_close_matches(word, known, n=2) for word in re.findall(r"--[\w-]+", message)}
     hints = [f"{word}: did you mean {' or '.join(matches)}?" for word, matches in near.items() if matches]

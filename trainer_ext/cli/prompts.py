@@ -19,7 +19,7 @@ def load_prompts(source: str, catalogue: Catalogue) -> Dataset:
 
     Args:
         source (`str`):
-            Name of a prompt set, path of a text file with one prompt a line (empty lines are skipped), or id of a Hub
+            Name of a prompt set, path of a text file with one prompt per line (empty lines are skipped), or id of a Hub
             dataset whose split `train` has a column `prompt`.
         catalogue ([`Catalogue`]):
             Installed plugins.
@@ -35,7 +35,7 @@ def load_prompts(source: str, catalogue: Catalogue) -> Dataset:
     elif "/" in source and Path(source).suffix != ".txt":
         dataset = _from_hub(source)
     else:
-        return prompts_from_plugin(source, catalogue)  # raises, naming what there is
+        return prompts_from_plugin(source, catalogue)  # raises an error that names the available sets
     check_prompts(dataset, f"--prompts {source}")
     return dataset
 

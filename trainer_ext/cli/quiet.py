@@ -7,7 +7,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Show errors of diffusers and transformers, not their notes and bars for each file that is loaded."""
+    """Show only the errors of diffusers and transformers, not their notes and the progress bars for each file they load."""
     import diffusers.utils.logging
     import transformers.utils.logging
 

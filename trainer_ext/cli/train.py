@@ -78,7 +78,9 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     check_output_dir(config.folder, _resume(config.resume_from_checkpoint) is not None)
     catalogue = load_catalogue()
     if not options.reward_funcs:
-        raise ConfigError(f"Say what to reward: --reward_funcs NAME. Installed: {', '.join(catalogue.rewards)}.")
+        raise ConfigError(
+            f"No reward is named; give one with --reward_funcs NAME. Installed: {', '.join(catalogue.rewards)}."
+        )
     train_dataset = load_prompts(options.prompts, catalogue)
     evaluated = {source: load_prompts(source, catalogue) for source in options.eval_prompts or []}
     names, eval_names = options.reward_funcs, options.eval_reward_funcs or []
@@ -99,7 +101,7 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
 
 
 def lora_config(options: LoraOptions) -> LoraConfig:
-    """Turn the options into PEFT's configuration; without layers, which the denoiser's class decides, unless they are given."""
+    """Turn the options into PEFT's configuration. Unless layers are named, the denoiser's class decides which get an adapter."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -130,22 +132,26 @@ def _resume(value: str | None) -> str | bool | None:
 
 
 def _summary(trainer: DDPOTrainer) -> None:
-    """Say what the run achieved, and where it is."""
-    from ..model.lora import LORA_FILE
+    """Print the result of the run and where its files are."""
+    from ..model.lora import LORA_FILE, PEFT_FILE
     from ..runs.folder import RunFolder
 
     folder, summary = RunFolder(trainer.args.folder), trainer.summary
+    pictures = trainer.args.num_sample_images
     if summary.paired is not None:
         print(f"\nreward of the fixed samples: {summary.paired}")
     elif summary.first_rollout is not None:
+        advice = "" if pictures else "; with --num_sample_images 16, fixed prompts and seeds are compared"
         print(
             f"\nmean reward {summary.first_rollout:.4g} in the first rollout and {summary.last_rollout:.4g} in the last, of "
-            "different prompts; with --num_sample_images 16, fixed prompts and seeds are compared"
+            f"different prompts{advice}"
         )
     if trainer.args.full_finetuning:
         print(f"{folder.path}   the pipeline, for DiffusionPipeline.from_pretrained")
+    elif (folder.path / PEFT_FILE).is_file():
+        print(f"{folder.path}   the adapter, for PeftModel.from_pretrained")
     else:
         print(f"{folder.path / LORA_FILE}   the adapter, for pipeline.load_lora_weights")
-    if trainer.args.num_sample_images:
+    if pictures:
         print(f"{folder.comparison_file}   the same prompts and seeds, before and after")
     print(folder.curve_file)

@@ -34,7 +34,7 @@ from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
 
 PROMPTS = ("a cat", "a dog riding a bike")
 
-# LoRA starts at B = 0, where the gradient of A is 0 too: both must be seen.
+# LoRA starts at B = 0, where the gradient of A is 0. With random B, the gradients of both can be examined.
 RANDOMISED_STD = 0.01
 
 
@@ -47,7 +47,7 @@ def examine(
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Report:
     """
-    Run a pipeline as training would, two images once, and say what was found.
+    Sample two images as training would, take one gradient, and report the findings.
 
     Args:
         model (`str`, `Path` or `DiffusionPipeline`):
@@ -62,7 +62,7 @@ def examine(
             Called after each denoising step with its index.
 
     Raises:
-        [`PipelineError`]: nothing could be loaded. What speaks against training is in the report instead.
+        [`PipelineError`]: nothing could be loaded. Reasons that speak against training are in the report instead.
     """
     pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
     facts: list[Facts] = []
@@ -147,7 +147,7 @@ def _sample(policy: LogProbPipeline, model: torch.nn.Module, on_step: Callable[[
         return policy.sample(PROMPTS, image_generators(range(len(PROMPTS))), denoiser=model, on_step=on_step)
     except DDPOError:
         raise
-    except Exception as error:  # of a stranger's pipeline, after a first step that went well
+    except Exception as error:  # any error of a pipeline that we do not know, after a first step that went well
         raise PipelineError(
             f"{type(policy.pipeline).__name__} failed while it made {len(PROMPTS)} images: {type(error).__name__}: {error}. "
             "Does it work by itself, with these pipeline_kwargs, several prompts and one generator for each?"
@@ -179,7 +179,7 @@ def _replay_facts(policy: LogProbPipeline, model: torch.nn.Module, sampled: Samp
 
 
 def _mixed(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three images and steps, as no rollout has them: the first, the middle and the last step with noise."""
+    """Return three images and steps in a combination that no rollout has: the first, the middle and the last step with noise."""
     steps = trajectory.table.stochastic_steps
     return torch.tensor([1, 0, 1]), steps[[len(steps) - 1, len(steps) // 2, 0]]
 
@@ -224,7 +224,7 @@ def _peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
-    import resource  # which only Unix has
+    import resource  # exists only on Unix
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,11 +1,13 @@
-"""What `ddpo doctor` finds out about a pipeline as it is, and how each part reads."""
+"""Facts that `ddpo doctor` finds out about an unchanged pipeline, each with its lines of the report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-Lines: TypeAlias = list[tuple[str, str]]  #: a label and a text for each line; the label is empty where a line goes on
+Lines: TypeAlias = list[
+    tuple[str, str]
+]  #: label and text of each line; the label is empty if a line continues the one before
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class DenoiserFacts:
         component, kind (`str`):
             Name in the pipeline (`"unet"` or `"transformer"`), and class.
         num_parameters (`int`):
-            Numbers in its weights.
+            Number of its parameters.
         dtype (`str`):
             Precision of the weights.
     """
@@ -63,13 +65,13 @@ class SamplerFacts:
         sampler (`str`):
             One of `SAMPLERS`.
         num_steps (`int`):
-            T, as the pipeline made it of `num_inference_steps`.
+            T, as the pipeline derives it from `num_inference_steps`.
         stochastic_steps (`tuple[int, ...]`):
-            Those with noise, which can be trained.
+            Steps with noise, which can be trained.
         largest_weight (`float`):
-            Largest |b| / std of them: what a step's gradient grows with.
+            Largest |b| / std of these steps; a step's gradient grows with it.
         heaviest_step (`int`):
-            The step that has it.
+            The step with the largest weight.
     """
 
     sampler: str
@@ -97,7 +99,7 @@ class GuidanceFacts:
         scale (`float`):
             Guidance scale.
         num_outputs (`int`):
-            Denoiser outputs of a step that it combines.
+            Number of denoiser outputs that it combines in each step.
         cond_first (`bool`):
             Whether the conditional output comes first.
         sign (`int`):

@@ -24,11 +24,11 @@ Facts: TypeAlias = (
 @dataclass(frozen=True)
 class Report:
     """
-    What the doctor found.
+    The doctor's findings.
 
     Parameters:
         facts (`tuple[Facts, ...]`):
-            What was found, up to the refusal if there is one.
+            The findings; where there is a refusal, those before it.
         refusal (`str`, *optional*):
             Why the pipeline cannot be trained, and what to do. `None` if it can.
     """
@@ -38,11 +38,11 @@ class Report:
 
     @property
     def can_be_trained(self) -> bool:
-        """The verdict."""
+        """Whether nothing speaks against training."""
         return self.refusal is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `json.dumps` takes: by kind of facts, a list of them, since a step may make several calls."""
+        """Return a dictionary for `json.dumps`: a list for each kind of facts, because a step may make several calls."""
         found: dict[str, list[dict[str, Any]]] = {}
         for facts in self.facts:
             found.setdefault(type(facts).__name__.removesuffix("Facts").lower(), []).append(asdict(facts))

@@ -33,7 +33,7 @@ DEPTHS = frozenset(
         "num_text_blocks",
         "num_visual_blocks",
     )
-)  #: what configurations call the number of layers
+)  #: names of the number of layers in configurations
 PER_BLOCK = frozenset(("layers_per_block", "transformer_layers_per_block"))
 WEIGHTS = ("*.safetensors", "*.bin", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.onnx*", "*.pb", "*.pt", "*.pth")
 RANDOMISED_STD = 0.2
@@ -43,11 +43,11 @@ def tiny_copy(model: str | Path, dtype: torch.dtype = torch.float32) -> Diffusio
     """
     Make a pipeline of the same classes, as wide as the model, but with few layers, and with random weights.
 
-    It calls its denoiser, and combines what that returns, as the model does; it draws nothing.
+    It calls its denoiser and combines the outputs as the model does, but its images show nothing.
 
     Args:
         model (`str` or `Path`):
-            A Hub id, of which everything but the weights is downloaded, a folder, or `"embedded"`.
+            A Hub id, from which everything except the weights is downloaded, a folder, or `"embedded"`.
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
             Precision of the weights.
 
@@ -64,7 +64,7 @@ def tiny_copy(model: str | Path, dtype: torch.dtype = torch.float32) -> Diffusio
         }
         parts |= {name: None for name, entry in index.items() if name == "safety_checker" or entry == [None, None]}
         pipeline = DiffusionPipeline.from_pretrained(folder, **parts, **{DTYPE_ARGUMENT: dtype})
-    except Exception as error:  # of any class of diffusers or transformers, and of what the files say
+    except Exception as error:  # classes of diffusers and transformers raise many kinds, depending on the files
         raise PipelineError(
             f"No tiny copy of {str(model)!r} could be made: {type(error).__name__}: {error}\nGive a diffusers pipeline whose "
             "parts are classes of diffusers and transformers, or look at the model itself."
@@ -97,7 +97,7 @@ def _module(folder: Path, library: str, kind: str) -> torch.nn.Module:
 
 
 def shrunk(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration of fewer layers, and the same in the configurations inside it."""
+    """Return a configuration with fewer layers, also in the configurations nested in it."""
     return {name: _shrunk(name, value) for name, value in config.items()}
 
 

@@ -1,4 +1,4 @@
-"""What `ddpo doctor` finds out about training a pipeline, and how each part reads."""
+"""Facts that `ddpo doctor` finds out by training a pipeline, each with its lines of the report."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class AdapterFacts:
         targets (`tuple[str, ...]`):
             Names of the layers that get an adapter; none where all weights are trained.
         num_layers (`int`):
-            Layers that have such a name.
+            Number of layers with such a name.
         num_parameters (`int`):
-            Numbers that are trained.
+            Number of trained parameters.
         files (`tuple[str, ...]`):
-            What saving writes.
+            Names of the files that saving writes.
         loaded_by (`str`):
-            What loads that.
+            Method that loads these files.
     """
 
     targets: tuple[str, ...]
@@ -46,11 +46,11 @@ class ReplayFacts:
 
     Parameters:
         repeats_prompts (`bool`):
-            Whether several images of a prompt are asked for by repeating it, not by `num_images_per_prompt`.
+            Whether the pipeline is given repeated prompts for several images of one, instead of `num_images_per_prompt`.
         image_shape (`tuple[int, ...]`):
             Height, width and channels.
         same_layout, mixed_steps (`float`):
-            Largest |ratio - 1| before any update: replayed in the batch of the rollout, and in one of other images and steps.
+            Largest |ratio - 1| before any update, replayed in the rollout's own batch, and in a batch of other images and steps.
     """
 
     repeats_prompts: bool
@@ -78,9 +78,9 @@ class GradientFacts:
 
     Parameters:
         num_tensors (`int`):
-            Trained tensors.
+            Number of trained tensors.
         without (`tuple[str, ...]`):
-            Names of those that no gradient reaches.
+            Names of the tensors that no gradient reaches.
     """
 
     num_tensors: int
@@ -101,11 +101,11 @@ class GradientFacts:
 @dataclass(frozen=True)
 class CostFacts:
     """
-    What an image costs.
+    The cost of an image.
 
     Parameters:
         device (`str`):
-            What it was measured on.
+            The device on which it was measured.
         sampling_seconds (`float`):
             Per image, all steps, with encoding and decoding.
         training_seconds (`float`):

@@ -1,4 +1,4 @@
-"""Turn rewards into advantages. The functions and classes differ in what they compare a reward with."""
+"""Turns rewards into advantages. Each class compares a reward with other rewards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Advantages:
 
 
 class Baseline(Protocol):
-    """What a reward is compared with."""
+    """The rewards that a reward is compared with."""
 
     def update(self, prompts: Sequence[str], rewards: FloatArray) -> Advantages:
         """
@@ -47,10 +47,10 @@ class Baseline(Protocol):
         """
 
     def state_dict(self) -> dict[str, list[float]]:
-        """Return what is remembered from rollout to rollout, for a checkpoint."""
+        """Return the memory that lasts from rollout to rollout, for a checkpoint."""
 
     def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Take up what [`state_dict`] returned."""
+        """Restore what [`state_dict`] returned."""
 
 
 class PerPromptStatTracker:
@@ -58,13 +58,13 @@ class PerPromptStatTracker:
     Compares with the last rewards of the prompt (Black et al., 2023, section 5).
 
     For each prompt the last `buffer_size` rewards are kept. A prompt with fewer than `min_count` uses the statistics of
-    the whole batch instead. Statistics are the population's, in float64, and include the rewards that they standardise.
+    the whole batch instead. Statistics are those of a population, in float64, and include the rewards that they standardise.
 
     Args:
         buffer_size (`int`):
             Rewards remembered for each prompt.
         min_count (`int`):
-            Rewards of its own that a prompt needs.
+            Number of its own rewards that a prompt needs.
         scale (`bool`, *optional*, defaults to `True`):
             Divide by the standard deviation.
     """
@@ -94,7 +94,7 @@ class PerPromptStatTracker:
         return {prompt: list(buffer) for prompt, buffer in self._buffers.items()}
 
     def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Take up the rewards that [`state_dict`] returned."""
+        """Restore the rewards that [`state_dict`] returned."""
         self._buffers = {prompt: deque(rewards, maxlen=self.buffer_size) for prompt, rewards in state.items()}
 
 
@@ -135,7 +135,7 @@ def images_of(prompts: Sequence[str]) -> dict[str, list[int]]:
 
 def standardise(reward: float, mean: float, std: float, scale: bool = True) -> float:
     """
-    Return (reward - mean) / (std + 1e-6), and 0 where that means nothing: without a reward, or where rewards are equal.
+    Return (reward - mean) / (std + 1e-6), or 0 where that is meaningless: without a reward, or where rewards are equal.
 
     Without the second rule, a std of rounding errors would turn equal rewards into large advantages. Without `scale`,
     return reward - mean.
@@ -154,7 +154,7 @@ def _compare(
 
 
 def _statistics(rewards: FloatArray) -> Statistics:
-    """Of the rewards there are. The standard deviation of equal ones is exactly 0."""
+    """Return the statistics of the rewards that are not missing. The standard deviation of equal ones is exactly 0."""
     rewards = rewards[np.isfinite(rewards)]
     if not len(rewards) or (rewards == rewards[0]).all():
         return (float(rewards[0]) if len(rewards) else 0.0), 0.0

@@ -1,4 +1,4 @@
-"""The contract of an algorithm: what it retains of a rollout, how it weighs images, and its loss."""
+"""The contract of an algorithm: the data it retains of a rollout, its weights of images, and its loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .weighting import Weighting
 
 class Algorithm(ABC, Generic[RolloutData, Batch]):
     """
-    What is learned from a rollout. A subclass is a frozen dataclass whose fields are its options; all its methods are pure.
+    Defines what is learned from a rollout. A subclass is a frozen dataclass with its options as fields; its methods are pure.
 
     Pass one to `DDPOTrainer(algorithm=...)`. The trainer binds it once to the run; see [`Algorithm.bind`].
 
@@ -52,12 +52,12 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
             options ([`DDPOOptions`]):
                 The run's options.
             reward_weights (`np.ndarray` of shape `(K,)`):
-                One for each reward function, and for each detector that has a weight.
+                Weights of the objectives: one for each reward function, and for each detector whose weight is not 0.
         """
 
     @abstractmethod
     def retain(self, trajectory: Trajectory) -> RolloutData:
-        """Return what training needs of a batch of denoising runs."""
+        """Return the part of a batch of denoising runs that training needs."""
 
     @abstractmethod
     def steps(self, table: TransitionTable, skip_last: int) -> torch.Tensor:
@@ -82,7 +82,7 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
         generator: torch.Generator,
     ) -> Batch:
         """
-        Collect what the loss of `images` `(N,)` at `steps` `(N,)` needs.
+        Collect the data that the loss of `images` `(N,)` at `steps` `(N,)` needs.
 
         The denoiser predicts from the result's `latents` `(N, ...)`. Any noise is drawn from `generator`.
         """
@@ -116,13 +116,13 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
 @dataclass(frozen=True)
 class BoundAlgorithm(Generic[RolloutData, Batch]):
     """
-    An algorithm in a run.
+    An algorithm that is bound to a run.
 
     Parameters:
         algorithm ([`Algorithm`]):
-            What was bound.
+            The algorithm itself.
         weighting ([`Weighting`]):
-            Turns rewards into weights; the only state.
+            Turns rewards into weights; the only part that has state.
         noising ([`NoisingTable`]):
             The forward process at the sampler's steps.
         trained_steps (`torch.Tensor` of shape `(S,)`, int64):

@@ -10,7 +10,7 @@ import torch
 @dataclass(frozen=True)
 class LossOutput:
     """
-    A loss to minimise, with what is worth logging about it.
+    A loss to minimise, with metrics to log.
 
     Parameters:
         loss (`torch.Tensor` of shape `()`):

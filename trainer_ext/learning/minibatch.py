@@ -1,4 +1,4 @@
-"""What a loss is computed from: recorded transitions, or final latents noised again."""
+"""The inputs of a loss: recorded transitions, or final latents with new noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Transitions:
         steps (`torch.Tensor` of shape `(N,)`, int64):
             The denoising step of each transition.
         latents, old_outputs, next_latents (`torch.Tensor` of shape `(N, ...)`):
-            State, guided prediction that sampled, and state after the step.
+            State, guided prediction from which the step was sampled, and state after the step.
         advantages (`torch.Tensor` of shape `(N,)`):
             Advantage of the image that each step belongs to.
     """
@@ -52,9 +52,9 @@ class NoisedLatents:
         latents (`torch.Tensor` of shape `(N, ...)`):
             The noised latents, after the forward process.
         targets (`torch.Tensor` of shape `(N, ...)`):
-            The model output that would be right for them.
+            The model output that the denoising loss asks for.
         weights (`torch.Tensor` of shape `(N,)`):
-            Weight of the image that each belongs to.
+            Weight of each image in the loss.
     """
 
     latents: torch.Tensor

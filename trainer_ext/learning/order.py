@@ -42,7 +42,7 @@ def shuffled_steps(steps: torch.Tensor, num_images: int, fraction: float, genera
 
 def trainable_steps(table: TransitionTable, skip_last: int) -> torch.Tensor:
     """
-    Return the indices of the steps to train, int64: those with noise, but for the last ones if they are to be skipped.
+    Return the indices of the steps to train, int64: those with noise, without the last `skip_last` of all steps.
 
     Raises:
         [`ConfigError`]: no step is left.

@@ -21,7 +21,7 @@ from .weighting import AdvantageWeighting
 
 
 class PolicyGradient(Algorithm[Trajectory, Transitions]):
-    """Raises the log-probability of denoising steps that led to a better image. The two estimators differ in the loss."""
+    """Raises the log-probability of denoising steps that led to a better image. The two subclasses differ in the loss."""
 
     policy_gradient = True
 

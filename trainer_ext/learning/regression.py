@@ -21,7 +21,7 @@ from .weighting import RegressionWeighting, quantile_weights, softmax_weights
 
 
 class Regression(Algorithm[FinalLatents, NoisedLatents]):
-    """The denoising loss on the rollout's own images, at the sampler's timesteps. The two kinds differ in the weights."""
+    """The denoising loss on the rollout's own images, at the sampler's timesteps. The two subclasses differ in the weights."""
 
     @abstractmethod
     def weights(self, rewards: FloatArray) -> FloatArray:
@@ -36,7 +36,7 @@ class Regression(Algorithm[FinalLatents, NoisedLatents]):
         return trajectory.final_latents()
 
     def steps(self, table: TransitionTable, skip_last: int) -> torch.Tensor:
-        """Train at every step: those that policy gradients leave out are like the others here."""
+        """Train at every step: also those without noise, which policy gradients must leave out."""
         return torch.arange(table.num_steps)
 
     def minibatch(

@@ -1,4 +1,4 @@
-"""What is trained on: one process's share of a rollout."""
+"""The data of training: one process's share of a rollout."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Rollout(Generic[RolloutData]):
         index (`int`):
             0 for the first rollout of the run.
         data ([`Trajectory`] or [`FinalLatents`]):
-            What the algorithm needs of the denoising runs, in host memory.
+            The part of the denoising runs that the algorithm needs, in host memory.
         weights (`torch.Tensor` of shape `(B,)`, float32):
-            What each image counts: its advantage, or its weight in a regression.
+            Training weight of each image: its advantage, or its weight in a regression.
     """
 
     index: int

@@ -1,4 +1,4 @@
-"""From recorded steps to gradients: replay them, ask the algorithm for its loss, and hold the policy near its reference."""
+"""From recorded steps to gradients: replay them, compute the algorithm's loss, and add the KL term to the reference."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def training_batch(
 
 
 class LendsReference(Protocol):
-    """A trained module that remembers how it began."""
+    """A trained module that remembers its state before training."""
 
     def reference(self) -> AbstractContextManager[Callable[..., Any]]:
-        """Lend the denoiser as it was before training."""
+        """Lend the denoiser in its state before training."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class GradientAccumulator:
         policy ([`LogProbPipeline`]):
             Replays recorded steps.
         algorithm ([`BoundAlgorithm`]):
-            Chooses what is replayed, and defines the loss.
+            Chooses what to replay, and defines the loss.
         denoiser ([`LendsReference`]):
             The trained module; lends the reference of the KL term.
         beta (`float`):
@@ -120,13 +120,13 @@ class GradientAccumulator:
             model (`torch.nn.Module`):
                 The denoiser as the accelerator prepared it.
             batch ([`TrainingBatch`]):
-                What to learn from.
+                The images and steps to learn from.
             accumulation_steps (`int`):
                 Batches in one optimizer update.
             before_chunk (`Callable[[], None]`):
                 Called before each step; may raise to stop there.
             on_metrics (`Callable[[Mapping[str, torch.Tensor]], None]`):
-                Called with what the loss of each step measured.
+                Called with the metrics of each step's loss.
 
         Returns:
             `torch.Tensor` of shape `()`: the mean loss over the steps.

@@ -1,4 +1,4 @@
-"""What each image of a rollout counts in training: its advantage (DDPO), or its share in a regression (RWR)."""
+"""The training weight of each image of a rollout: its advantage (DDPO), or its weight in a regression (RWR)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Weighting(ABC):
     @abstractmethod
     def update(self, prompts: Sequence[str], rewards: FloatArray, total: FloatArray) -> Advantages:
         """
-        Use the rewards of a rollout.
+        Compute the weights of a rollout's images from their rewards.
 
         Args:
             prompts (`Sequence[str]` of length B):
@@ -39,7 +39,7 @@ class Weighting(ABC):
         """
 
     def state_dict(self) -> list[dict[str, list[float]]]:
-        """Return what is remembered from rollout to rollout, for a checkpoint."""
+        """Return the memory that lasts from rollout to rollout, for a checkpoint."""
         return []
 
     def load_state_dict(self, state: Sequence[Mapping[str, Sequence[float]]]) -> None:  # noqa: B027
@@ -52,7 +52,7 @@ class AdvantageWeighting(Weighting):
 
     Args:
         options ([`DDPOOptions`]):
-            `advantages` and what belongs to it.
+            The run's options, such as `advantages`.
         reward_weights (`np.ndarray` of shape `(K,)`):
             One for each reward function.
     """
@@ -97,7 +97,7 @@ class RegressionWeighting(Weighting):
         self.per_prompt = per_prompt
 
     def update(self, prompts: Sequence[str], rewards: FloatArray, total: FloatArray) -> Advantages:
-        """See [`Weighting.update`]. An image without a reward weighs nothing."""
+        """See [`Weighting.update`]. An image without a reward has weight 0."""
         groups: list[Any] = list(images_of(prompts).values()) if self.per_prompt else [list(range(len(prompts)))]
         weights, num_constant = np.zeros(len(total)), 0
         for rows in groups:

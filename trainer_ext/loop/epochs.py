@@ -12,7 +12,7 @@ class EpochOnLastUpdate(DefaultFlowCallback):
     Acts on the strategies `"epoch"` with the last update on a rollout instead of after it.
 
     Everything that belongs to an update is then done before its checkpoint is written. With `Trainer`'s own order, a run
-    that is killed between the checkpoint and the end of the epoch would lack that epoch's log for ever.
+    that is killed between the checkpoint and the end of the epoch would never have that epoch's log.
 
     Args:
         updates_per_rollout (`int`):
@@ -23,14 +23,14 @@ class EpochOnLastUpdate(DefaultFlowCallback):
         self.updates_per_rollout = updates_per_rollout
 
     def replace_default(self, handler: CallbackHandler) -> None:
-        """Take the place of `Trainer`'s own: before all others, which may overrule it."""
+        """Replace `Trainer`'s own callback, and run before all others, which may overrule it."""
         handler.remove_callback(DefaultFlowCallback)
         handler.callbacks.insert(0, self)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> TrainerControl:
-        """Say what is due after an update."""
+        """Decide whether to log, evaluate and save after an update."""
         control = super().on_step_end(args, state, control, **kwargs)
         if state.global_step % self.updates_per_rollout == 0 or state.global_step >= state.max_steps:
             control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
@@ -41,5 +41,5 @@ class EpochOnLastUpdate(DefaultFlowCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> TrainerControl:
-        """Do nothing: it is done."""
+        """Do nothing: `on_step_end` has already acted."""
         return control

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a moment at which nothing is half done."""
+"""Ctrl-C that takes effect only when no update or file is half done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class StoppedError(KeyboardInterrupt):
-    """Ctrl-C, at a moment at which nothing is half done."""
+    """Ctrl-C, raised when no update or file is half done."""
 
 
 class StopRequest:

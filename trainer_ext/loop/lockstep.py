@@ -1,4 +1,4 @@
-"""Keeps processes together: one that is interrupted or fails takes the others along, instead of leaving them waiting."""
+"""Keeps processes together: when one is interrupted or fails, the others stop too, instead of waiting for it."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Lockstep:
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """
-        Do what may fail on one process alone; at its end all processes learn whether it did.
+        Context manager for work that may fail in a single process; at its end all processes learn whether it did.
 
         Raises:
-            [`DDPOError`]: of another process, with its number.
+            [`DDPOError`]: another process failed; the message has its number and its error.
         """
         failure: Exception | None = None
         try:
@@ -77,7 +77,7 @@ class Lockstep:
         return self.accelerator.distributed_type in WHOLE_MODELS
 
     def _count(self, *, stopping: bool, failed: bool) -> tuple[int, int]:
-        """How many processes were asked to stop, and how many failed."""
+        """Return how many processes were asked to stop, and how many failed."""
         if self.accelerator.num_processes == 1:
             return int(stopping), int(failed)
         flags = torch.tensor([stopping, failed], dtype=torch.int32, device=self.accelerator.device)
@@ -86,7 +86,7 @@ class Lockstep:
 
 
 class _OtherFailedError(Exception):
-    """Another process is on its way to tell what went wrong."""
+    """Another process failed, and is about to report its error."""
 
 
 def _described(error: Exception | None) -> str | None:

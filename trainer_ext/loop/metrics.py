@@ -40,7 +40,7 @@ class RunMetrics:
 
 
 def mean_of(processes: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average over processes; over those that have it, if a reward logged something on some of them only."""
+    """Average over processes. A metric that only some of them have is averaged over those."""
     names = dict.fromkeys(name for means in processes for name in means)
     return {name: float(np.mean([means[name] for means in processes if name in means])) for name in names}
 

@@ -21,7 +21,7 @@ LINE = (
     "seconds/reward_wait",
     "seconds/training",
 )
-SLOW_SECONDS = 10.0  #: seconds of waiting for rewards, after which it is said
+SLOW_SECONDS = 10.0  #: of waiting for rewards, after which the bar shows it
 
 
 class RolloutProgress(ProgressCallback):
@@ -29,7 +29,7 @@ class RolloutProgress(ProgressCallback):
 
     @classmethod
     def replace_default(cls, trainer: Trainer, enabled: bool) -> None:
-        """Take the place of `Trainer`'s own bar; without bars, also of what it prints."""
+        """Replace `Trainer`'s own bar; if `enabled` is false, remove the lines that it prints instead."""
         trainer.remove_callback(ProgressCallback if enabled else PrinterCallback)
         if enabled:
             trainer.add_callback(cls())
@@ -45,7 +45,9 @@ class RolloutProgress(ProgressCallback):
         """Show a log."""
         if not state.is_world_process_zero or self.training_bar is None or logs is None:
             return
-        self.training_bar.set_postfix({key: f"{logs[key]:.4g}" for key in POSTFIX if key in logs})
+        postfix = {key: f"{logs[key]:.4g}" for key in POSTFIX if key in logs}
+        if postfix:  # a log of pictures or of an evaluation leaves the last reward where it is
+            self.training_bar.set_postfix(postfix)
         shown = [f"{key} {logs[key]:.4g}" for key in LINE if key in logs]
         if shown:
             self.training_bar.write(f"rollout {state.epoch:g}: " + ", ".join(shown))
@@ -86,6 +88,6 @@ class RolloutBar:
         self.bar.set_postfix({"reward": f"{mean:.4g}"})
 
     def on_wait(self, names: Sequence[str], seconds: float) -> None:
-        """Show which rewards are waited for, if it takes long."""
+        """Show which rewards are still running, if they take long."""
         if seconds >= SLOW_SECONDS and names:
             self.bar.set_description(f"{self.title}, waiting for {', '.join(names)} ({seconds:.0f} s)")

@@ -1,5 +1,7 @@
-"""What a run returns to when an update or a rollout is cut short: the global random generators, from which rewards may draw,
-and the measurements."""
+"""
+The state that a run returns to when an update or a rollout is cut short: the global random generators, from which rewards may
+draw, and the measurements.
+"""
 
 from __future__ import annotations
 
@@ -60,8 +62,7 @@ def preserved_rng() -> Iterator[None]:
 @dataclass(frozen=True)
 class RewindPoint:
     """
-    What to return to when an update, or a rollout, is cut short.
-
+    The state to return to when an update, or a rollout, is cut short.
 
     Parameters:
         step (`int`):

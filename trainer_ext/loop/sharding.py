@@ -1,4 +1,4 @@
-"""What cannot be done where each process holds only a share of the weights."""
+"""Checks for runs in which each process holds only a share of the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..options import DDPOOptions
 
 def check_sharding(accelerator: Accelerator, options: DDPOOptions) -> None:
     """
-    Refuse what would train something else, save nothing, or wait for ever.
+    Refuse options with which sharded training would be wrong, save nothing, or hang.
 
     Raises:
         [`ConfigError`]: DeepSpeed; FSDP's first version; with FSDP, full fine-tuning, a moving average or pictures.
@@ -49,7 +49,7 @@ def check_shares(kind: DistributedType, num_rows: int, num_processes: int) -> No
     Refuse to evaluate on shares of different sizes where a forward pass needs all processes.
 
     Raises:
-        [`ConfigError`]: with FSDP, the rows do not divide.
+        [`ConfigError`]: with FSDP, the number of rows is not a multiple of the number of processes.
     """
     if kind == DistributedType.FSDP and num_rows % num_processes:
         raise ConfigError(

@@ -83,10 +83,10 @@ class RuleMetError(Exception):
         super().__init__(f"Rollout {rollout} meets stop_when {rule.text!r}: it is {rule.value(metrics):.4g}.")
 
     def advice(self, updates: int) -> str:
-        """Say what happened, and how to go on from the checkpoint after `updates` updates."""
+        """Return a message: what happened, and what a run resumed from the checkpoint after `updates` updates would do."""
         return (
             f"{self} Training ends after {updates} update(s), and nothing was learned from this rollout. Resumed from "
-            f"checkpoint-{updates}, it makes the rollout again, and ends again unless stop_when is another."
+            f"checkpoint-{updates}, it makes the rollout again, and ends again unless stop_when is changed."
         )
 
 

@@ -26,11 +26,11 @@ def check_model_options(
     guidance_rules: Sequence[GuidanceSpec],
 ) -> None:
     """
-    Refuse what cannot work before anything is loaded.
+    Check options of the model, before anything is loaded.
 
     Raises:
         [`ConfigError`]: two guidance rules are given, or an adapter for full fine-tuning.
-        [`GuidanceError`]: there is no guidance rule of the name that `args` give.
+        [`GuidanceError`]: `args` name a guidance rule that does not exist.
     """
     if guidance is not None and args.guidance is not None:
         raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
@@ -61,7 +61,7 @@ def build_policy(
             Rules that plugins offer.
 
     Raises:
-        [`PipelineError`], [`GuidanceError`]: it cannot be loaded, or not be recorded and replayed.
+        [`PipelineError`], [`GuidanceError`]: the pipeline cannot be loaded, or cannot be recorded and replayed.
     """
     rule = resolve_rule(guidance or args.guidance, guidance_rules)
     pipeline = load_pipeline(model, args.weights_dtype).to(args.device)

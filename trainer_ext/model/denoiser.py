@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
 from ..errors import ConfigError
-from .lora import LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, _linear_layers, check_lora_config
+from .lora import LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, check_lora_config, describe_linear_layers
 
 
 class TrainedDenoiser(torch.nn.Module):
     """
-    What the optimizer sees of a pipeline.
+    The part of a pipeline that the optimizer trains.
 
     Args:
         base (`diffusers.ModelMixin`):
@@ -81,9 +81,9 @@ class TrainedDenoiser(torch.nn.Module):
 
     def save(self, folder: Path, pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor] | None = None) -> None:
         """
-        Write what stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline.
+        Write files that stock diffusers loads: a LoRA file for `load_lora_weights`, or the whole pipeline.
 
-        For a pipeline that has no `load_lora_weights`, what `PeftModel.from_pretrained` adds to its denoiser.
+        If the pipeline has no `load_lora_weights`, write a folder for `PeftModel.from_pretrained` and its denoiser.
 
         Args:
             folder (`Path`):
@@ -91,7 +91,7 @@ class TrainedDenoiser(torch.nn.Module):
             pipeline (`DiffusionPipeline`):
                 The pipeline that the denoiser belongs to.
             state (`Mapping[str, torch.Tensor]`, *optional*):
-                The adapter's weights, by this module's names, where the module's own are sharded.
+                The adapter's weights, by this module's names; needed where the module's own are sharded.
         """
         if self.peft_config is None:
             pipeline.save_pretrained(folder)
@@ -171,7 +171,7 @@ def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
         raise ConfigError(
             f"No adapter fits {type(base).__name__}: {error} Pass peft_config=LoraConfig(target_modules=...) with other names "
             "(--lora_target_modules on the command line), or leave them out for its attention projections. "
-            f"{_linear_layers(base)}"
+            f"{describe_linear_layers(base)}"
         ) from error
 
 
@@ -183,5 +183,5 @@ def freeze(pipeline: DiffusionPipeline) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Sets are not JSON."""
+    """Return a value that JSON can hold: sets become lists."""
     return sorted(value) if isinstance(value, set) else value

@@ -19,7 +19,7 @@ TRAINED_FILE = "trained_weights.safetensors"  #: of a checkpoint whose other wei
 
 def check_average(checkpoint: Path, decay: float | None) -> None:
     """
-    Refuse to go on from the average as if it were the trained weights, and the other way round.
+    Refuse to resume from an average as if it were the trained weights, or from trained weights as if they were an average.
 
     Raises:
         [`CheckpointError`]: `decay` and the checkpoint do not agree on whether there is an average.
@@ -27,13 +27,14 @@ def check_average(checkpoint: Path, decay: float | None) -> None:
     if (checkpoint / TRAINED_FILE).is_file() != (decay is not None):
         raise CheckpointError(
             f"{checkpoint} was written with{'out' if decay is not None else ''} a moving average of the weights, and ema_decay "
-            f"is {decay}. Resume with ema_decay as it was."
+            f"is {decay}. Resume with the original ema_decay."
         )
 
 
 class MovingAverage(TrainerCallback):
     """
-    Averages after every update. The first ones count more: update 1 is taken as it is, n > 1 has decay min(decay, n / (n + 9)).
+    Averages after every update. Early updates count more: the average starts at update 1; at n > 1 the decay is
+    min(decay, n / (n + 9)).
 
     Args:
         module (`torch.nn.Module`):

@@ -28,7 +28,7 @@ def embedded_model() -> Path:
 
 def load_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
     """
-    Load a pipeline for training or sampling; one that is loaded already is taken as it is.
+    Load a pipeline for training or sampling, or prepare one that is already loaded.
 
     Args:
         model (`str`, `Path` or `DiffusionPipeline`):

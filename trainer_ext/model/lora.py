@@ -31,7 +31,7 @@ LORA_METADATA_KEYS = (
 # These start by changing the base weights, so that the adapter alone would not reproduce the model.
 BASE_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
 
-# What denoisers of diffusers call the projections of attention; the first is the rule.
+# Names of the attention projections in denoisers of diffusers; most have the first.
 ATTENTION_PROJECTIONS = (
     ("to_q", "to_k", "to_v", "to_out.0"),
     ("to_query", "to_key", "to_value", "self_attention.out_layer", "cross_attention.out_layer"),
@@ -44,7 +44,7 @@ def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
     Return the adapter of the paper's authors: rank 4 on the attention projections of `denoiser`.
 
     Raises:
-        [`ConfigError`]: it has none by a name that we know.
+        [`ConfigError`]: it has none with a known name.
     """
     modules = [name for name, _ in denoiser.named_modules()]
     for projections in ATTENTION_PROJECTIONS:
@@ -53,12 +53,12 @@ def default_lora_config(denoiser: torch.nn.Module) -> LoraConfig:
     raise ConfigError(
         f"{type(denoiser).__name__} has no attention projections by the names {', '.join(ATTENTION_PROJECTIONS[0])}. Pass "
         "peft_config=LoraConfig(target_modules=...) with its own names (--lora_target_modules on the command line). "
-        f"{_linear_layers(denoiser)}"
+        f"{describe_linear_layers(denoiser)}"
     )
 
 
-def _linear_layers(denoiser: torch.nn.Module) -> str:
-    """Say what the linear layers are called, the most frequent first."""
+def describe_linear_layers(denoiser: torch.nn.Module) -> str:
+    """Return a sentence that names the linear layers, the most frequent first."""
     linear = (name for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear))
     names = Counter(re.sub(r"^.*?([^.\d][^.]*(\.\d+)*)$", r"\1", name) for name in linear)
     return f"Its linear layers are {', '.join(f'{name} ({number} times)' for name, number in names.most_common(12))}."

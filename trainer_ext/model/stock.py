@@ -15,11 +15,11 @@ from .lora import LORA_FILE, PEFT_FILE
 
 def load_adapter(pipeline: DiffusionPipeline, adapter: str) -> Callable[[bool], None]:
     """
-    Load what a run saved, as users of diffusers do, and return what switches it on and off.
+    Load a run's adapter as users of diffusers do, and return a function that switches it on and off.
 
     Args:
         pipeline (`DiffusionPipeline`):
-            Takes it by `load_lora_weights`, or where it has no such method, its denoiser by `PeftModel.from_pretrained`.
+            Loads it by `load_lora_weights`; if it has no such method, its denoiser does by `PeftModel.from_pretrained`.
         adapter (`str`):
             A folder or Hub id.
 

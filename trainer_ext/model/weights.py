@@ -40,7 +40,7 @@ class RunWeights:
         return contextlib.nullcontext() if self.average is None else self.average.applied()
 
     def save(self, folder: Path, pipeline: DiffusionPipeline, state: dict[str, Any] | None = None) -> None:
-        """Write what stock diffusers loads. See [`TrainedDenoiser.save`]."""
+        """Write files that stock diffusers loads. See [`TrainedDenoiser.save`]."""
         folder.mkdir(parents=True, exist_ok=True)
         with self.evaluated():
             self.denoiser.save(folder, pipeline, state)
@@ -64,7 +64,7 @@ class RunWeights:
             self.average.load(folder)
 
     def load_saved(self, folder: Path) -> None:
-        """Load what was saved, as the trained weights and as their average."""
+        """Load saved weights, both as the trained weights and as their average."""
         self.denoiser.load(folder)
         if self.average is not None:
             self.average.restart()

@@ -1,4 +1,4 @@
-"""Rewards of held-out prompts with fixed seeds, also of rewards that are never trained on."""
+"""Evaluates held-out prompts with fixed seeds, also by rewards that are never trained on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Evaluator:
         weights ([`RunWeights`]):
             The weights to evaluate.
         lockstep ([`Lockstep`]):
-            Keeps processes together where one of them fails.
+            Keeps processes together when one of them fails.
         args ([`DDPOConfig`]):
             The run's options.
     """
@@ -49,7 +49,7 @@ class Evaluator:
 
     def evaluate(self, model: torch.nn.Module, dataset: Any, prefix: str, trainer_state: Any) -> dict[str, float]:
         """
-        Sample one image for each row of `dataset`, whose number is the image's seed. Every process must call this.
+        Sample and score one image for each row of `dataset`. The row's number is the seed. Every process must call this.
 
         Args:
             model (`torch.nn.Module`):
@@ -57,7 +57,7 @@ class Evaluator:
             dataset (`datasets.Dataset`):
                 Rows with a `prompt`.
             prefix (`str`):
-                What the names of metrics begin with.
+                Prefix of the names of metrics.
             trainer_state (`TrainerState`):
                 Handed to the rewards.
 
@@ -78,8 +78,8 @@ class Evaluator:
         self, model: torch.nn.Module, batches: Sequence[SamplingPlan], trainer_state: Any
     ) -> list[dict[str, float]]:
         """
-        Return for each image `reward`, the weighted sum of what is trained on, `rewards/{name}` and `detectors/{name}`; NaN
-        for none.
+        Return a record for each image: `reward` (the weighted sum of the trained rewards), `rewards/{name}` and
+        `detectors/{name}`; NaN where there is no value.
         """
         with self.judges.scorer.overlapping() as scoring:
             for batch in batches:
@@ -99,7 +99,7 @@ def _record(scores: Sequence[Scores], image: int) -> dict[str, float]:
 
 def evaluation_metrics(records: Sequence[dict[str, float]], prefix: str) -> dict[str, float]:
     """
-    Return `{prefix}_reward`, `{prefix}_reward_std`, `{prefix}_rewards/{name}/mean`, of the images with a reward, and
+    Return `{prefix}_reward`, `{prefix}_reward_std` and `{prefix}_rewards/{name}/mean` over the images that have a reward, and
     `{prefix}_detectors/{name}/mean` and `/max`.
     """
     columns = {name: np.array([record[name] for record in records]) for name in records[0]}

@@ -31,21 +31,21 @@ class SampleCallback(TrainerCallback):
     """
     Draws fixed prompts with fixed seeds before, during and after training, scores them, and draws the reward curve.
 
-    Their rewards are of the same prompts and seeds each time, so that their change measures what was learned.
+    Prompts and seeds are the same each time, so that a change of their rewards measures what was learned.
 
     Args:
         policy ([`LogProbPipeline`]):
-            What is trained.
+            The policy that is trained.
         judges ([`Judges`]):
             The rewards that are trained on score the pictures.
         rows (`Sequence[Mapping]`):
-            Dataset rows to take prompts from.
+            Dataset rows from which prompts are taken.
         args ([`DDPOConfig`]):
-            How many pictures, how often.
+            Options of the run: how many pictures to draw, and how often.
         weights ([`RunWeights`]):
             The weights to sample with: the moving average, or the trained weights.
         log (`Callable[[dict[str, float]], None]`):
-            Logs `samples/reward`, the mean of their rewards.
+            Called to log `samples/reward`, the pictures' mean reward.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class SampleCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Draw the model as it was, once for a run."""
+        """Draw the model before training, again even if a run that never came to a checkpoint left pictures of its own."""
         if not state.is_world_process_zero:
             return
-        if not self.folder.pictures_of(0).exists():
-            self._draw(0, state)
+        if state.global_step == 0 or not self.folder.samples():
+            self._draw(state.global_step, state)
         if not any(LOG_KEY in log for log in state.log_history):  # a checkpoint that is resumed from has it
             self._log_mean(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Draw the model as it is, every few rollouts; before the step's checkpoint, so that no picture is ever missing."""
+        """Draw the current model every few rollouts, before the step's checkpoint, so that no picture is ever missing."""
         if state.is_world_process_zero and self.every and state.global_step % self.every == 0:
             self._draw(state.global_step, state)
             self._log_mean(state)
@@ -95,9 +95,9 @@ class SampleCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         after = self._draw(state.global_step, state)
-        first = self.folder.samples()[0]
-        images = load_images(self.folder.pictures_of(0))
-        before = SampleSet(self.plan.prompts, self.plan.seeds, images, first.rewards.tolist())
+        first = self.folder.samples()[0]  # of the run that was resumed, which may have had another num_sample_images
+        prompts, seeds = ([record[name] for record in first.records] for name in ("prompt", "seed"))
+        before = SampleSet(prompts, seeds, load_images(self.folder.pictures_of(first.updates)), first.rewards.tolist())
         draw_sheet(self.folder.comparison_file, [("before", before), ("after", after)])
         draw_reward_curve(self.folder)
 
@@ -113,7 +113,7 @@ class SampleCallback(TrainerCallback):
 
     def _scored(self, images: torch.Tensor, updates: int, state: TrainerState) -> SampleSet:
         """Score pictures and record their rewards."""
-        with preserved_rng():  # a run that is killed and started again finds the first pictures drawn
+        with preserved_rng():  # scoring pictures changes nothing for the rewards of rollouts, which may draw too
             scores = self.scorer.run(partial(self.score, images, self.plan.image_rows, state))
         moment = {"updates": updates, "rollouts": updates / self.updates_per_rollout}
         records = image_records(moment, self.plan, scores)

@@ -1,4 +1,4 @@
-"""The dry run: how a pipeline calls its denoiser, learned from its first step."""
+"""The dry run: finds out from a pipeline's first step how it calls its denoiser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROBE_PROMPTS = ("a cat", "a dog riding a bike", "two bears")
 @dataclass(frozen=True)
 class Findings:
     """
-    What the dry run found.
+    The findings of the dry run.
 
     Parameters:
         layouts (`tuple[CallLayout, ...]`):
@@ -36,11 +36,11 @@ class Findings:
         guidance ([`Guidance`]):
             The rule that combines their outputs.
         error (`float`):
-            How far the rule is off, relative.
+            Relative error of the rule.
         table ([`TransitionTable`]), noising ([`NoisingTable`]):
             Tables of the sampler's steps.
         repeats_prompts (`bool`):
-            Whether several images of a prompt must be asked for by repeating it.
+            Whether several images of a prompt need the prompt repeated, because `num_images_per_prompt` does not work.
     """
 
     layouts: tuple[CallLayout, ...]
@@ -56,7 +56,7 @@ def dry_run(runner: Runner, rules: Sequence[Sequence[GuidanceSpec]]) -> Findings
     Run the first step with 2 and with 3 prompts.
 
     Raises:
-        [`PipelineError`], [`GuidanceError`]: it cannot be recorded; the message says why.
+        [`PipelineError`], [`GuidanceError`]: the pipeline cannot be recorded; the message says why.
     """
     two, *_ = _first_step(runner, PROBE_PROMPTS[:2])
     three, transition, table, noising = _first_step(runner, PROBE_PROMPTS)
@@ -102,7 +102,7 @@ def _first_step(
     except (_StopDryRun, DDPOError) as end:
         if isinstance(end, DDPOError):
             raise
-    except Exception as error:  # of a stranger's code
+    except Exception as error:  # the pipeline's code may raise anything
         raise PipelineError(_failure(runner, prompts, error)) from error
     if not seen:
         raise PipelineError(
@@ -124,7 +124,7 @@ def _failure(runner: Runner, prompts: Sequence[str], error: Exception) -> str:
 
 def _repeats_arguments(runner: Runner) -> bool:
     """
-    Whether `num_images_per_prompt` calls the denoiser with what repeated prompts do.
+    Return whether `num_images_per_prompt` calls the denoiser with the same arguments as repeated prompts.
 
     Some pipelines repeat masks in another order than embeddings, or forget an argument.
     """

@@ -1,4 +1,4 @@
-"""Any diffusers text-to-image pipeline as a policy: record what it does, replay it with gradients."""
+"""Any diffusers text-to-image pipeline as a policy: records its denoising steps, and replays them with gradients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .transitions.samplers import SamplerOptions, choose_sampler
 @dataclass(frozen=True)
 class Sampled:
     """
-    What one call of the policy makes.
+    The result of one call of the policy.
 
     Parameters:
         trajectory ([`Trajectory`]):
@@ -44,7 +44,7 @@ class Sampled:
 
 class LogProbPipeline:
     """
-    A pipeline whose denoising steps have log-probabilities. The pipeline itself runs as it is.
+    A pipeline whose denoising steps have log-probabilities. The pipeline itself runs unchanged.
 
     For a rollout, two attributes of the pipeline are swapped: the scheduler, for one that samples from Gaussians and
     reports them, and the denoiser, for one that records its calls. Which arguments belong to single images and which
@@ -56,9 +56,9 @@ class LogProbPipeline:
         num_inference_steps (`int`, *optional*, defaults to 50):
             T.
         guidance_scale (`float`, *optional*, defaults to 5.0):
-            As the pipeline understands it. `None` leaves it to the pipeline, which may have no such argument.
+            Guidance scale in the pipeline's own convention. `None` leaves it to the pipeline, which may have no such argument.
         eta (`float`, *optional*, defaults to 1.0):
-            DDIM's weight of the noise, in (0, 1].
+            Weight of DDIM's noise, in (0, 1].
         guidance (`str`, `GuidanceRule` or `GuidanceSpec`, *optional*):
             Name of a rule, or a function `rule(outputs, guidance_scale, arguments)`; see [`GuidanceSpec`]. Inferred by
             default.
@@ -67,12 +67,12 @@ class LogProbPipeline:
         sampler (`str`, *optional*), noise_level (`float`, *optional*), sde_window (`Sequence[int]`, *optional*):
             Options of sampling, as in [`SamplerOptions`].
         guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
-            What plugins offer: tried first if it is for this pipeline's class, by name in any case.
+            Rules that plugins offer. Those for this pipeline's class are tried first; others can be chosen by name.
 
     Raises:
         [`PipelineError`]: the pipeline cannot be recorded; the message says why.
         [`GuidanceError`]: its guidance rule cannot be inferred.
-        [`ConfigError`]: an option of sampling that leaves no log-probabilities.
+        [`ConfigError`]: with the options of sampling there would be no log-probabilities.
     """
 
     def __init__(
@@ -136,13 +136,13 @@ class LogProbPipeline:
 
         Args:
             prompts (`Sequence[str]` of length P):
-                Each is encoded once.
+                The prompts; each is encoded once.
             generators (`Sequence[torch.Generator]` of length B):
                 One for each image, B = P * num_images_per_prompt, prompt by prompt.
             num_images_per_prompt (`int`, *optional*, defaults to 1):
                 Images for each prompt.
             denoiser (`Callable`, *optional*):
-                The denoiser as it is trained (with adapter, autocast, DDP); the pipeline's own by default.
+                The denoiser in its trained form (with adapter, autocast, DDP); the pipeline's own by default.
             on_step (`Callable[[int], None]`, *optional*):
                 Called after each denoising step with its index.
         """
@@ -171,11 +171,11 @@ class LogProbPipeline:
             conditioning ([`Conditioning`]):
                 The conditioning of a [`Trajectory`] from [`sample`](LogProbPipeline.sample), or of its final latents.
             latents (`torch.Tensor` of shape `(N, ...)`):
-                State to predict from: the recorded one, or another.
+                Latents to predict from: the recorded ones, or others.
             rows, steps (`torch.Tensor` of shape `(N,)`, int64):
                 Image and step of each prediction; steps may be mixed.
             denoiser (`Callable`, *optional*):
-                The denoiser as it is trained, as in `sample`.
+                The denoiser in its trained form, as in `sample`.
 
         Returns:
             `torch.Tensor` of shape `(N, ...)`: the guided predictions.
@@ -229,7 +229,7 @@ class LogProbPipeline:
     @property
     def sampling_kwargs(self) -> dict[str, Any]:
         """
-        The arguments of a stock pipeline with `stock_scheduler`. DDIM then samples from the same distribution; flow
-        matching without noise.
+        The arguments with which a stock pipeline with `stock_scheduler` samples alike: DDIM from the same distribution, flow
+        matching without the noise.
         """
         return {**self.runner.call_kwargs, **self.runner.sampler.stock_kwargs}

@@ -1,4 +1,4 @@
-"""One call of a pipeline whose scheduler and denoiser are swapped for ours."""
+"""One call of a pipeline whose scheduler and denoiser are replaced by ours."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ DENOISER_NAMES = ("unet", "transformer")
 
 class Runner:
     """
-    Calls a pipeline as it is, but for two attributes.
+    Calls an unchanged pipeline, except for two of its attributes.
 
     Args:
         pipeline (`DiffusionPipeline`):
             A text-to-image pipeline with a `unet` or `transformer`.
         sampler ([`Sampler`]):
-            What takes the place of its scheduler.
+            Provides the scheduler that replaces the pipeline's own.
         call_kwargs (`Mapping[str, Any]`):
             Arguments of every call.
 
     Raises:
-        [`PipelineError`]: there is no denoiser.
+        [`PipelineError`]: the pipeline has no denoiser.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, sampler: Sampler, call_kwargs: Mapping[str, Any]):
@@ -66,7 +66,7 @@ class Runner:
             generators (`Sequence[torch.Generator]` of length B):
                 One for each image.
             denoiser (`Callable`, *optional*):
-                What is called instead of the pipeline's own denoiser.
+                Called instead of the pipeline's own denoiser.
             on_step (`Callable`):
                 Called with the denoiser calls and the [`Transition`] of each step.
             on_start (`Callable`, *optional*):
@@ -91,7 +91,7 @@ class Runner:
 
 
 def spread_texts(call_kwargs: Mapping[str, Any], num_prompts: int) -> dict[str, Any]:
-    """Repeat each negative prompt for all prompts: Stable Diffusion refuses one text beside a list of prompts."""
+    """Repeat each negative prompt for all prompts: Stable Diffusion refuses a single text with a list of prompts."""
     return {
         name: [value] * num_prompts if name.startswith("negative_prompt") and isinstance(value, str) else value
         for name, value in call_kwargs.items()
@@ -99,9 +99,9 @@ def spread_texts(call_kwargs: Mapping[str, Any], num_prompts: int) -> dict[str, 
 
 
 def check_call(pipeline: DiffusionPipeline, call_kwargs: Mapping[str, Any]) -> None:
-    """Raise [`PipelineError`] unless the pipeline draws images for prompts and takes all arguments."""
+    """Raise [`PipelineError`] unless the pipeline makes images from prompts and accepts all arguments."""
     find_denoiser(pipeline)
-    # Not counting **kwargs: several pipelines have it and ignore what is in it, misspelt options too.
+    # Not counting **kwargs: several pipelines have it and ignore its content, including misspelt options.
     name, known = type(pipeline).__name__, list(inspect.signature(type(pipeline).__call__).parameters)[1:]
     takes = f"It takes: {', '.join(known)}."
     if "prompt" not in known:

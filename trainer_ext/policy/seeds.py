@@ -1,4 +1,4 @@
-"""Seeds of images."""
+"""Random generators from the seeds of images."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import torch
 
 
 def image_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """Return one generator for each image. On the host: the same seed gives the same image on every device."""
+    """Return one generator for each image, on the host, so that a seed gives the same image on every device."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]

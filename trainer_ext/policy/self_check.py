@@ -1,4 +1,4 @@
-"""Checks that what is replayed is what was sampled, before any update rests on it."""
+"""Checks before the first update that replaying a step gives what was sampled."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ..errors import PipelineError
 from .pipeline import LogProbPipeline
 from .recording.trajectory import Trajectory
 
-GRADIENT_TOLERANCE = 0.05  #: of compiled code, relative to the gradient's norm; wrong ones were off by 1
+GRADIENT_TOLERANCE = 0.05  #: error of compiled code's gradient, relative to its norm; wrong gradients were off by 1
 
 
 def check_replay(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory, clip_range: float) -> None:
     """
-    Replay a step as it was sampled. Ratios that are not 1 before any update mean that training would be wrong.
+    Replay a step in the batch in which it was sampled. If ratios are not 1 before any update, training would be wrong.
 
     Raises:
         [`PipelineError`]: a log-ratio is further from 0 than a tenth of `clip_range`.
@@ -34,17 +34,17 @@ def check_compiled(
     """
     Compare the gradient of compiled code with that of the same step without compilation.
 
-    Inductor of torch 2.13 returns gradients on the CPU that are zero for some layers of a UNet, without a word.
+    On the CPU, torch 2.13's Inductor silently returns gradients that are zero for some layers of a UNet.
 
     Args:
         policy ([`LogProbPipeline`]):
-            Replays.
+            Replays the steps.
         model (`torch.nn.Module`):
             The compiled denoiser.
         uncompiled (`torch.nn.Module`):
             The same module without compilation.
         trajectory ([`Trajectory`]):
-            What to replay.
+            The steps to replay.
 
     Raises:
         [`PipelineError`]: the gradients differ.
@@ -64,7 +64,7 @@ def check_compiled(
 
 
 def first_log_ratios(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory) -> torch.Tensor:
-    """Return the log-ratios `(B,)` of all images at their first step with noise, replayed in the batch they were sampled in."""
+    """Return the log-ratios `(B,)` of all images at the first step with noise, replayed in the batch they were sampled in."""
     rows = torch.arange(len(trajectory))
     return policy.ratio_terms(
         trajectory, rows, trajectory.table.stochastic_steps[:1].expand(len(rows)), model

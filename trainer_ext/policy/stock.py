@@ -1,4 +1,4 @@
-"""Images as a user of stock diffusers makes them."""
+"""Makes images as a user of stock diffusers would."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stock_images(
     call_kwargs: Mapping[str, Any],
 ) -> torch.Tensor:
     """
-    Make images as a user of stock diffusers would: the pipeline's own call with a stock scheduler, one seed an image.
+    Make images as a user of stock diffusers would: by the pipeline's own call with a stock scheduler, one seed per image.
 
     That is DDIM, which with training's `eta` is the sampler of training; or for flow matching Euler's method, which is
     training's sampler without the noise.
@@ -33,11 +33,11 @@ def stock_images(
         pipeline (`DiffusionPipeline`):
             The pipeline, with or without an adapter.
         prompts, seeds (`Sequence` of length B):
-            One for each image.
+            Prompt and seed of each image.
         batch_size (`int`):
             Images made at once.
         call_kwargs (`Mapping[str, Any]`):
-            More arguments of the call; those that the pipeline does not take (`eta`) are left out.
+            Additional arguments of the call; `eta` is left out if the pipeline does not take it.
 
     Returns:
         `torch.Tensor` of shape `(B, H, W, 3)`, uint8.

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from ddpo_plugins.errors import RewardError
+
 from ..config import DDPOConfig
 from ..learning.algorithm import BoundAlgorithm
 from ..learning.rollout import Rollout
@@ -36,17 +38,17 @@ class RolloutCollector:
 
     Parameters:
         policy ([`LogProbPipeline`]):
-            What samples.
+            Samples the images.
         judges ([`Judges`]):
-            What scores.
+            Score the images.
         algorithm ([`BoundAlgorithm`]):
-            Says what to retain of the denoising runs, and weighs images by their rewards.
+            Chooses what to retain of the denoising runs, and computes image weights from rewards.
         denoiser ([`TrainedDenoiser`]):
-            The trained module without compilation, to compare with.
+            The trained module without compilation, for a check of compiled code.
         schedule ([`PromptSchedule`]):
-            Which prompts and seeds each rollout has.
+            Chooses the prompts and seeds of each rollout.
         lockstep ([`Lockstep`]):
-            Asked after every denoising step whether to stop.
+            Checked after every denoising step, and may stop there.
         args ([`DDPOConfig`]):
             The run's options.
     """
@@ -83,12 +85,12 @@ class RolloutCollector:
             trainer_state (`TrainerState`):
                 Handed to the rewards.
             metrics ([`RunMetrics`]):
-                Takes what is measured.
+                Collects the measurements.
             on_failure (`Callable[[], None]`):
-                Called, by all processes, when the sampling or a reward of one of them failed.
+                Called, by all processes, when the sampling or a reward of one of them failed, or no image got a reward.
 
         Raises:
-            [`RewardError`]: a reward broke its contract.
+            [`RewardError`]: a reward broke its contract, or no image got a reward.
             [`PipelineError`], [`GuidanceError`]: the pipeline does something that cannot be replayed.
             [`RuleMetError`]: a rule ends the run here. Nothing but the records remains of this rollout.
             `KeyboardInterrupt`: Ctrl-C was pressed.
@@ -103,7 +105,12 @@ class RolloutCollector:
         records = gather_object(image_records({"rollout": index}, plan, collected.scores))
         if self.args.process_index == 0:
             write_records(RunFolder(self.args.folder).rollout_file(index), records)
-        measured = self._measure(index, records, collected)
+        try:
+            measured = self._measure(records)
+        except RewardError:
+            on_failure()
+            raise
+        self._check_rules(index, measured, collected)
         weights = self._weigh(records, metrics)
         metrics.note(measured)
         metrics.note(collected.measured(len(records)))
@@ -127,7 +134,7 @@ class RolloutCollector:
         )
 
     def _check_replay(self, model: torch.nn.Module, trajectory: Trajectory) -> None:
-        """Before anything rests on it, once: what is replayed is what was sampled."""
+        """Check once, before the first update, that replaying a step gives what was sampled."""
         if self._replay_checked:
             return
         check_replay(self.policy, model, trajectory, self.args.clip_range)
@@ -135,20 +142,22 @@ class RolloutCollector:
             check_compiled(self.policy, model, self.denoiser, trajectory)
         self._replay_checked = True
 
-    def _measure(self, index: int, records: Sequence[Mapping[str, Any]], collected: Collected) -> dict[str, float]:
-        """Return the metrics of the rollout, unless they meet a rule that ends the run."""
-        measured = reward_metrics(records, self.judges.trained.names)
-        measured |= detection_metrics(records, self.judges.trained.detector_names)
+    def _measure(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the metrics of the rollout, the same in every process."""
+        judges = self.judges.trained
+        return {**reward_metrics(records, judges.names), **detection_metrics(records, judges.detector_names)}
+
+    def _check_rules(self, index: int, measured: Mapping[str, float], collected: Collected) -> None:
+        """End the run if the metrics of the rollout meet a rule."""
         if self._rules.rules:
             logged = mean_of(gather_object([dict(collected.scores.metrics)]))
             self._rules.check(index, {**logged, **measured})
-        return measured
 
     def _weigh(self, records: Sequence[Mapping[str, Any]], metrics: RunMetrics) -> FloatArray:
         """Compute the training weight of every image, over all processes, `(B,)`."""
         total = column(records, "reward")
         objectives = np.stack([column(records, name) for name in self.judges.trained.objectives], axis=1)
-        objectives[np.isnan(total)] = np.nan  # a detector's value teaches nothing about an image without a reward
+        objectives[np.isnan(total)] = np.nan  # without a reward, a detector's value alone must not train
         weights = self.algorithm.weighting.update([record["prompt"] for record in records], objectives, total)
         metrics.note({"frac_reward_zero_std": weights.frac_reward_zero_std})
         return weights.values

@@ -14,10 +14,10 @@ from ..errors import ConfigError
 
 def check_prompts(dataset: Any, name: str) -> Dataset:
     """
-    Return `dataset`, unless it cannot be rolled out.
+    Check that images can be sampled for a dataset, and return it.
 
     Raises:
-        [`ConfigError`]: no `datasets.Dataset`, no rows, no `prompt` column, or an empty prompt.
+        [`ConfigError`]: it is no `datasets.Dataset`, or has no rows, no `prompt` column, or an empty prompt.
     """
     if not isinstance(dataset, Dataset):
         raise ConfigError(
@@ -41,7 +41,7 @@ def check_prompts(dataset: Any, name: str) -> Dataset:
 
 def check_datasets(train_dataset: Any, eval_dataset: Dataset | dict[str, Dataset] | None) -> Dataset:
     """
-    Return what is trained on, unless that or what is evaluated on cannot be rolled out.
+    Check the datasets of a run, and return the one that is trained on.
 
     Raises:
         [`ConfigError`]: as [`check_prompts`].
@@ -65,5 +65,5 @@ def position_batches(args: DDPOConfig) -> DataLoader[int]:
         range(args.images_per_process * args.num_inner_epochs),  # type: ignore[arg-type]
         batch_size=args.per_device_train_batch_size,
         collate_fn=lambda batch: {"positions": torch.tensor(batch)},
-        generator=torch.Generator(),  # or each pass would draw a seed from the global one, and a resumed pass another
+        generator=torch.Generator(),  # or each pass draws a seed from the global one, and a resumed pass draws a different one
     )

@@ -1,4 +1,4 @@
-"""What is recorded and logged of a rollout: one record for each image, and their metrics."""
+"""The records and metrics of a rollout's images."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def image_records(moment: Mapping[str, Any], plan: SamplingPlan, scores: Scores)
 
     Args:
         moment (`Mapping[str, Any]`):
-            When it was sampled: the first columns of each record.
+            The first columns of each record, which say when the images were sampled.
         plan ([`SamplingPlan`]):
             Prompts and seeds of B images.
         scores ([`Scores`]):
             Their rewards.
 
     Returns:
-        `list[dict]`, length B: `moment`, seed, prompt, reward (weighted sum), `rewards/{name}`, `detectors/{name}`, and what
-        these logged with `log_extra`. A missing reward is `None`.
+        `list[dict]`, length B: `moment`, seed, prompt, reward (weighted sum), `rewards/{name}`, `detectors/{name}`, and the
+        values that these logged with `log_extra`. A missing reward is `None`.
     """
     columns = scores.by_record_name
     return [
@@ -46,7 +46,7 @@ def image_records(moment: Mapping[str, Any], plan: SamplingPlan, scores: Scores)
 
 def reward_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
     """
-    Return what is logged about the rewards of a rollout: mean and standard deviation of those there are.
+    Return the metrics of a rollout's rewards: mean and standard deviation of those that are not missing.
 
     Args:
         records (`Sequence[Mapping]`):
@@ -75,7 +75,7 @@ def reward_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -
 
 
 def detection_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
-    """Return `detectors/{name}/mean` and `/max` of the images that a detector could say something about."""
+    """Return `detectors/{name}/mean` and `/max` over the images that a detector could judge."""
     metrics = {}
     for name in names:
         values = column(records, f"detectors/{name}")
@@ -86,7 +86,7 @@ def detection_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]
 
 
 def column(records: Sequence[Mapping[str, Any]], name: str) -> FloatArray:
-    """Return one number of every record `(B,)`, NaN for none."""
+    """Return one number of every record `(B,)`, NaN where it is `None`."""
     return np.array([record[name] for record in records], np.float64)
 
 

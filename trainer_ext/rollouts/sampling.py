@@ -22,15 +22,16 @@ from .schedule import SamplingPlan
 @dataclass(frozen=True)
 class Collected:
     """
-    What one process sampled and scored.
+    The images that one process sampled and scored.
 
     Parameters:
         data ([`Trajectory`] or [`FinalLatents`]):
-            What the algorithm retains of the denoising runs.
+            The part of the denoising runs that the algorithm retains.
         scores ([`Scores`]):
             Rewards of the images.
         seconds (`Mapping[str, float]`):
-            Where the time went: `rollout`, without rewards; `reward`, and of that `reward_wait`, when nothing was sampled.
+            Where the time went: `rollout`, without rewards; `reward`; and `reward_wait`, the part of `reward` in which nothing
+            was sampled.
     """
 
     data: Any
@@ -59,7 +60,7 @@ def sample_and_score(
 
     Args:
         policy ([`LogProbPipeline`]):
-            What samples.
+            Samples the images.
         model (`torch.nn.Module`):
             The denoiser as the accelerator prepared it.
         batches (`Sequence[SamplingPlan]`):
@@ -67,9 +68,9 @@ def sample_and_score(
         score (`Callable`):
             Maps images `(B, H, W, 3)`, uint8, and their dataset rows to [`Scores`].
         scorer ([`BackgroundScorer`]):
-            Where `score` is called.
+            Runs `score`.
         retain (`Callable`):
-            Maps a trajectory in host memory to what is retained of it.
+            Maps a trajectory in host memory to the part that is retained.
         on_first (`Callable`):
             Called with the first trajectory, on the device.
         on_step (`Callable`):

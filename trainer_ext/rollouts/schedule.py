@@ -15,13 +15,13 @@ from ..config import DDPOConfig
 @dataclass(frozen=True)
 class SamplingPlan:
     """
-    What one process samples in one rollout. B images, prompt by prompt.
+    The images that one process samples in one rollout: B images, prompt by prompt.
 
     Parameters:
         rows (`list[dict]` of length P):
             Dataset rows, each with its `prompt`.
         seeds (`list[int]` of length B):
-            One for each image: with the prompt it determines the image, in any batch and process.
+            Seed of each image. Prompt and seed determine the image, in any batch and process.
         num_images_per_prompt (`int`):
             B / P.
     """
@@ -41,7 +41,7 @@ class SamplingPlan:
         return [row["prompt"] for row in self.image_rows]
 
     def batches(self, batch_size: int) -> list[SamplingPlan]:
-        """Split into batches of `batch_size` images, of whole prompts where they fit."""
+        """Split into batches of `batch_size` images, keeping the images of a prompt together where they fit."""
         per_prompt = min(self.num_images_per_prompt, batch_size)
         images = self.image_rows
         return [

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, whenever the process is killed."""
+"""Files and folders that exist either whole or not at all, whenever the process is killed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """
-    Yield a place to write a file or a folder to, which takes the place of `path` when the block ends well.
+    Yield a temporary path for a file or a folder, which replaces `path` when the block ends without an error.
 
-    The place lies in a folder of its own beside `path`, so that no listing of files finds it.
+    The temporary path lies in a separate folder beside `path`, so that no listing of files finds it.
     """
     place = path.parent / ".partial" / path.name
     _remove(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     yield place
-    if path.is_dir():  # os.replace takes the place of files only
+    if path.is_dir():  # os.replace replaces only files
         shutil.rmtree(path)
     os.replace(place, path)
-    with contextlib.suppress(OSError):  # another file may be in the making there
+    with contextlib.suppress(OSError):  # another file may be being written there
         place.parent.rmdir()
 
 

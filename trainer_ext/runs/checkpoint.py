@@ -1,4 +1,4 @@
-"""What a DDPO checkpoint holds beside what every `Trainer` saves, and who owns an output folder."""
+"""The state that DDPO adds to `Trainer`'s checkpoints, and the check that an output folder holds no other run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class DDPOState:
         if plain["num_processes"] != num_processes:
             raise CheckpointError(
                 f"{folder} was written by {plain['num_processes']} process(es), and this run has {num_processes}. Resume "
-                "with as many: a rollout belongs to the processes that made it."
+                "with the same number: a rollout belongs to the processes that made it."
             )
         rollout = None if plain["rollout"] is None else _rollout_from_plain(plain["rollout"])
         return cls(plain["algorithm"], plain["weighting"], rollout, plain["metrics"])
@@ -107,26 +107,26 @@ def _conditioning_from_plain(plain: Mapping[str, Any]) -> Conditioning:
 
 def check_state(checkpoint: Path, state: DDPOState, algorithm: str, num_images: int) -> None:
     """
-    Refuse a state that a run with these options would not have made.
+    Check that a run with these options could have saved this state.
 
     Raises:
-        [`CheckpointError`]: the algorithm is another, or a rollout in training has another number of images.
+        [`CheckpointError`]: the algorithm differs, or the rollout in training has a different number of images.
     """
     if state.algorithm != algorithm:
         raise CheckpointError(
-            f"{checkpoint} belongs to a run with algorithm={state.algorithm!r}, and this one's is {algorithm!r}; "
-            "resume with the same."
+            f"{checkpoint} belongs to a run with algorithm={state.algorithm!r}, and this run has {algorithm!r}; "
+            "resume with the same algorithm."
         )
     if state.rollout is not None and len(state.rollout) != num_images:
         raise CheckpointError(
-            f"{checkpoint} was written in the training on a rollout of {len(state.rollout)} images, and this run's rollouts have "
-            f"{num_images} in each process; resume with num_images_per_rollout as it was."
+            f"{checkpoint} was written during training on a rollout of {len(state.rollout)} images, and this run's rollouts have "
+            f"{num_images} in each process; resume with the original num_images_per_rollout."
         )
 
 
 def check_output_dir(output_dir: Path, resuming: bool) -> None:
     """
-    Refuse to write a new run over another.
+    Check that a new run would not overwrite another one.
 
     Raises:
         [`OutputDirError`]: the folder holds a run, and it is not being resumed.

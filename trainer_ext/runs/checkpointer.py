@@ -1,4 +1,4 @@
-"""Writes the checkpoints of a run, and takes up the one that it resumes from."""
+"""Writes the checkpoints of a run, and loads the one that it resumes from."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ logger = logging.getLogger(__name__)
 
 class Checkpointer:
     """
-    Adds to `Trainer`'s checkpoints what a DDPO run needs, and the manifest that says they are whole.
+    Adds DDPO's state to `Trainer`'s checkpoints, and a manifest that marks them as complete.
 
     Args:
         args ([`DDPOConfig`]):
             The run's options.
         algorithm ([`BoundAlgorithm`]):
-            Its weighting remembers rewards.
+            The algorithm, whose weighting remembers rewards.
         weights ([`RunWeights`]):
             The trained weights.
         accelerator (`Accelerator`):
-            Lets processes wait for one another.
+            The trainer's accelerator, for which processes wait for one another.
 
     Parameters:
         newest (`Path`, *optional*):
@@ -57,7 +57,7 @@ class Checkpointer:
         self.newest: Path | None = None
 
     def folder_of(self, updates: int) -> Path:
-        """Return where the checkpoint after some updates lies."""
+        """Return the folder of the checkpoint after `updates` updates."""
         return self.args.folder / f"checkpoint-{updates}"
 
     def is_newest(self, updates: int) -> bool:
@@ -75,7 +75,7 @@ class Checkpointer:
             rollout ([`Rollout`], *optional*):
                 The rollout in training, if updates on it are still to come.
             metrics ([`RunMetrics`]):
-                What was measured since the last log.
+                The measurements since the last log.
         """
         folder = self.folder_of(state.global_step)
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # remove none before this one is whole
@@ -120,11 +120,11 @@ class Checkpointer:
 
     def load(self, folder: Path) -> DDPOState:
         """
-        Load weights and what the algorithm remembers; return the rest of the state.
+        Load the weights and the algorithm's memory; return the whole state.
 
         Raises:
             [`CheckpointError`]: the checkpoint belongs to a run with other options.
-            [`ConfigError`]: its weights do not fit.
+            [`ConfigError`]: its weights do not fit the model.
         """
         state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
         check_state(folder, state, self.algorithm.algorithm.name, self.args.images_per_process)

@@ -14,7 +14,7 @@ from .folder import RunFolder
 
 
 def draw_reward_curve(folder: RunFolder) -> Path:
-    """Draw the rewards of rollouts, whose prompts differ, and of the fixed samples, which can be compared."""
+    """Draw the rewards of rollouts, whose prompts differ, and those of the fixed samples, which can be compared."""
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     _draw_rollouts(axes, folder)

@@ -1,5 +1,5 @@
 """
-Did two runs do the same, bit for bit? Compares all that they wrote but for measured seconds.
+Compares everything that two runs wrote, except for measured seconds: did they do the same, bit for bit?
 
     python -m trainer_ext.runs.equality FOLDER OTHER
 """
@@ -26,7 +26,7 @@ CLOCK_ENDINGS = ("_per_second", "_runtime")
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """Say what differs between two runs; of their checkpoints, between those that both have whole."""
+    """Return the differences between two runs. Of checkpoints, only those that are whole in both are compared."""
     found = []
     names = [{path for path in _files(folder) if not path.startswith("checkpoint-")} for folder in (first, second)]
     found += [f"{name}: only in one run" for name in sorted(names[0] ^ names[1])]
@@ -36,15 +36,14 @@ def differences(first: Path, second: Path) -> list[str]:
 
 
 def checkpoint_differences(first: Path, second: Path) -> list[str]:
-    """Say what differs between the whole checkpoints that two runs have in common, finished or not."""
+    """Return the differences between the whole checkpoints that two runs have in common; the runs need not be finished."""
     found = []
-    for checkpoint in whole_checkpoints(first):
-        if checkpoint in whole_checkpoints(second):
-            names = [set(_files(folder / checkpoint)) - {MANIFEST} for folder in (first, second)]
-            found += [f"{checkpoint}/{name}: only in one run" for name in sorted(names[0] ^ names[1])]
-            for name in sorted(names[0] & names[1]):
-                between = _file_differences(first / checkpoint / name, second / checkpoint / name)
-                found += [f"{checkpoint}/{difference}" for difference in between]
+    for checkpoint in sorted(set(whole_checkpoints(first)) & set(whole_checkpoints(second))):
+        names = [set(_files(folder / checkpoint)) - {MANIFEST} for folder in (first, second)]
+        found += [f"{checkpoint}/{name}: only in one run" for name in sorted(names[0] ^ names[1])]
+        for name in sorted(names[0] & names[1]):
+            between = _file_differences(first / checkpoint / name, second / checkpoint / name)
+            found += [f"{checkpoint}/{difference}" for difference in between]
     return found
 
 
@@ -58,7 +57,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _file_differences(first: Path, second: Path) -> list[str]:
-    """Of the content where the same content can be written differently, else of the bytes."""
+    """Compare the contents of formats that can hold the same content in different bytes; compare the bytes of all others."""
     if first.suffix in (".pt", ".pth"):
         contents = [torch.load(path, weights_only=False) for path in (first, second)]
     elif first.suffix == ".safetensors":

@@ -1,4 +1,4 @@
-"""The one door to a run's folder: where each file lies, and what it holds. Needs neither torch nor the trainer."""
+"""The one door to a run's folder: the place and content of each file. Needs neither torch nor the trainer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pyarrow.parquet as pq
 
 from ..types import FloatArray
 from .atomic import replacing
-from .manifest import checkpoints, newest_checkpoint, newest_first
+from .manifest import MANIFEST, checkpoints, newest_checkpoint, newest_first
 
-Record = Mapping[str, Any]  #: what is written of one image
+Record = Mapping[str, Any]  #: the values that are recorded for one image
 
 
 @dataclass(frozen=True)
 class SampleSheet:
     """
-    The fixed prompts and seeds as they were drawn at one moment of a run.
+    The pictures of the fixed prompts and seeds at one moment of a run.
 
     Parameters:
         updates (`int`):
-            Optimizer updates before.
+            Optimizer updates before this moment.
         records (`list[dict]` of length B):
             One record for each image: `updates`, `rollouts` (trained on so far), `seed`, `prompt`, `reward`, `rewards/{name}`.
         files (`list[Path]` of length B):
@@ -39,14 +39,14 @@ class SampleSheet:
 
     @property
     def rewards(self) -> FloatArray:
-        """The reward of each image `(B,)`; NaN for none."""
+        """The reward of each image `(B,)`; NaN where there is none."""
         return np.array([record["reward"] for record in self.records], np.float64)
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """
-    What a run wrote, for everything that reads it later.
+    The files of a run, for everything that reads them later.
 
     Parameters:
         path (`Path`):
@@ -57,7 +57,7 @@ class RunFolder:
 
     @property
     def setup_file(self) -> Path:
-        """What made the run."""
+        """The setups of the run; see [`RunSetup`]."""
         return self.path / "run.json"
 
     def rollout_file(self, index: int) -> Path:
@@ -84,7 +84,7 @@ class RunFolder:
 
     def setups(self) -> list[dict[str, Any]]:
         """
-        Return what the run was made with: first what it began with, then what it was resumed with, each with `from_update`.
+        Return the setups of the run, each with `from_update`: the one that it began with, then those that it resumed with.
 
         Raises:
             `FileNotFoundError`: the run has not begun.
@@ -96,7 +96,7 @@ class RunFolder:
         return sorted(int(file.stem.removeprefix("rollout-")) for file in self.path.glob("rollouts/rollout-*.parquet"))
 
     def records(self, index: int | None = None) -> list[dict[str, Any]]:
-        """Return what was recorded of each image of the rollout with this index, or of all rollouts."""
+        """Return the record of each image of the rollout with this index, or of all rollouts."""
         indices = self.rollouts() if index is None else [index]
         return [record for i in indices for record in pq.read_table(self.rollout_file(i)).to_pylist()]
 
@@ -106,7 +106,7 @@ class RunFolder:
         return {index: table["reward"].drop_null().to_numpy() for index, table in tables.items()}
 
     def samples(self) -> list[SampleSheet]:
-        """Return the fixed prompts as they were drawn through training, the earliest first."""
+        """Return the pictures of the fixed prompts through training, the earliest first."""
         numbers = sorted(int(file.stem.removeprefix("update-")) for file in self.path.glob("samples/update-*.parquet"))
         return [
             SampleSheet(
@@ -124,8 +124,9 @@ class RunFolder:
         return newest_checkpoint(self.path)
 
     def logs(self) -> list[dict[str, Any]]:
-        """Return what was logged until the newest checkpoint."""
-        files = [folder / "trainer_state.json" for folder in newest_first(self.path)]
+        """Return the logs up to the newest checkpoint that was not cut short."""
+        complete = (folder for folder in newest_first(self.path) if (folder / MANIFEST).is_file())
+        files = (folder / "trainer_state.json" for folder in complete)
         state = next((file for file in files if file.is_file()), None)
         return [] if state is None else list(json.loads(state.read_text())["log_history"])
 

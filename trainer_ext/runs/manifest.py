@@ -39,7 +39,7 @@ def remove_manifest(folder: Path) -> None:
 
 
 def find_damage(folder: Path) -> str | None:
-    """Say what is wrong with the checkpoint in `folder`; `None` if nothing is."""
+    """Return a description of the damage to the checkpoint in `folder`; `None` if it is whole."""
     try:
         content = _read_manifest(folder)["files"]
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def newest_first(output_dir: Path) -> list[Path]:
 
 
 def newest_checkpoint(output_dir: Path) -> Path | None:
-    """Return the checkpoint that was written last and is whole; `None` if there is none. Warn of damaged ones."""
+    """Return the checkpoint that was written last and is whole; `None` if there is none. Warn about damaged ones."""
     for folder in newest_first(output_dir):
         problem = find_damage(folder)
         if problem is None:
@@ -87,7 +87,7 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
 
 def check_checkpoint(folder: Path) -> None:
     """
-    Refuse a damaged checkpoint.
+    Check that a checkpoint can be resumed from.
 
     Raises:
         [`CheckpointError`]: there is no such checkpoint, or it is damaged.

@@ -29,7 +29,7 @@ class SampleSet:
         images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
             RGB.
         rewards (`list[float]` of length B):
-            Weighted sums, NaN for none; or empty if nobody scored them.
+            Weighted sums, NaN where there is none; empty if the images were not scored.
     """
 
     prompts: list[str]
@@ -38,7 +38,7 @@ class SampleSet:
     rewards: list[float] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
-        """Write the images one by one, and all on one sheet beside the folder."""
+        """Write each image into `folder`, and all of them on one sheet beside it."""
         draw_sheet(folder.with_suffix(".png"), [(folder.name, self)])
         with replacing(folder) as place:
             place.mkdir()
@@ -47,14 +47,14 @@ class SampleSet:
 
 
 def evenly_spaced(items: Sequence[str], number: int) -> list[str]:
-    """Take `number` items at even distances; fewer if there are not so many."""
+    """Take `number` items at even distances; all if there are fewer."""
     number = min(number, len(items))
     return [items[index * len(items) // number] for index in range(number)]
 
 
 def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int = 8) -> None:
     """Draw labelled sample sets under one another, each prompt's images in one column, with prompt and reward."""
-    total = len(rows[0][1].prompts)
+    total = max(len(samples.prompts) for _, samples in rows)
     columns = min(columns, total)
     blocks = -(-total // columns)
     figure = Figure(figsize=(1.6 * columns, 1.9 * blocks * len(rows) + 0.2), dpi=120, layout="constrained")

@@ -1,4 +1,4 @@
-"""`run.json`: what made a run, for readers of its results."""
+"""`run.json`: the setup of a run, for readers of its results."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ NOT_RECORDED = (
 @dataclass(frozen=True)
 class RunSetup:
     """
-    What makes a run, except for its data. Two runs with the same prompts and the same setup do the same.
+    Everything that determines a run, except for its data. Two runs with the same prompts and setup do the same.
 
     Parameters:
         model (`str`):
-            Hub id or folder, as far as the pipeline knows it.
+            Hub id or folder, if the pipeline knows it; else empty.
         pipeline (`str`):
             Class of the pipeline.
         algorithm (`str`):
@@ -56,7 +56,7 @@ class RunSetup:
         options (`Mapping[str, Any]`):
             Options of [`DDPOConfig`] that differ from the defaults, and the seed.
         rewards, detectors, eval_rewards (`Mapping[str, Mapping]`):
-            Where each came from ([`Provenance`]) and its weight, by name.
+            [`Provenance`] of each by name, and the weight of those that are trained on.
         processes (`int`):
             Number of processes that train together.
         packages (`Mapping[str, str]`):
@@ -93,7 +93,7 @@ class RunSetup:
 
 
 def _described(functions: Sequence[ImageFunction], weights: FloatArray | None = None) -> dict[str, dict[str, Any]]:
-    """Return where functions came from and what they weigh, by name."""
+    """Return provenance and weight of functions, by name."""
     each = {function.name: function.provenance.as_dict() for function in functions}
     if weights is None:
         return each
@@ -142,7 +142,7 @@ def write_setup(folder: RunFolder, setup: RunSetup, updates: int) -> None:
 
 class SetupCallback(TrainerCallback):
     """
-    Writes `run.json` when a run begins or goes on.
+    Writes `run.json` when a run begins or is resumed.
 
     Args:
         setup ([`RunSetup`]):
@@ -155,6 +155,6 @@ class SetupCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write it."""
+        """Write the file."""
         if state.is_world_process_zero:
             write_setup(RunFolder(Path(str(args.output_dir))), self.setup, state.global_step)

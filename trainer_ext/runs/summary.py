@@ -1,4 +1,4 @@
-"""What a run achieved, computed from its folder alone."""
+"""The result of a run, computed from its folder alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PairedFigure:
         low, high (`float`):
             Student's 95 % interval of the mean difference; NaN for a single pair.
         n (`int`):
-            Pairs of images, both with a reward.
+            Number of pairs in which both images have a reward.
     """
 
     before: float
@@ -60,11 +60,11 @@ class RunSummary:
         paired ([`PairedFigure`], *optional*):
             The fixed samples' reward before and after training.
         first_rollout, last_rollout (`float`, *optional*):
-            Mean rewards of these rollouts. They have different prompts, so that they do not measure what was learned.
+            Mean rewards of these rollouts. Their prompts differ, so their difference does not measure what was learned.
         verdict (`str`, *optional*):
             Whether the reward was over-optimised.
         evidence (`Mapping[str, Any]`, *optional*):
-            What the verdict rests on.
+            The facts behind the verdict.
         chosen_checkpoint (`Path`, *optional*):
             The checkpoint to use.
     """

@@ -1,4 +1,4 @@
-"""Rewards of one batch while the next is sampled, in a thread that may hang without taking the run along."""
+"""Scores one batch while the next is sampled, in a thread that can be abandoned if it hangs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ MAX_PROMPTS_SHOWN = 3  #: of a call that hangs
 
 class BackgroundScorer:
     """
-    Where rewards run: one batch after the other, in the order they are given, so that random numbers are drawn in that order.
+    Runs rewards one batch after the other, in the given order, so that random numbers are drawn in that order.
 
     Args:
         calls ([`Calls`]):
             Makes the calls.
         overlap (`bool`, *optional*, defaults to `True`):
-            Run them in a thread of their own. Else in the caller's, where none can be left behind.
+            Run them in a separate thread. If false, they run in the caller's thread, and none can be abandoned.
         timeout (`float`, *optional*):
             Seconds that a reward may take for a batch.
     """
@@ -45,11 +45,11 @@ class BackgroundScorer:
     @contextlib.contextmanager
     def overlapping(self, on_wait: OnWait | None = None) -> Iterator[PendingScores]:
         """
-        Score batches while the block goes on. At its end all are scored, however it ends: what rewards do, such as drawing
-        random numbers, is over then. Only a second Ctrl-C does not wait.
+        Context manager that scores batches while its block samples. It always waits for all of them, even after an error, so
+        that rewards no longer draw random numbers afterwards. Only a second Ctrl-C does not wait.
 
         Raises:
-            [`RewardError`]: as the rewards do; or one hangs.
+            [`RewardError`]: a reward raised it, or takes too long.
         """
         overlap = PendingScores(self, on_wait)
         try:
@@ -65,7 +65,7 @@ class BackgroundScorer:
         Score a batch, and wait for it.
 
         Raises:
-            [`RewardError`]: as the rewards do; or one hangs.
+            [`RewardError`]: a reward raised it, or takes too long.
         """
         return self.wait(self.start(work))
 
@@ -87,7 +87,7 @@ class BackgroundScorer:
         ).done:
             running = self.calls.running
             if running and self.timeout is not None and time.monotonic() - running[0].since > self.timeout:
-                self._worker = None  # it may never return; the next batch gets another
+                self._worker = None  # it may never return; the next batch gets a new one
                 self.calls.give_up()
                 raise _hanging(running[0], self.timeout)
             if on_wait is not None:
@@ -101,7 +101,7 @@ class PendingScores:
 
     Args:
         scorer ([`BackgroundScorer`]):
-            Where they are scored.
+            Scores them.
         on_wait (`Callable`, *optional*):
             Told which rewards are in progress.
 
@@ -154,6 +154,6 @@ def _hanging(call: Call, timeout: float) -> RewardError:
     )
     return RewardError(
         f"{call.function} has not answered for {time.monotonic() - call.since:.1f} seconds (reward_timeout is {timeout:g}); its "
-        f"{len(call.prompts)} prompt(s) are {prompts}. Training stops; mend the {call.function.kind}, or allow it more seconds, "
-        "and resume from the last checkpoint."
+        f"{len(call.prompts)} prompt(s) are {prompts}. Training stops; repair the {call.function.kind}, or allow it more "
+        "seconds, and resume from the last checkpoint."
     )

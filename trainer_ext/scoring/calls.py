@@ -40,8 +40,8 @@ class Call:
 
 class Calls:
     """
-    Calls functions: plain ones one after the other in this thread, then `async def` ones all at once on one event loop, which
-    is the same for as long as this object lives.
+    Calls plain functions one after the other in this thread, then `async def` functions all at once on one event loop, which
+    this object keeps.
     """
 
     def __init__(self) -> None:
@@ -67,17 +67,17 @@ class Calls:
 
         Args:
             functions (`Sequence[ImageFunction]`):
-                What to call.
+                The functions to call.
             images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
-                RGB; each function gets them in the form it asks for.
+                RGB; each function receives them in the form that it asks for.
             arguments (`Mapping[str, Any]`):
-                The others, with `prompts`.
+                The other arguments, with `prompts`.
 
         Returns:
-            `list`: what they returned.
+            `list`: the values that they returned.
 
         Raises:
-            [`RewardError`]: one raised an error.
+            [`RewardError`]: a function raised an error.
         """
         forms = _image_forms(images, {function.images for function in functions})
         returned: list[Any] = []
@@ -102,7 +102,7 @@ class Calls:
     async def _settle(
         self, functions: Sequence[ImageFunction], values: Sequence[Any], prompts: Sequence[str]
     ) -> list[Any]:
-        """Await what can be awaited, all at once. If one fails, the others are given up."""
+        """Await all awaitables at once. If one fails, the others are cancelled."""
         tasks = [asyncio.ensure_future(self._await(f, v, prompts)) for f, v in zip(functions, values, strict=True)]
         try:
             return list(await asyncio.gather(*tasks))
@@ -133,7 +133,7 @@ class Calls:
 def _raised(function: ImageFunction, error: BaseException) -> RewardError:
     return RewardError(
         f"{function} raised {type(error).__name__}: {str(error).rstrip('.')}. Training stops, because a failed "
-        f"{function.kind} must not become a number; mend the {function.kind} and resume from the last checkpoint."
+        f"{function.kind} must not become a number; repair the {function.kind} and resume from the last checkpoint."
     )
 
 

@@ -1,4 +1,4 @@
-"""Rewards and detectors as the trainer takes them: a function, its name, and where it came from."""
+"""Rewards and detectors of the trainer: a function, its name, and its origin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .provenance import Provenance
 @dataclass(frozen=True)
 class ImageFunction:
     """
-    What rewards and detectors have in common: a function with its name. [`RewardFunction`] describes the fields.
+    The common part of rewards and detectors: a function with its name. [`RewardFunction`] describes the fields.
 
     Raises:
         [`ConfigError`]: the function cannot be called as rewards are.
@@ -58,7 +58,7 @@ class RewardFunction(ImageFunction):
         function (`Callable`):
             Called with `images`, `prompts` and the other dataset columns as keywords; returns B floats or `None`s.
         images (`"pil"` or `"pt"`):
-            What it takes: RGB PIL images, or a float32 tensor `(B, 3, H, W)` in [0, 1].
+            The form of the images: RGB PIL images, or a float32 tensor `(B, 3, H, W)` in [0, 1].
         provenance ([`Provenance`], *optional*):
             Where it came from; by default the function's module and name.
     """
@@ -100,12 +100,12 @@ def named_functions(functions: Any, kind: type[Function]) -> list[Function]:
 
     Args:
         functions (`Callable`, `ImageFunction` or a sequence of them):
-            As the trainer gets them.
+            The functions that the trainer was given.
         kind (`type`):
             [`RewardFunction`] or [`DetectorFunction`].
 
     Raises:
-        [`ConfigError`]: something that cannot be called like one, a text for example.
+        [`ConfigError`]: something else was given, a text for example.
     """
     each = functions if isinstance(functions, Sequence) and not isinstance(functions, str) else [functions]
     return [f if isinstance(f, kind) else kind(_name_of(f, kind), f) for f in each]

@@ -15,7 +15,7 @@ from .suite import RewardSuite
 @dataclass(frozen=True)
 class Judges:
     """
-    The rewards and detectors of a run, and where they are called.
+    The rewards and detectors of a run, and the thread that calls them.
 
     Parameters:
         trained ([`RewardSuite`]):
@@ -39,10 +39,10 @@ class Judges:
         options: DDPOOptions,
     ) -> Judges:
         """
-        Take what a user gives to the trainer.
+        Build the judges from the trainer's arguments.
 
         Raises:
-            [`ConfigError`]: no reward, something that cannot be called like one, a name twice, or a wrong number of weights.
+            [`ConfigError`]: there is no reward, something is no function, two have one name, or the number of weights is wrong.
         """
         rewards, others = (named_functions(given, RewardFunction) for given in (reward_funcs, eval_reward_funcs))
         calls = Calls()
@@ -53,11 +53,11 @@ class Judges:
             options.detector_weights,
             calls,
         )
-        RewardSuite([*rewards, *others])  # checks that no name stands in both
+        RewardSuite([*rewards, *others])  # checks that no name is in both
         held_out = RewardSuite(others, calls=calls) if others else None
         return cls(trained, held_out, BackgroundScorer(calls, options.overlap_rewards, options.reward_timeout))
 
     @property
     def suites(self) -> list[RewardSuite]:
-        """What an evaluation scores with: what is trained on, then the held-out rewards."""
+        """The suites of an evaluation: the trained rewards and the detectors, then the held-out rewards."""
         return [self.trained] if self.held_out is None else [self.trained, self.held_out]

@@ -1,4 +1,4 @@
-"""Where a reward or detector came from, for the record of a run. Never a secret."""
+"""The origin of rewards and detectors, for the record of a run. It never contains secrets."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ HIDDEN = "***"
 @dataclass(frozen=True)
 class Provenance:
     """
-    Where a reward or detector came from: a plugin, or a function of the user's.
+    The origin of a reward or detector: a plugin, or a function of the user.
 
     Parameters:
         function (`str`, *optional*):
-            Module and qualified name of a function that was handed over as it is.
+            Module and qualified name of a function that was passed directly.
         plugin, distribution, version (`str`, *optional*):
             The plugin's origin, as in [`Origin`].
         options (`Mapping[str, Any]`):
-            What the plugin's factory was called with: the options that were given, and its defaults for the others, so that
-            model ids and pinned revisions are among them. Values of secrets (`api_key`) are not.
+            The options of the plugin's factory: those that were given, and its defaults for the others, so that model ids and
+            pinned revisions are included. The values of secrets (`api_key`) are hidden.
     """
 
     function: str | None = None
@@ -50,7 +50,7 @@ class Provenance:
         return cls(None, *origin, _public({**defaults_of(factory), **options}))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what there is, for a file."""
+        """Return the fields that are set, for a file."""
         return {name: value for name, value in vars(self).items() if value is not None and value != {}}
 
 

@@ -35,7 +35,7 @@ class Scores:
         metrics (`Mapping[str, float]`):
             Numbers that they logged about the batch, by name.
         detections (`Mapping[str, np.ndarray]` of shape `(B,)`, float64):
-            Values of each detector, by name; NaN where it could not say.
+            Values of each detector, by name; NaN where it could not judge the image.
     """
 
     names: tuple[str, ...]
@@ -79,7 +79,7 @@ class RewardSuite:
 
     Args:
         functions (`Sequence[RewardFunction]`):
-            At least one.
+            The rewards, at least one.
         weights (`Sequence[float]`, *optional*):
             One for each function; all 1 by default.
         detectors (`Sequence[DetectorFunction]`, *optional*):
@@ -90,7 +90,7 @@ class RewardSuite:
             Makes the calls; several suites that share it share its event loop.
 
     Raises:
-        [`ConfigError`]: no function, a name twice, or a wrong number of weights.
+        [`ConfigError`]: there is no function, two have one name, or the number of weights is wrong.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class RewardSuite:
 
     @property
     def objectives(self) -> dict[str, float]:
-        """What is trained on: weights by column in the records, of the rewards and of the detectors whose weight is not 0."""
+        """The objectives of training: the weight of each reward, and of each detector if not 0, by column in the records."""
         rewards = {f"rewards/{name}": weight for name, weight in zip(self.names, self.weights, strict=True)}
         detectors = zip(self.detector_names, self.detector_weights, strict=True)
         return rewards | {f"detectors/{name}": weight for name, weight in detectors if weight}
@@ -151,8 +151,8 @@ class RewardSuite:
                 Handed to the functions.
 
         Raises:
-            [`RewardError`]: a function raised, or returned something else than B finite numbers or `None`s; or a detector a
-                number outside [0, 1].
+            [`RewardError`]: a function raised an error, or did not return B values that are finite numbers or `None`; or a
+                detector returned a number outside [0, 1].
         """
         log, prompts = RewardLog(len(images)), [row["prompt"] for row in rows]
         arguments = {
@@ -168,7 +168,7 @@ class RewardSuite:
         seen = [np.array(check_detections(d.name, r, prompts)) for d, r in zip(self.detectors, detected, strict=True)]
         total = weighted_total(values, self.weights)
         for weight, column in zip(self.detector_weights, seen, strict=True):
-            total = total + weight * np.nan_to_num(column)  # one that cannot say adds nothing
+            total = total + weight * np.nan_to_num(column)  # a detector that cannot judge an image adds nothing
         detections = dict(zip(self.detector_names, seen, strict=True))
         return Scores(self.names, values, total, log.extras, log.metrics, detections)
 

@@ -1,4 +1,4 @@
-"""Threads for rewards: one that works off calls, one with an event loop. None of them keeps a program from ending."""
+"""Threads for rewards: one for plain calls, one with an event loop. None of them keeps a program from ending."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 
 Result = TypeVar("Result")
 
-GRACE_SECONDS = 2.0  #: seconds that the end of a program waits for an event loop that is blocked
+GRACE_SECONDS = 2.0  #: for which the end of a program waits for a blocked event loop
 
 
 class Worker:
     """
-    A thread that does one thing after the other. It ends with its owner, and with the program even if it hangs.
+    A thread that does one call after the other. It ends with its owner, and with the program even if a call hangs.
 
     Not a `ThreadPoolExecutor`, whose threads are waited for when the program ends.
     """
@@ -30,7 +30,7 @@ class Worker:
         weakref.finalize(self, self._queue.put, None)
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
-        """Do `work` after what was submitted before."""
+        """Do `work` after all work that was submitted before."""
         future: Future[Result] = Future()
         self._queue.put((future, work))
         return future
@@ -53,7 +53,7 @@ class EventLoop:
     """
     One event loop for all `async def` functions of an owner, in a thread of its own that starts with the first.
 
-    A client that a function creates and keeps, and that belongs to its loop, so works in every later call.
+    So a client that a function creates and keeps, and that belongs to the loop, works in every later call.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class EventLoop:
         self._current: Future[Any] | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the loop and wait for it. Also where another loop is running, as in a notebook."""
+        """Run a coroutine on the loop and wait for it. Works also where another loop is running, as in a notebook."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             thread = _start_thread("async rewards", _serve, self._loop)
@@ -71,7 +71,7 @@ class EventLoop:
         return current.result()
 
     def cancel(self) -> None:
-        """Give up what runs."""
+        """Cancel the coroutine that is running."""
         if self._current is not None:
             self._current.cancel()
 
@@ -79,7 +79,7 @@ class EventLoop:
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     loop.run_forever()
-    tasks = asyncio.all_tasks(loop)  # what is left, such as the connections that clients keep
+    tasks = asyncio.all_tasks(loop)  # the remaining tasks, such as connections that clients keep
     for task in tasks:
         task.cancel()
     loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

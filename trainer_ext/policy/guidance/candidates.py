@@ -13,12 +13,12 @@ from ...errors import GuidanceError
 from .rules import GUIDANCE_RULES
 
 GuidanceRule: TypeAlias = Callable[[tuple[torch.Tensor, ...], float, Mapping[str, Any]], torch.Tensor]
-"""From the denoiser's outputs (conditional first), guidance scale and arguments of the pipeline's call to the prediction."""
+"""Maps the denoiser's outputs (conditional first), the guidance scale and the call's arguments to the prediction."""
 
-_HOW_TO = """Say what the pipeline does with them, as a function:
+_HOW_TO = """Write what the pipeline does with them as a function:
 
     def rule(outputs, guidance_scale, arguments):
-        {outputs} = outputs  # each (B, C, ...), conditional first; order, sign and precision are found out
+        {outputs} = outputs  # each (B, C, ...), conditional first; order, sign and precision are inferred
         return {prediction}
 
 and pass guidance=rule to DDPOTrainer or LogProbPipeline. A plugin offers it to the command line too, by the hook
@@ -26,7 +26,7 @@ ddpo_register_guidance (docs/pipelines.md, "A guidance rule of your own")."""
 
 
 def how_to_pass_a_rule(num_outputs: int) -> str:
-    """Return what to do where no rule fits, with a rule for as many outputs as an example."""
+    """Return advice for a pipeline that no rule fits, with an example for this number of outputs."""
     others = [f"other_{index}" for index in range(1, num_outputs - 1)]
     outputs = ", ".join(["cond", *others, "uncond"][: max(num_outputs, 1)])
     prediction = "uncond + guidance_scale * (cond - uncond)" if num_outputs > 1 else "cond"
@@ -37,10 +37,10 @@ def resolve_rule(
     guidance: str | GuidanceRule | GuidanceSpec | None, offered: Iterable[GuidanceSpec] = ()
 ) -> GuidanceSpec | None:
     """
-    Turn the user's `guidance` into a rule: a name of a built-in or offered one, a function, or `None` if it is to be inferred.
+    Turn the user's `guidance` into a rule: the name of a built-in or offered rule, a function, or `None` to infer it.
 
     Raises:
-        [`GuidanceError`]: there is no rule of that name, or there are two.
+        [`GuidanceError`]: no rule has that name, or two have it.
     """
     if guidance is None or isinstance(guidance, GuidanceSpec):
         return guidance
@@ -64,10 +64,10 @@ def candidate_rules(
     asked: GuidanceSpec | None, offered: Iterable[GuidanceSpec], pipeline: type
 ) -> tuple[tuple[GuidanceSpec, ...], ...]:
     """
-    Return the candidates for a class of pipelines, those that know most about it first.
+    Return the candidates for a class of pipelines in tiers, the most specific first.
 
-    Only the one that was asked for; else those that plugins offer for the class or one that it is derived from, then the
-    built-in ones.
+    A rule that was asked for is the only candidate. Otherwise plugins' rules for the class or one of its base classes come
+    first, then the built-in ones.
     """
     if asked is not None:
         return ((asked,),)

@@ -53,7 +53,7 @@ class Guidance:
         if self.in_float32:
             ordered = tuple(output.float() for output in ordered)
         prediction = self.sign * self.rule(ordered, self.scale, self.arguments)
-        return prediction[:, :num_channels]  # the rest is a variance, which pipelines drop
+        return prediction[:, :num_channels]  # the other channels are a variance, which pipelines drop
 
     def error(self, outputs: Sequence[torch.Tensor], model_output: torch.Tensor) -> float:
         """Return the largest difference to what the pipeline computed, relative to its largest element."""
@@ -68,7 +68,7 @@ def infer_guidance(
     arguments: Mapping[str, Any],
 ) -> Guidance:
     """
-    Find the rule that turns the denoiser's outputs into what the pipeline gave to its scheduler.
+    Find the rule that turns the denoiser's outputs into the prediction that the pipeline gave to its scheduler.
 
     Args:
         tiers (`Sequence[Sequence[GuidanceSpec]]`):
@@ -76,7 +76,7 @@ def infer_guidance(
         outputs (`Sequence[torch.Tensor]`, each of shape `(B, ...)`):
             The denoiser's outputs at one step, in the order of the calls.
         model_output (`torch.Tensor` of shape `(B, ...)`):
-            What the pipeline computed from them.
+            The prediction that the pipeline computed from them.
         arguments (`Mapping[str, Any]`):
             Arguments of the pipeline's call, among them the scale.
 
@@ -99,7 +99,7 @@ def infer_guidance(
 
 
 def _candidates(rules: Sequence[GuidanceSpec], num_outputs: int, arguments: Mapping[str, Any]) -> list[Guidance]:
-    """All rules with all conventions, the plainest first."""
+    """Return all rules with all conventions, the plainest first."""
     usable = [spec for spec in rules if spec.num_outputs in (None, num_outputs)]
     scales = [
         arguments[key] for key in ("true_cfg_scale", "guidance_scale") if isinstance(arguments.get(key), int | float)
@@ -112,7 +112,7 @@ def _candidates(rules: Sequence[GuidanceSpec], num_outputs: int, arguments: Mapp
 
 
 def _try(candidate: Guidance, outputs: Sequence[torch.Tensor], model_output: torch.Tensor) -> float:
-    """Return the candidate's error; a rule is a stranger's code, and may do anything."""
+    """Return the candidate's error. A rule is foreign code, and may do anything."""
     try:
         prediction = candidate(outputs, model_output.shape[1])
     except Exception as error:
@@ -158,7 +158,7 @@ def _shapes(outputs: Sequence[torch.Tensor]) -> str:
 def _refuse_ambiguity(
     chosen: Guidance, fitting: Sequence[Guidance], outputs: Sequence[torch.Tensor], model_output: torch.Tensor
 ) -> None:
-    """Two rules may agree on these outputs by chance (equal branches). They must agree on random ones too."""
+    """Check that fitting rules also agree on random outputs: on these they may agree by chance (equal branches)."""
     generator = torch.Generator().manual_seed(0)
     probe = [torch.randn(output.shape, generator=generator).to(output) for output in outputs]
     expected = chosen(probe, model_output.shape[1])

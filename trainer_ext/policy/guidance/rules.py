@@ -2,7 +2,7 @@
 The guidance rules that pipelines of diffusers are known to use, as formulas.
 
 Each takes the denoiser's outputs of a step, the conditional one first, the guidance scale, and the arguments of the
-pipeline's call. Order, sign and precision are found apart from the rule. Imports no torch, so that listing them is instant.
+pipeline's call. Order, sign and precision are inferred separately. Imports no torch, so that listing the rules is instant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def no_guidance(outputs: tuple[torch.Tensor, ...], guidance_scale: float, arguments: Mapping[str, Any]) -> torch.Tensor:
-    """Use the only output there is."""
+    """Return the only output."""
     (output,) = outputs
     return output
 
@@ -37,7 +37,7 @@ def cfg_from_cond(
 
 
 def cfg_summed(outputs: tuple[torch.Tensor, ...], guidance_scale: float, arguments: Mapping[str, Any]) -> torch.Tensor:
-    """The paper's own order of operations (Ho & Salimans, 2021, eq. 6), which rounds otherwise (Kandinsky 3)."""
+    """The paper's own order of operations (Ho & Salimans, 2021, eq. 6), which rounds differently (Kandinsky 3)."""
     cond, uncond = outputs
     return (guidance_scale + 1) * cond - guidance_scale * uncond
 
@@ -66,7 +66,7 @@ def cfg_renormed(
 GUIDANCE_RULES: dict[str, GuidanceSpec] = {
     spec.name: spec
     for spec in (
-        GuidanceSpec("none", no_guidance, "The denoiser's only output, as it is.", num_outputs=1),
+        GuidanceSpec("none", no_guidance, "The denoiser's only output, unchanged.", num_outputs=1),
         GuidanceSpec("cfg", cfg, "Classifier-free guidance; scale 1 is no guidance."),
         GuidanceSpec("cfg_from_cond", cfg_from_cond, "Classifier-free guidance; scale 0 is no guidance."),
         GuidanceSpec("cfg_summed", cfg_summed, "cfg_from_cond in the paper's order of operations, to the last bit."),

@@ -1,4 +1,4 @@
-"""Notes how a pipeline calls its denoiser, so that the same calls can be made again with gradients."""
+"""Records how a pipeline calls its denoiser, so that the same calls can be repeated with gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DenoiserCall:
         arguments (`Mapping[str, Any]`):
             The arguments by name, in the order of the signature; nested mappings flattened (`"added_cond_kwargs.time_ids"`).
         output (`torch.Tensor` of shape `(copies * B, ...)`, or a list of `copies * B` tensors):
-            What it returned.
+            The output of the call.
     """
 
     arguments: Mapping[str, Any]
@@ -36,7 +36,7 @@ class DenoiserCall:
 @dataclass(frozen=True)
 class CallLayout:
     """
-    What stays the same in one of the denoiser calls of a step.
+    The form of one of the denoiser calls of a step, which stays the same in every step.
 
     Parameters:
         latents_name (`str`):
@@ -48,7 +48,7 @@ class CallLayout:
         per_image (`frozenset[str]`):
             Arguments with `copies` rows for each image. The others are shared.
         dtype (`torch.dtype`):
-            Precision of the latents, as the pipeline makes them.
+            Precision of the latents that the pipeline passes.
         row_shape (`torch.Size`):
             Shape of one row of the latents in that argument; it has as many elements as in the scheduler.
         is_list (`bool`):
@@ -79,10 +79,10 @@ class CallLayout:
 
 class Recorder:
     """
-    Stands in for `pipeline.unet` or `pipeline.transformer` during a rollout.
+    Replaces `pipeline.unet` or `pipeline.transformer` during a rollout.
 
-    The pipeline sees the attributes of `module`; its calls go to `denoiser`, the module as it is trained (with adapter,
-    autocast, DDP), because sampling through anything else makes ratios differ from 1 before the first update.
+    The pipeline sees the attributes of `module`; its calls go to `denoiser`, the module in its trained form (with
+    adapter, autocast, DDP), because sampling through anything else makes ratios differ from 1 before the first update.
     """
 
     def __init__(self, module: torch.nn.Module, denoiser: Callable[..., Any]):
@@ -117,9 +117,9 @@ class Recorder:
 
 def infer_layout(two: DenoiserCall, three: DenoiserCall) -> CallLayout:
     """
-    Tell arguments with one row for each image from shared ones by the same call for 2 and for 3 prompts.
+    Distinguish arguments with one row for each image from shared ones, by comparing the call for 2 with that for 3 prompts.
 
-    One batch size would not do: a constant of length 3 looks like an argument of 3 images.
+    One batch size would not be enough: a constant of length 3 looks like an argument of 3 images.
 
     Raises:
         [`PipelineError`]: an argument's length does not follow the number of images, or there is no timestep.
@@ -156,7 +156,7 @@ def _dtype(rows: Rows) -> torch.dtype:
 
 
 def in_dtype(rows: Rows, dtype: torch.dtype) -> Rows:
-    """Cast, contiguously."""
+    """Cast rows to `dtype`, in contiguous memory."""
     return [row.to(dtype).contiguous() for row in rows] if isinstance(rows, list) else rows.to(dtype).contiguous()
 
 
@@ -191,7 +191,7 @@ def unflatten(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_same(first: Any, second: Any) -> bool:
-    """Whether two arguments are equal, bit for bit."""
+    """Return whether two arguments are equal, bit for bit."""
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
         return first is second or (first.shape == second.shape and torch.equal(first, second))
     if type(first) is not type(second):
@@ -202,7 +202,7 @@ def is_same(first: Any, second: Any) -> bool:
 
 
 def is_close(first: Any, second: Any) -> bool:
-    """Whether two arguments are equal up to rounding in sums of another order."""
+    """Return whether two arguments are equal up to rounding, as from sums in a different order."""
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
         return first.shape == second.shape and torch.allclose(first.float(), second.float(), rtol=0.05, atol=0.05)
     if isinstance(first, dict) and isinstance(second, dict):

@@ -1,4 +1,4 @@
-"""The denoiser's arguments of recorded runs, image by image, so that any of its calls can be made again."""
+"""The denoiser's arguments in recorded runs, image by image, so that any of its calls can be repeated."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Conditioning:
 
     @staticmethod
     def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
-        """Join those of several batches, image by image."""
+        """Join the conditioning of several batches, image by image."""
         members: list[list[tuple[CallRecord, ...]]] = []
         group_of, row_of = [], []
         for part in parts:
@@ -125,7 +125,7 @@ def _enter(members: list[list[tuple[CallRecord, ...]]], calls: tuple[CallRecord,
 
 
 def _fit(first: CallRecord, other: CallRecord) -> bool:
-    """Whether two records can be rows of one batch."""
+    """Return whether two records can be rows of one batch."""
     return all(is_same(value, other.shared[name]) for name, value in first.shared.items()) and all(
         _row_shape(value) == _row_shape(other.per_image[name]) for name, value in first.per_image.items()
     )
@@ -149,8 +149,8 @@ def _join(values: Sequence[Any]) -> Any:
 
 
 def images_first(value: Any, copies: int) -> Any:
-    """From `copies` blocks of B rows, one after the other, to B groups of `copies` rows."""
-    if value is None:  # in this batch; a mask that is left out where no prompt is padded
+    """Rearrange `copies` blocks of B rows into B groups of `copies` rows."""
+    if value is None:  # for example a mask that is left out because no prompt of this batch is padded
         return None
     if isinstance(value, torch.Tensor):
         return value.unflatten(0, (copies, -1)).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Turns the steps of one run into a trajectory, checking each that it can be replayed."""
+"""Turns the steps of one run into a trajectory, and checks that each can be replayed."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Recording:
         self.firsts: list[DenoiserCall] = []
 
     def start(self, table: TransitionTable, noising: NoisingTable) -> None:
-        """Take up the table of the run."""
+        """Store the table of the run."""
         self.table = table
 
     def add(self, calls: list[DenoiserCall], transition: Transition) -> None:
         """
-        Take up one step.
+        Check and store one step.
 
         Raises:
             [`PipelineError`], [`GuidanceError`]: replaying the step would not give what the pipeline computed.

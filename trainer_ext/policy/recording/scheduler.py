@@ -20,7 +20,7 @@ from ..transitions.stand_in import Scheduler
 @dataclass(frozen=True)
 class Transition:
     """
-    One denoising step, as it happened.
+    One denoising step of a run.
 
     Parameters:
         step (`int`):
@@ -28,7 +28,7 @@ class Transition:
         latents, next_latents (`torch.Tensor` of shape `(B, ...)`, float32):
             State before and after.
         model_output (`torch.Tensor` of shape `(B, ...)`):
-            The guided prediction, in the dtype the pipeline computed it in.
+            The guided prediction, in the dtype in which the pipeline computed it.
     """
 
     step: int
@@ -46,12 +46,12 @@ def log_prob_scheduler(
     """
     Return a scheduler for one run of the pipeline.
 
-    Its class stays diffusers', for which pipelines test; only `step` of this instance is another: it draws the next
-    latents in float32 from the step's Gaussian and keeps them in float32, so that what is stored is what was used.
+    Its class is still diffusers' own, for which pipelines test; only this instance's `step` is replaced. It draws the next
+    latents from the step's Gaussian and keeps them in float32, so that the stored latents are exactly those that were used.
 
     Args:
         sampler ([`Sampler`]):
-            Where configuration and tables come from; its scheduler is left as it is.
+            Source of configuration and tables; its scheduler is not changed.
         generators (`Sequence[torch.Generator]`, *optional*):
             One for each image, so that an image does not depend on the batch it was made in.
         on_start (`Callable`):
@@ -97,7 +97,7 @@ def _check_rows(sample: torch.Tensor, generators: Sequence[torch.Generator] | No
 
 
 def _first_step(scheduler: Scheduler, timestep: Any) -> int:
-    """Return where the pipeline begins: after the first timestep when it noises an image instead of starting from noise."""
+    """Return the index of the pipeline's first timestep; above 0 if it starts from a noised image instead of from noise."""
     found = (scheduler.timesteps == timestep).nonzero().flatten()
     if not len(found):
         raise PipelineError(

@@ -1,4 +1,4 @@
-"""The record of denoising runs: everything that is needed to replay any of their steps."""
+"""The record of denoising runs, from which any of their steps can be replayed."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ from .gaussian import TransitionTable
 
 def ddim_table(scheduler: DDIMScheduler, eta: float) -> TransitionTable:
     """
-    DDIM with noise (Song et al., 2021, eqs. 12 and 16), the sampler of the DDPO paper.
+    Tabulate DDIM with noise (Song et al., 2021, eqs. 12 and 16), the sampler of the DDPO paper.
 
     Args:
         scheduler (`DDIMScheduler`):
-            After `set_timesteps`.
+            A scheduler after `set_timesteps`.
         eta (`float`):
             Weight of the noise: 1 is DDPM; 0 is deterministic DDIM, which has no log-probabilities.
     """
@@ -42,7 +42,7 @@ def ddim_table(scheduler: DDIMScheduler, eta: float) -> TransitionTable:
 def _prediction(
     prediction_type: str, alpha: torch.Tensor
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """Coefficients of (latents, model_output) that give x_0, and those that give epsilon; each `(T,)`."""
+    """Return the coefficients of (latents, model_output) that give x_0, and those that give epsilon; each `(T,)`."""
     signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
     zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
     match prediction_type:

@@ -50,7 +50,7 @@ def dance_sde_table(sigmas: torch.Tensor, noise_level: float) -> TransitionTable
 
 def cps_table(sigmas: torch.Tensor, noise_level: float) -> TransitionTable:
     """
-    Tabulate coefficients-preserving sampling (Wang & Yu, 2025): as much noise comes in as is taken out.
+    Tabulate coefficients-preserving sampling (Wang & Yu, 2025): each step adds as much noise as it removes.
 
     next_latents = (1 - next_sigma) * denoised + sqrt(next_sigma^2 - std^2) * predicted_noise + std * noise, where
     std = next_sigma * sin(noise_level * pi / 2). With noise_level 1 it is diffusers' `stochastic_sampling`. The last step,

@@ -1,8 +1,8 @@
 """
 Denoising steps as Gaussians: next_latents = latents_coef * latents + output_coef * model_output + std * noise.
 
-Every sampler we know is of this form, with three numbers for each step. So a sampler is a table, and there is one
-formula for the ratio of two policies, for every sampler.
+Every sampler that we know has this form, with three numbers for each step. So a sampler is a table, and one formula gives
+the ratio of two policies for all samplers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class TransitionTable:
 
     Parameters:
         latents_coef (`torch.Tensor` of shape `(T,)`, float64):
-            What the latents are multiplied by.
+            Factor of the latents.
         output_coef (`torch.Tensor` of shape `(T,)`, float64):
-            What the guided model output is multiplied by.
+            Factor of the guided model output.
         std (`torch.Tensor` of shape `(T,)`, float64):
             Standard deviation of the noise. 0 where the step is deterministic: it has no log-probability.
     """
@@ -93,7 +93,7 @@ def log_prob(
     """
     Return log p(next_latents | latents) in nats per latent element: the mean over elements, not the sum.
 
-    The mean is DDPO's convention, and what makes a clip range of 1e-4 meaningful. For logging and for tests; training
+    The mean is DDPO's convention; with it, a clip range of 1e-4 is meaningful. For logging and for tests; training
     uses [`ratio_terms`], which does not subtract two large numbers.
 
     Args:

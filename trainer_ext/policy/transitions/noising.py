@@ -1,4 +1,4 @@
-"""The forward process at the steps of a sampler: what denoisers are trained on, and RWR with them."""
+"""The forward process at the steps of a sampler, on which denoisers are trained; RWR uses it too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .gaussian import column
 @dataclass(frozen=True)
 class NoisingTable:
     """
-    latents = signal * denoised + noise * epsilon before each of T steps, and the model output that is right there.
+    latents = signal * denoised + noise * epsilon before each of T steps, and the target of the model output there.
 
     Parameters:
         signal, noise (`torch.Tensor` of shape `(T,)`, float64):
@@ -38,7 +38,7 @@ class NoisingTable:
         return column(self.signal, steps, denoised) * denoised + column(self.noise, steps, denoised) * epsilon
 
     def target(self, steps: torch.Tensor, denoised: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
-        """Return the model output that is right for them, `(N, ...)`, float32."""
+        """Return the target of the model output for noised latents, `(N, ...)`, float32."""
         return (
             column(self.target_denoised, steps, denoised) * denoised
             + column(self.target_noise, steps, denoised) * epsilon
@@ -51,7 +51,7 @@ def ddim_noising(scheduler: DDIMScheduler) -> NoisingTable:
 
     Args:
         scheduler (`DDIMScheduler`):
-            After `set_timesteps`.
+            A scheduler after `set_timesteps`.
     """
     alpha = scheduler.alphas_cumprod.double()[scheduler.timesteps.long().cpu()]
     signal, noise = alpha.sqrt(), (1 - alpha).sqrt()

@@ -1,4 +1,4 @@
-"""Which Gaussians a pipeline's denoising steps become: chosen once, from its scheduler and the options."""
+"""Chooses the Gaussians of a pipeline's denoising steps, once, from its scheduler and the options."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ SAMPLERS = ("ddim", *FLOW_TABLES)
 @dataclass(frozen=True)
 class SamplerOptions:
     """
-    The user's options of sampling.
+    The user's sampling options.
 
     Parameters:
         sampler (`str`, *optional*):
-            `"ddim"`, `"flow_sde"`, `"dance_sde"` or `"cps"`. By the pipeline's scheduler by default: `"ddim"` or `"flow_sde"`.
+            `"ddim"`, `"flow_sde"`, `"dance_sde"` or `"cps"`. The default depends on the scheduler: `"ddim"` or `"flow_sde"`.
         eta (`float`, *optional*, defaults to 1.0):
-            DDIM's weight of the noise, in (0, 1].
+            Weight of DDIM's noise, in (0, 1].
         noise_level (`float`, *optional*, defaults to 0.7):
-            The flow samplers' weight of the noise, above 0; of CPS at most 1.
+            Weight of the flow samplers' noise, above 0; for CPS at most 1.
         sde_window (`Sequence[int]`, *optional*):
-            First and last step with noise, of the flow samplers; all by default.
+            First and last step with noise, for the flow samplers; by default all steps have noise.
 
     Raises:
-        [`ConfigError`]: a value that no sampler has, or that leaves no noise.
+        [`ConfigError`]: a value that no sampler allows, or that leaves no noise.
     """
 
     sampler: str | None = None
@@ -92,9 +92,9 @@ class Sampler:
         transitions (`Callable`):
             Maps a scheduler after `set_timesteps` to its [`TransitionTable`].
         noising (`Callable`):
-            Maps it likewise to its [`NoisingTable`].
+            Maps the same scheduler to its [`NoisingTable`].
         stock_kwargs (`Mapping[str, Any]`):
-            Arguments with which a stock pipeline, with that scheduler, samples most alike.
+            Arguments with which a stock pipeline with that scheduler samples most similarly.
     """
 
     name: str
@@ -109,7 +109,7 @@ def choose_sampler(scheduler: SchedulerMixin, options: SamplerOptions) -> Sample
     Return the sampler that `options` name, or else the one of the scheduler's family.
 
     Raises:
-        [`PipelineError`]: the scheduler is of no family that we know.
+        [`PipelineError`]: the scheduler belongs to no known family.
         [`ConfigError`]: the options are for the other family.
     """
     stand_in = stock_scheduler(scheduler)

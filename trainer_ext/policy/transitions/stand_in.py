@@ -17,7 +17,7 @@ def stock_scheduler(scheduler: SchedulerMixin) -> Scheduler:
     Return the scheduler of diffusers that samples, step by step, with the noise schedule of `scheduler`.
 
     Raises:
-        [`PipelineError`]: there is none.
+        [`PipelineError`]: there is no such scheduler.
     """
     flow = (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler)
     if isinstance(scheduler, flow) or scheduler.config.get("prediction_type") == "flow_prediction":
