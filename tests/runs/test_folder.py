@@ -12,7 +12,7 @@ import torch
 from datasets import load_dataset
 from PIL import Image
 from scipy import stats
-from support.trainers import FOUR_ANIMALS, logs_of
+from support.trainers import FOUR_ANIMALS, brightness, logs_of
 from support.trainers import make_trainer as make
 
 from trainer_ext.cli import main
@@ -78,6 +78,22 @@ def test_the_fixed_samples_are_logged(trained, folder):
 def test_pictures_do_not_displace_the_log_of_their_update(trained):
     """`Trainer` takes any log for the one that is due; processes that draw nothing would then wait for the main one."""
     assert [log["step"] for log in trained.state.log_history if "loss" in log] == [2, 4]
+
+
+def test_the_last_pictures_are_logged_and_drawn_once(tmp_path, tiny_pipeline):
+    """Also where none are drawn in between: the last update's checkpoint has their log."""
+    scored = []
+
+    def brightness_once(images, prompts, **columns):
+        scored.append(len(images))
+        return brightness(images, prompts)
+
+    options = {"num_sample_images": 2, "sample_every": 0, "save_strategy": "epoch"}
+    trainer = make(tiny_pipeline(), tmp_path / "run", reward=brightness_once, **options)
+    trainer.train()
+    logged = [log["samples/reward"] for log in RunFolder(trainer.args.folder).logs() if "samples/reward" in log]
+    assert logged == pytest.approx([trainer.summary.paired.before, trainer.summary.paired.after])
+    assert scored == [2, 2, 2, 2]  # pictures, two batches of the rollout, pictures
 
 
 def test_checkpoints(folder):

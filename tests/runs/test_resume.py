@@ -162,7 +162,7 @@ def test_killed_at_changes_of_files_in_a_save(forked, whole, tmp_path, every):
     for change in itertools.count(1, every):
         resumed_from += whole_checkpoints(folder)[-1:]
         status, log = forked.run(folder, options=options, at="file", within=SAVE, call=change)
-        assert len(resumed_from) == 1 + change // every, "no checkpoint was left"
+        assert len(resumed_from) == 1 + (change - 1) // every, "no checkpoint was left"
         if status == 0:
             break
         assert status == -signal.SIGKILL, log

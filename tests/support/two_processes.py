@@ -8,6 +8,7 @@ Then come the places, the trainings, and FOLDER/{process}.pt, which has what thi
 line, which trains in FOLDER/command line until it is interrupted.
 """
 
+import contextlib
 import gc
 import os
 import sys
@@ -23,6 +24,16 @@ from trainer_ext.cli import main as ddpo
 PROCESS = trainings.PROCESS
 
 
+@contextlib.contextmanager
+def leaving_the_group():
+    """Or gloo's threads may abort the process as it ends: "terminate called without an active exception"."""
+    try:
+        yield
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
 def in_children(action, port, log):
     """
     Do something in children, which meet at a port of their own. The child ends as any Python program does; in the parent, return
@@ -35,7 +46,8 @@ def in_children(action, port, log):
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update(MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE="False")
-    action()
+    with leaving_the_group():
+        action()
     sys.exit(0)
 
 
@@ -64,8 +76,5 @@ def main(folder, port):
 
 
 if __name__ == "__main__":
-    try:
+    with leaving_the_group():
         sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # or its threads may abort the process as it ends

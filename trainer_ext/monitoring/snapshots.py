@@ -69,6 +69,8 @@ class SampleCallback(TrainerCallback):
         self.batch_size = args.rollout_batch_size
         self.every = args.sample_every * args.updates_per_rollout
         self.updates_per_rollout = args.updates_per_rollout
+        self._newest: SampleSet | None = None
+        self._newest_updates: int | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -82,9 +84,11 @@ class SampleCallback(TrainerCallback):
             self._log_mean(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Draw the current model every few rollouts, before the step's checkpoint, so that no picture is ever missing."""
-        if state.is_world_process_zero and self.every and state.global_step % self.every == 0:
-            self._draw(state.global_step, state)
+        """Draw every few rollouts and after the last update, before its checkpoint, so that no picture is ever missing."""
+        due = (self.every and state.global_step % self.every == 0) or state.global_step >= state.max_steps
+        if state.is_world_process_zero and due:
+            self._newest = self._draw(state.global_step, state)
+            self._newest_updates = state.global_step
             self._log_mean(state)
             draw_reward_curve(self.folder)
 
@@ -94,7 +98,9 @@ class SampleCallback(TrainerCallback):
         """Draw the trained model, and the sheet that compares it with the first."""
         if not state.is_world_process_zero:
             return
-        after = self._draw(state.global_step, state)
+        after = self._newest if self._newest_updates == state.global_step else None
+        if after is None or args.load_best_model_at_end:  # these weights were not drawn yet
+            after = self._draw(state.global_step, state)
         first = self.folder.samples()[0]  # of the run that was resumed, which may have had another num_sample_images
         prompts, seeds = ([record[name] for record in first.records] for name in ("prompt", "seed"))
         before = SampleSet(prompts, seeds, load_images(self.folder.pictures_of(first.updates)), first.rewards.tolist())
