@@ -183,6 +183,24 @@ def test_a_run_that_is_resumed_with_another_number_of_pictures(make_trainer, fir
     assert (resumed.summary.paired is not None) == bool(first)
 
 
+def test_a_second_run_of_a_trainer_draws_its_own_last_pictures(make_trainer):
+    """It ends by a rule after as many updates as the first run had in all."""
+
+    def reward(images, prompts, trainer_state, **columns):
+        return [value + 1000 * trainer_state.global_step for value in brightness(images, prompts)]
+
+    trainer = make_trainer(
+        reward=reward, num_sample_images=1, sample_every=0, stop_when=["reward>1000"], learning_rate=1e-2
+    )
+    trainer.train()
+    pictures = RunFolder(trainer.args.folder).pictures_of(1)
+    first = load_images(pictures)
+    trainer.args.num_train_epochs = 2
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert not torch.equal(load_images(pictures), first)
+
+
 def test_a_run_that_only_began_has_no_paired_figure(tmp_path):
     assert RunSummary.of(RunFolder(tmp_path)) == RunSummary()
     write_records(RunFolder(tmp_path).sample_file(0), [{"updates": 0, "seed": 0, "prompt": "a cat", "reward": 1.0}])

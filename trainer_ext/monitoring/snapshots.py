@@ -78,6 +78,7 @@ class SampleCallback(TrainerCallback):
         """Draw the model before training, even if an earlier run, which never wrote a checkpoint, left pictures there."""
         if not state.is_world_process_zero:
             return
+        self._newest = self._newest_updates = None  # of an earlier call of `train`
         if state.global_step == 0 or not self.folder.samples():
             self._draw(state.global_step, state)
         if not any(LOG_KEY in log for log in state.log_history):  # a checkpoint that is resumed from has it
