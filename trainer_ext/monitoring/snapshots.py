@@ -18,7 +18,7 @@ from ..policy.stock import stock_images
 from ..rollouts.measure import image_records
 from ..rollouts.schedule import SamplingPlan
 from ..runs.curve import draw_reward_curve
-from ..runs.folder import RunFolder, write_records
+from ..runs.folder import RunFolder, SampleSheet, write_records
 from ..runs.samples import SampleSet, draw_sheet, evenly_spaced, load_images
 from ..scoring.judges import Judges
 
@@ -69,8 +69,6 @@ class SampleCallback(TrainerCallback):
         self.batch_size = args.rollout_batch_size
         self.every = args.sample_every * args.updates_per_rollout
         self.updates_per_rollout = args.updates_per_rollout
-        self._newest: SampleSet | None = None
-        self._newest_updates: int | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -78,7 +76,6 @@ class SampleCallback(TrainerCallback):
         """Draw the model before training, even if an earlier run, which never wrote a checkpoint, left pictures there."""
         if not state.is_world_process_zero:
             return
-        self._newest = self._newest_updates = None  # of an earlier call of `train`
         if state.global_step == 0 or not self.folder.samples():
             self._draw(state.global_step, state)
         if not any(LOG_KEY in log for log in state.log_history):  # a checkpoint that is resumed from has it
@@ -88,8 +85,7 @@ class SampleCallback(TrainerCallback):
         """Draw every few rollouts and after the last update, before its checkpoint, so that no picture is ever missing."""
         due = (self.every and state.global_step % self.every == 0) or state.global_step >= state.max_steps
         if state.is_world_process_zero and due:
-            self._newest = self._draw(state.global_step, state)
-            self._newest_updates = state.global_step
+            self._draw(state.global_step, state)
             self._log_mean(state)
             draw_reward_curve(self.folder)
 
@@ -99,16 +95,21 @@ class SampleCallback(TrainerCallback):
         """Draw the trained model, and the sheet that compares it with the first."""
         if not state.is_world_process_zero:
             return
-        after = self._newest if self._newest_updates == state.global_step else None
-        if after is None or args.load_best_model_at_end:  # these weights were not drawn yet
-            after = self._draw(state.global_step, state)
-        first = self.folder.samples()[0]  # of the run that was resumed, which may have had another num_sample_images
-        prompts, seeds = ([record[name] for record in first.records] for name in ("prompt", "seed"))
-        before = SampleSet(prompts, seeds, load_images(self.folder.pictures_of(first.updates)), first.rewards.tolist())
-        draw_sheet(self.folder.comparison_file, [("before", before), ("after", after)])
+        # Those that the last checkpoint's log has are not drawn again: a reward that draws random numbers would differ.
+        drawn = any(LOG_KEY in log and log["step"] == state.global_step for log in state.log_history)
+        if not (drawn and self.folder.pictures_of(state.global_step).exists()) or args.load_best_model_at_end:
+            self._draw(state.global_step, state)
+        sheets = self.folder.samples()
+        before, *_ = sheets  # of the run that was resumed, which may have had another num_sample_images
+        after = next(sheet for sheet in sheets if sheet.updates == state.global_step)
+        draw_sheet(self.folder.comparison_file, [("before", self._load(before)), ("after", self._load(after))])
         draw_reward_curve(self.folder)
 
-    def _draw(self, updates: int, state: TrainerState) -> SampleSet:
+    def _load(self, sheet: SampleSheet) -> SampleSet:
+        prompts, seeds = ([record[name] for record in sheet.records] for name in ("prompt", "seed"))
+        return SampleSet(prompts, seeds, load_images(self.folder.pictures_of(sheet.updates)), sheet.rewards.tolist())
+
+    def _draw(self, updates: int, state: TrainerState) -> None:
         plan = self.plan
         with self.weights.evaluated():
             images = stock_images(
@@ -116,7 +117,6 @@ class SampleCallback(TrainerCallback):
             )
         samples = self._scored(images, updates, state)
         samples.save(self.folder.pictures_of(updates))
-        return samples
 
     def _scored(self, images: torch.Tensor, updates: int, state: TrainerState) -> SampleSet:
         """Score pictures and record their rewards."""
