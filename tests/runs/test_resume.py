@@ -52,6 +52,7 @@ MANIFEST = "trainer_ext.runs.checkpointer.write_manifest"
 REMOVE = "trainer_ext.runs.checkpointer.prune"
 DRAW = "trainer_ext.monitoring.snapshots.SampleCallback._draw"
 SHEET = "trainer_ext.runs.samples.draw_sheet"
+COMPARISON = "trainer_ext.monitoring.snapshots.draw_sheet"
 PICTURES = "trainer_ext.runs.samples.to_pil"  # for the sheet, then for the single ones
 END = "trainer_ext.monitoring.snapshots.SampleCallback.on_train_end"
 FINAL = "trainer_ext.model.denoiser.TrainedDenoiser.save"
@@ -82,10 +83,10 @@ STOPS_OF = {
             "within": "trainer_ext.runs.samples.SampleSet.save",
         },
         **STOPS,
-        "in the removal of an old checkpoint": {"at": "file", "call": 3, "within": REMOVE},
         "after the pictures of an update, before its checkpoint": {"at": DRAW, "after": True},
+        "in the removal of an old checkpoint": {"at": "file", "call": 3, "within": REMOVE},
         "between the last checkpoint and the last pictures": {"at": END},
-        "in the last pictures": {"at": SHEET, "after": True},
+        "after the sheet before and after": {"at": COMPARISON, "after": True},
         "in the last save": {"at": FINAL, "after": True},
     },
     "sparse RWR": {place: STOPS[place] for place in ("in the first gradient", "before the seal")}
