@@ -76,9 +76,10 @@ class SampleCallback(TrainerCallback):
         """Draw the model before training, even if an earlier run, which never wrote a checkpoint, left pictures there."""
         if not state.is_world_process_zero:
             return
-        if state.global_step == 0 or not self.folder.samples():
+        logged = any(LOG_KEY in log for log in state.log_history)  # a checkpoint that is resumed from has it
+        if (state.global_step == 0 and not logged) or not self.folder.samples():
             self._draw(state.global_step, state)
-        if not any(LOG_KEY in log for log in state.log_history):  # a checkpoint that is resumed from has it
+        if not logged:
             self._log_mean(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
