@@ -177,7 +177,12 @@ def evaluate(folder, name):
 TRAININGS = {
     "ddpo_is": {},
     "kl": {"beta": 10.0},
-    "ema": {"ema_decay": 0.5, "reward": slow_in_one, "num_sample_images": 1, "sample_every": 1},  # pictures by one process
+    "ema": {
+        "ema_decay": 0.5,
+        "reward": slow_in_one,
+        "num_sample_images": 1,
+        "sample_every": 1,
+    },  # pictures by one process
     # the best image of a rollout: one process has it, the other has none
     "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
     "one update": {**ONE_UPDATE, "evaluate": CAT_AND_DOG},
