@@ -23,7 +23,7 @@ from .learning.algorithm import Algorithm
 from .learning.rollout import Rollout
 from .learning.update import GradientAccumulator, training_batch
 from .loop.epochs import EpochOnLastUpdate
-from .loop.interrupts import StoppedError, StopRequest
+from .loop.interrupts import StopRequest, StopRequestedError
 from .loop.lockstep import Lockstep
 from .loop.metrics import RunMetrics, mean_of, timed
 from .loop.progress import RolloutProgress
@@ -151,15 +151,16 @@ class DDPOTrainer(Trainer):
         Train. See `Trainer.train`.
 
         `resume_from_checkpoint=True` resumes from the newest checkpoint that is whole, and starts from the beginning if there
-        is none. Ctrl-C stops after the step in progress and leaves a checkpoint. A rule of `args.stop_when` also
-        leaves a checkpoint, before anything is learned from the rollout that meets it, and `train` returns. A reward that
-        fails after the first update leaves a checkpoint too.
+        is none. Ctrl-C, SIGTERM and SIGHUP stop after the step in progress and leave a checkpoint. A rule of
+        `args.stop_when` also leaves a checkpoint, before anything is learned from the rollout that meets it, and `train`
+        returns. A reward that fails after the first update leaves a checkpoint too.
 
         Raises:
             [`OutputDirError`]: the output folder holds another run.
             [`CheckpointError`]: the checkpoint is damaged, or not there.
             [`RewardError`]: a reward broke its contract.
             `KeyboardInterrupt`: after Ctrl-C, when the checkpoint is written.
+            `SystemExit`: the same after SIGTERM (status 143) and SIGHUP (129).
         """
         resuming = bool(resume_from_checkpoint) or self._owns_output_dir
         check_output_dir(self.args.folder, resuming)
@@ -169,7 +170,7 @@ class DDPOTrainer(Trainer):
         with self._stop.handling_signals():
             try:
                 return super().train(checkpoint, *args, **kwargs)
-            except StoppedError:
+            except StopRequestedError:
                 self._save_interrupted()
                 raise
             except RuleMetError as met:

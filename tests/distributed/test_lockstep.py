@@ -1,5 +1,6 @@
 """Two real processes at different places: they stop together. What they do is in places.py."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from support.places import (
     one_fails_early,
     one_is_interrupted,
     one_is_interrupted_after_its_last_check,
+    one_is_terminated_and_one_interrupted,
 )
 
 from ddpo_plugins.errors import DDPOError
@@ -27,6 +29,7 @@ TOLD = "Process {} failed, so all stop. Its error: OSError: no server"
     [
         (nothing_happens, 3, [None, None]),
         (one_is_interrupted, 2, [["StoppedError", ""]] * 2),
+        (one_is_terminated_and_one_interrupted, 2, [["TerminatedError", "143"]] * 2),
         (one_is_interrupted_after_its_last_check, 10, [["StoppedError", ""]] * 2),
         (one_fails_early, 1, [["DDPOError", TOLD.format(1)], ["OSError", "no server"]]),
         (one_fails_after_its_last_check, 3, [["OSError", "no server"], ["DDPOError", TOLD.format(0)]]),
@@ -48,7 +51,7 @@ def test_alone():
         lockstep.check()
     with pytest.raises(OSError, match="no server"), lockstep.guarded():
         raise OSError("no server")
-    stop.requested = True
+    stop.signum = signal.SIGINT
     with pytest.raises(KeyboardInterrupt):
         lockstep.check()
 

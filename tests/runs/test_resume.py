@@ -195,12 +195,17 @@ CTRL_C = {
 }
 
 
+STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+
+
 def test_ctrl_c_again_and_again(forked, whole, tmp_path):
-    """Nothing else saves here, so all that is resumed from is what Ctrl-C left."""
+    """
+    Nothing else saves here, so all that is resumed from is what Ctrl-C left, or a scheduler's SIGTERM, or a closed terminal.
+    """
     expected, folder = whole(**INTERRUPTED), tmp_path / "run"
-    for place, stop in CTRL_C.items():
-        status, log = forked.run(folder, options=INTERRUPTED, send="SIGINT", **stop)
-        assert status == 130, f"{place}: ended with {status}\n{log}"
+    for (place, stop), signal_ in zip(CTRL_C.items(), itertools.cycle(STATUS)):
+        status, log = forked.run(folder, options=INTERRUPTED, send=signal_, **stop)
+        assert status == STATUS[signal_], f"{place}: ended with {status}\n{log}"
         assert "stopping after this step and saving a checkpoint" in log
     status, log = forked.run(folder, options=INTERRUPTED)
     assert status == 0, log

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from support.pipelines import tiny_pipeline
 from support.processes import start
 from support.trainers import FOUR_ANIMALS, TINY
 from trainer_ext.cli import main as ddpo
+from trainer_ext.loop.interrupts import SAME_REQUEST_SECONDS
 
 OPTIONS = {
     **TINY,
@@ -108,7 +110,8 @@ def stop_at(at, call, within, after, send, times):
         nonlocal calls
         calls += armed
         if armed and calls == call:
-            for _ in range(times):
+            for time_ in range(times):
+                time.sleep(SAME_REQUEST_SECONDS * bool(time_))  # a second Ctrl-C at once is the first one, sent on
                 signal.raise_signal(signal.Signals[send])
 
     def counting(function):
@@ -217,6 +220,8 @@ def in_child(job, pipeline):
         status = ddpo(job["command"]) if "command" in job else train(job, pipeline)
     except KeyboardInterrupt:
         status = 130
+    except SystemExit as ended:
+        status = ended.code
     except BaseException:
         traceback.print_exc()
     finally:

@@ -1,6 +1,7 @@
 """Two processes at different places of their work: what each of them does, and where it stops."""
 
 import os
+import signal
 import time
 
 import torch
@@ -34,14 +35,20 @@ def nothing_happens(place):
 
 def one_is_interrupted(place):
     place.work(2)
-    place.stop.requested = PROCESS == 1
+    place.stop.signum = signal.SIGINT if PROCESS == 1 else 0
     place.work(3, seconds=0.1 * PROCESS)
+
+
+def one_is_terminated_and_one_interrupted(place):
+    place.work(2)
+    place.stop.signum = signal.SIGTERM if PROCESS == 1 else signal.SIGINT
+    place.work(3)
 
 
 def one_is_interrupted_after_its_last_check(place):
     with place.lockstep.guarded():
         place.work(3)
-        place.stop.requested = PROCESS == 1
+        place.stop.signum = signal.SIGINT if PROCESS == 1 else 0
     place.checks = 10  # what is guarded is not lost
     place.work(1)
 
@@ -68,7 +75,7 @@ def both_fail(place):
         raise OSError(f"no server for {PROCESS}")
 
 
-CASES = (nothing_happens, one_is_interrupted, one_is_interrupted_after_its_last_check, one_fails_early,
+CASES = (nothing_happens, one_is_interrupted, one_is_terminated_and_one_interrupted, one_is_interrupted_after_its_last_check, one_fails_early,
          one_fails_after_its_last_check, both_fail)  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The trainer through its public door."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig, LogProbPipeline, RewardFunction, embedded_model
 from trainer_ext.errors import ConfigError
+from trainer_ext.loop.interrupts import SAME_REQUEST_SECONDS, SIGNALS, StoppedError
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.runner import swapped
 from trainer_ext.policy.seeds import image_generators
@@ -434,8 +436,9 @@ def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(make_trainer):
     def reward(images, prompts, trainer_state, **columns):
         if trainer_state.global_step == 2:
             signal.raise_signal(signal.SIGINT)
-            while not trainer._stop.requested:  # two at once would be one
+            while not trainer._stop.signum:  # two at once would be one
                 time.sleep(0.01)
+            time.sleep(SAME_REQUEST_SECONDS)
             signal.raise_signal(signal.SIGINT)
         return brightness(images, prompts)
 
@@ -445,7 +448,45 @@ def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(make_trainer):
     assert checkpoints(trainer.args.output_dir) == []
 
 
-def test_the_handler_of_ctrl_c_is_given_back(make_trainer):
-    before = signal.getsignal(signal.SIGINT)
-    make_trainer().train()
-    assert signal.getsignal(signal.SIGINT) is before
+def test_ctrl_c_that_a_launcher_sends_on_is_one_ctrl_c(make_trainer):
+    """The terminal sends it to all processes, and torchrun to its own: the run still saves its checkpoint."""
+
+    class InterruptTwice(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.05)
+
+    trainer = make_trainer(callbacks=[InterruptTwice()], num_train_epochs=2)
+    with pytest.raises(StoppedError):
+        trainer.train()
+    assert checkpoints(trainer.args.output_dir) == ["checkpoint-1"]
+
+
+class Handlers(TrainerCallback):
+    """Notes the signals that are handled during training."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seen = {number: signal.getsignal(number) for number in SIGNALS}
+
+
+def test_the_handlers_of_signals_are_given_back(make_trainer):
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = Handlers()
+    make_trainer(callbacks=[handlers]).train()
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
+    assert all(handlers.seen[number] != before[number] for number in SIGNALS)
+
+
+def test_a_signal_that_the_process_ignores_stays_ignored(make_trainer, monkeypatch):
+    """`nohup ddpo train` outlives its terminal."""
+    handlers, before = Handlers(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        make_trainer(callbacks=[handlers]).train()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert handlers.seen[signal.SIGHUP] == signal.SIG_IGN

@@ -47,6 +47,7 @@ def _help() -> int:
 
 def _train(arguments: list[str]) -> int:
     from ..config import DDPOConfig
+    from ..loop.interrupts import StopRequestedError
     from .quiet import quiet_libraries
 
     quiet_libraries()
@@ -54,7 +55,7 @@ def _train(arguments: list[str]) -> int:
     trainer = _build(options, lora, config)
     try:
         trainer.train(resume_from_checkpoint=_resume(config.resume_from_checkpoint))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StopRequestedError):
         print(
             f"\nResume with the same command and --resume_from_checkpoint true (in {config.output_dir}).",
             file=sys.stderr,

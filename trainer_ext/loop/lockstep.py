@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType, gather_object
 
 from ddpo_plugins.errors import DDPOError
 
-from .interrupts import StoppedError, StopRequest
+from .interrupts import StopRequest, stop_error
 
 # Elsewhere a forward pass is a collective call itself, so a failing process cannot meet the others at the next check.
 WHOLE_MODELS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -37,13 +37,13 @@ class Lockstep:
         Stop here if any process was asked to. Call it where parameters, optimizer and files are consistent.
 
         Raises:
-            [`StoppedError`]: Ctrl-C was pressed.
+            [`StopRequestedError`]: Ctrl-C was pressed, or a scheduler ends the run.
         """
-        stopping, failed = self._count(stopping=self.stop.requested, failed=False)
+        signum, failed = self._share(self.stop.signum, failed=False)
         if failed:
             raise _OtherFailedError
-        if stopping:
-            raise StoppedError
+        if signum:
+            raise stop_error(signum)
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
@@ -56,14 +56,14 @@ class Lockstep:
         failure: Exception | None = None
         try:
             yield
-            if not self._count(stopping=False, failed=False)[1]:
+            if not self._share(0, failed=False)[1]:
                 return
         except _OtherFailedError:
             pass
         except Exception as error:
             if not self.fails_together:
                 raise  # the launcher ends the others
-            self._count(stopping=False, failed=True)
+            self._share(0, failed=True)
             failure = error
         failures = gather_object([_described(failure)])
         if failure is not None:
@@ -76,13 +76,13 @@ class Lockstep:
         """Whether all processes leave [`guarded`] with an error if one does."""
         return self.accelerator.distributed_type in WHOLE_MODELS
 
-    def _count(self, *, stopping: bool, failed: bool) -> tuple[int, int]:
-        """Return how many processes were asked to stop, and how many failed."""
+    def _share(self, signum: int, *, failed: bool) -> tuple[int, bool]:
+        """Return the highest signal that asked any process to stop (0: none did), and whether any failed."""
         if self.accelerator.num_processes == 1:
-            return int(stopping), int(failed)
-        flags = torch.tensor([stopping, failed], dtype=torch.int32, device=self.accelerator.device)
-        stop_count, fail_count = self.accelerator.reduce(flags).tolist()
-        return stop_count, fail_count
+            return signum, failed
+        flags = torch.tensor([[signum, failed]], dtype=torch.int32, device=self.accelerator.device)
+        highest = self.accelerator.gather(flags).amax(dim=0)
+        return int(highest[0]), bool(highest[1])
 
 
 class _OtherFailedError(Exception):

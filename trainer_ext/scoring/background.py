@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ddpo_plugins.errors import RewardError
 
-from ..loop.interrupts import StoppedError
+from ..loop.interrupts import StopRequestedError
 from .calls import Call, Calls
 from .threads import Worker
 
@@ -55,7 +55,7 @@ class BackgroundScorer:
             yield overlap
             overlap.collect()
         except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt) or isinstance(error, StoppedError):
+            if not isinstance(error, KeyboardInterrupt) or isinstance(error, StopRequestedError):
                 overlap.settle()
             raise
 
