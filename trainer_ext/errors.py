@@ -4,8 +4,9 @@ Errors of the trainer. All are `DDPOError`s: the command line prints them withou
 ```
 DDPOError
 ├── ConfigError (ValueError)        an argument, or two that do not go together
-│   ├── OutputDirError              the output folder holds another run
+│   ├── OutputDirError              the output folder holds another run, or cannot be written
 │   └── CheckpointError             a checkpoint that cannot be resumed from
+├── ProcessLostError                another process of the run is gone
 └── PipelineError (ValueError)      this pipeline cannot be used as a policy
     └── GuidanceError               its rule for combining guided predictions is unknown
 ```
@@ -19,11 +20,15 @@ class ConfigError(DDPOError, ValueError):
 
 
 class OutputDirError(ConfigError):
-    """The output folder already holds another run."""
+    """The output folder already holds another run, another process writes it, or it cannot be written."""
 
 
 class CheckpointError(ConfigError):
     """A checkpoint is damaged, cut short, or not there."""
+
+
+class ProcessLostError(DDPOError):
+    """Another process of the run was killed, or did not answer in time."""
 
 
 class PipelineError(DDPOError, ValueError):

@@ -42,6 +42,7 @@ from .rollouts.schedule import PromptSchedule
 from .runs.checkpoint import check_output_dir
 from .runs.checkpointer import Checkpointer
 from .runs.folder import RunFolder
+from .runs.place import check_writable, naming_disk_faults
 from .runs.setup import RunSetup, SetupCallback, name_of
 from .runs.summary import RunSummary
 from .scoring.functions import Detector, Reward
@@ -113,6 +114,7 @@ class DDPOTrainer(Trainer):
     ):
         args = args or DDPOConfig()
         check_model_options(args, peft_config, guidance, guidance_rules)
+        check_writable(args.folder)
         chosen = args.resolve_algorithm(algorithm)
         self.judges = Judges.of(reward_funcs, eval_reward_funcs, detectors, args)
         train_dataset = check_datasets(train_dataset, eval_dataset)
@@ -156,7 +158,7 @@ class DDPOTrainer(Trainer):
         returns. A reward that fails after the first update leaves a checkpoint too.
 
         Raises:
-            [`OutputDirError`]: the output folder holds another run.
+            [`OutputDirError`]: the output folder holds another run, or cannot be written.
             [`CheckpointError`]: the checkpoint is damaged, or not there.
             [`RewardError`]: a reward broke its contract.
             `KeyboardInterrupt`: after Ctrl-C, when the checkpoint is written.
@@ -167,7 +169,7 @@ class DDPOTrainer(Trainer):
         self._owns_output_dir = True
         checkpoint = self._checkpointer.resolve(resume_from_checkpoint)
         self._forget_progress()
-        with self._stop.handling_signals():
+        with self._checkpointer.owning_folder(), self._lockstep.naming_lost_processes(), self._stop.handling_signals():
             try:
                 return super().train(checkpoint, *args, **kwargs)
             except StopRequestedError:
@@ -268,8 +270,10 @@ class DDPOTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write diffusers' own files (called by `save_model` and for checkpoints, by some versions in every process)."""
+        folder = Path(output_dir or self.args.folder)
         if self.args.should_save:
-            self._weights.save(Path(output_dir or self.args.folder), self.policy.pipeline, state_dict)
+            with naming_disk_faults(folder):
+                self._weights.save(folder, self.policy.pipeline, state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.

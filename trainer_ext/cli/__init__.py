@@ -7,6 +7,8 @@ from importlib import import_module
 
 from ddpo_plugins.errors import DDPOError
 
+from ..errors import ProcessLostError
+
 # For each command, the module that runs it and what it does.
 COMMANDS = {
     "train": ("train", "fine-tune a pipeline on rewards"),
@@ -29,7 +31,7 @@ def usage() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    """Run the command and return its exit status: 0, 1 if another process died, 2 for a user's mistake, 130 after Ctrl-C."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(usage())
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(import_module(f".{COMMANDS[name][0]}", __name__).run(rest))
     except DDPOError as error:
         print(f"\nddpo {name}: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, ProcessLostError) else 2
     except KeyboardInterrupt as interrupt:
         print(f"\n{f'ddpo {name}: interrupted {interrupt}'.strip()}.", file=sys.stderr)
         return INTERRUPTED

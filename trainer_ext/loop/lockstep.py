@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
+from torch.distributed import DistError
 
 from ddpo_plugins.errors import DDPOError
 
+from ..errors import ProcessLostError
 from .interrupts import StopRequest, stop_error
 
 # Elsewhere a forward pass is a collective call itself, so a failing process cannot meet the others at the next check.
@@ -31,6 +34,8 @@ class Lockstep:
     def __init__(self, accelerator: Accelerator, stop: StopRequest):
         self.accelerator = accelerator
         self.stop = stop
+        if accelerator.num_processes > 1:
+            atexit.register(leave_process_group)
 
     def check(self) -> None:
         """
@@ -71,6 +76,25 @@ class Lockstep:
         process, description = next((i, text) for i, text in enumerate(failures) if text is not None)
         raise DDPOError(f"Process {process} failed, so all stop. Its error: {description}")
 
+    @contextlib.contextmanager
+    def naming_lost_processes(self) -> Iterator[None]:
+        """
+        Context manager for a whole run: says in one sentence that another process is gone, instead of a backend's words.
+
+        Raises:
+            [`ProcessLostError`]: another process ended without a word, or did not answer in time.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, DistError) and "gloo" not in str(error):
+                raise
+            raise ProcessLostError(
+                "Another process of this run was killed, or did not answer in time, so this one ends too: its own output says "
+                "more. Continue with resume_from_checkpoint=True (--resume_from_checkpoint true). The backend said: "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
+
     @property
     def fails_together(self) -> bool:
         """Whether all processes leave [`guarded`] with an error if one does."""
@@ -83,6 +107,12 @@ class Lockstep:
         flags = torch.tensor([[signum, failed]], dtype=torch.int32, device=self.accelerator.device)
         highest = self.accelerator.gather(flags).amax(dim=0)
         return int(highest[0]), bool(highest[1])
+
+
+def leave_process_group() -> None:
+    """Leave the group of processes. Otherwise its threads may abort a program that has done its work, as it exits."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class _OtherFailedError(Exception):

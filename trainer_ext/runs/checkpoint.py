@@ -15,6 +15,7 @@ from ..model.lora import LORA_FILE
 from ..policy.recording.conditioning import CallRecord, Conditioning
 from ..policy.recording.trajectory import FinalLatents, Trajectory
 from ..policy.transitions.gaussian import TransitionTable
+from .place import check_writable
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,13 @@ def check_state(checkpoint: Path, state: DDPOState, algorithm: str, num_images: 
 
 def check_output_dir(output_dir: Path, resuming: bool) -> None:
     """
-    Check that a new run would not overwrite another one.
+    Check that a run can write its folder, and that a new one would not overwrite another.
 
     Raises:
-        [`OutputDirError`]: the folder holds a run, and it is not being resumed.
+        [`OutputDirError`]: the folder cannot be written, or it holds a run that is not being resumed.
     """
-    if resuming or not output_dir.is_dir():
+    check_writable(output_dir)
+    if resuming:
         return
     found = [
         path.name for pattern in ("checkpoint-*", "rollouts", LORA_FILE) for path in sorted(output_dir.glob(pattern))

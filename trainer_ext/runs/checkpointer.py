@@ -20,6 +20,7 @@ from ..model.weights import RunWeights
 from .checkpoint import DDPOState, check_state
 from .folder import RunFolder
 from .manifest import check_checkpoint, prune, remove_manifest, write_manifest
+from .place import locked, naming_disk_faults
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,18 @@ class Checkpointer:
     def is_newest(self, updates: int) -> bool:
         """Return whether the checkpoint after `updates` updates is the one that was written or loaded last."""
         return self.newest == self.folder_of(updates).resolve()
+
+    @contextlib.contextmanager
+    def owning_folder(self) -> Iterator[None]:
+        """
+        Context manager for a whole run: no other run may write its folder, and a disk that can no longer be written is named.
+
+        Raises:
+            [`OutputDirError`]: another process runs in this folder, or it cannot be written any more.
+        """
+        folder = self.args.folder
+        with locked(folder) if self.args.should_save else contextlib.nullcontext(), naming_disk_faults(folder):
+            yield
 
     @contextlib.contextmanager
     def writing(self, state: TrainerState, rollout: Rollout[Any] | None, metrics: RunMetrics) -> Iterator[None]:
