@@ -13,6 +13,7 @@ from .errors import ConfigError
 from .learning.algorithm import Algorithm
 from .learning.algorithms import ALGORITHMS, resolve_algorithm
 from .learning.weighting import AGGREGATIONS, BASELINES
+from .loop.lockstep import join_process_group
 from .loop.stopping import StopRule
 from .options import DDPOOptions, TrainerDefaults, parse_mapping
 from .policy.transitions.samplers import SamplerOptions
@@ -55,6 +56,8 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         self._check_values()
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
+        if self.use_cpu:
+            join_process_group(self.ddp_backend, self.ddp_timeout_delta)
         super().__post_init__()
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False

@@ -15,6 +15,8 @@ from support import zoo
 from support.trainers import checkpoints, records
 
 from trainer_ext.cli import main
+from trainer_ext.cli import train as train_command
+from trainer_ext.errors import ProcessLostError
 from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.pipeline import LogProbPipeline
@@ -303,3 +305,14 @@ def test_ctrl_c_tells_how_to_resume(forked, tmp_path):
     assert "--resume_from_checkpoint true" in log
     assert len(records(tmp_path / "run")) == 4
     assert checkpoints(tmp_path / "run")
+
+
+def test_the_exit_status_says_that_another_process_died(monkeypatch, capsys):
+    """A cluster tries again; 2 would tell it that the command is wrong."""
+
+    def run(arguments):
+        raise ProcessLostError("Another process of this run was killed.")
+
+    monkeypatch.setattr(train_command, "run", run)
+    assert main(["train"]) == 1
+    assert capsys.readouterr().err == "\nddpo train: Another process of this run was killed.\n"

@@ -22,7 +22,7 @@ def launched(folder):
         wait_until((folder / "command line" / "rollouts" / "rollout-00001.parquet").is_file, launcher)
         launcher.send_signal(signal.SIGINT)
 
-    return torchrun(two_processes.__file__, folder, free_port(), on_start=ctrl_c)
+    return torchrun(two_processes.__file__, folder, free_port(), free_port(), on_start=ctrl_c)
 
 
 @pytest.fixture(scope="session")

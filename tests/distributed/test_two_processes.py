@@ -237,3 +237,19 @@ def test_both_processes_end_with_the_error(folder, two):
     assert failed.count(error) == 1
     assert "DDPOError: Process 1 failed, so all stop. Its error: RewardError: Reward 'InBatch' raised" in told
     assert error not in told
+
+
+def test_a_killed_process_is_one_sentence_in_the_other(folder, two):
+    assert [seen["exit status where one is killed"] for seen in two] == [1, -9]
+    told = (folder / "lost-0.log").read_text()
+    last = told.strip().splitlines()[-1]
+    assert (
+        "ProcessLostError: Another process of this run was killed, or did not answer in time, so this one ends too"
+        in last
+    )
+    assert "resume_from_checkpoint=True" in last
+
+
+def test_the_time_out_of_processes_on_cpus(folder, two):
+    """`TrainingArguments` hands `ddp_timeout` on only where there is no `use_cpu`."""
+    assert "time-out: 0:01:17" in (folder / "lost-0.log").read_text()

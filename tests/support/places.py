@@ -7,7 +7,7 @@ import time
 import torch
 from accelerate import Accelerator
 
-from trainer_ext.loop.interrupts import StopRequest
+from trainer_ext.loop.interrupts import StopRequest, StopRequestedError
 from trainer_ext.loop.lockstep import Lockstep
 
 PROCESS = int(os.environ.get("RANK", "0"))
@@ -86,7 +86,7 @@ def meet():
         place, error = Place(), None
         try:
             case(place)
-        except (Exception, KeyboardInterrupt) as raised:
+        except (Exception, StopRequestedError) as raised:
             error = [type(raised).__name__, str(raised)]
         met = place.lockstep.accelerator.reduce(torch.ones(1)).item()  # 2 if both are at this place, of this case
         seen[case.__name__] = [place.checks, error, met]

@@ -87,6 +87,10 @@ def not_a_number(rewards):
     return [float("nan"), *rewards[1:]]
 
 
+def be_killed(rewards):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def press_ctrl_c(rewards):
     signal.raise_signal(signal.SIGINT)
     return rewards
@@ -294,3 +298,13 @@ def train_all(folder):
 def fail_and_end(folder):
     """The error is not caught."""
     make_trainer(folder, "last", InBatch(fail, 1, batch=2)).train()
+
+
+def lose_one(folder):
+    """Process 1 is killed in the second batch."""
+    trainer = make_trainer(folder, "lost", InBatch(be_killed, 1, batch=2), ddp_timeout=77)
+    print(
+        "time-out:",
+        torch.distributed.distributed_c10d._get_default_group()._get_backend(torch.device("cpu")).options._timeout,
+    )
+    trainer.train()

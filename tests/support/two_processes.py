@@ -1,14 +1,13 @@
 """
 What two processes do that torchrun launches, once for all tests in `distributed`.
 
-    two_processes.py FOLDER PORT
+    two_processes.py FOLDER PORT PORT
 
 reads the pipeline FOLDER/model. First each forks a child; the two children train until one fails (FOLDER/failed-{process}.log).
-Then come the places, the trainings, and FOLDER/{process}.pt, which has what this process saw of them. Last is the command
+Two others train until one is killed (FOLDER/lost-{process}.log). Then come the places, the trainings, and FOLDER/{process}.pt, which has what this process saw of them. Last is the command
 line, which trains in FOLDER/command line until it is interrupted.
 """
 
-import contextlib
 import gc
 import os
 import sys
@@ -24,16 +23,6 @@ from trainer_ext.cli import main as ddpo
 PROCESS = trainings.PROCESS
 
 
-@contextlib.contextmanager
-def leaving_the_group():
-    """Or gloo's threads may abort the process as it ends: "terminate called without an active exception"."""
-    try:
-        yield
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
 def in_children(action, port, log):
     """
     Do something in children, which meet at a port of their own. The child ends as any Python program does; in the parent, return
@@ -46,8 +35,7 @@ def in_children(action, port, log):
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update(MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE="False")
-    with leaving_the_group():
-        action()
+    action()
     sys.exit(0)
 
 
@@ -66,15 +54,20 @@ def command_line(folder):
     return ddpo(["train", *as_flags(options)])
 
 
-def main(folder, port):
+def main(folder, port, other_port):
     torch.set_num_threads(1)
     gc.freeze()  # every training collects garbage, and most of what there is are modules
     failed = in_children(lambda: trainings.fail_and_end(folder), port, folder / f"failed-{PROCESS}.log")
-    seen = {"exit status of the child": failed, "places": meet(), **trainings.train_all(folder)}
+    lost = in_children(lambda: trainings.lose_one(folder), other_port, folder / f"lost-{PROCESS}.log")
+    seen = {
+        "exit status of the child": failed,
+        "exit status where one is killed": lost,
+        "places": meet(),
+        **trainings.train_all(folder),
+    }
     torch.save(seen, folder / f"{PROCESS}.pt")
     return command_line(folder)
 
 
 if __name__ == "__main__":
-    with leaving_the_group():
-        sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

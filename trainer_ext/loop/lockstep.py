@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 from collections.abc import Iterator
+from datetime import timedelta
+from textwrap import shorten
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, gather_object
 from torch.distributed import DistError
 
@@ -92,7 +95,7 @@ class Lockstep:
             raise ProcessLostError(
                 "Another process of this run was killed, or did not answer in time, so this one ends too: its own output says "
                 "more. Continue with resume_from_checkpoint=True (--resume_from_checkpoint true). The backend said: "
-                f"{str(error).strip().splitlines()[0]}"
+                f"{shorten(str(error), 160)}"
             ) from error
 
     @property
@@ -107,6 +110,12 @@ class Lockstep:
         flags = torch.tensor([[signum, failed]], dtype=torch.int32, device=self.accelerator.device)
         highest = self.accelerator.gather(flags).amax(dim=0)
         return int(highest[0]), bool(highest[1])
+
+
+def join_process_group(backend: str | None, timeout: timedelta) -> None:
+    """Let CPUs join the group of processes that a launcher announced, with a time-out; `TrainingArguments` drops theirs."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        PartialState(cpu=True, backend=backend, timeout=timeout)
 
 
 def leave_process_group() -> None:
