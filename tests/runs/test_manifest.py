@@ -73,6 +73,48 @@ def test_a_change_behind_the_first_chunk(make, monkeypatch):
     assert find_damage(folder) == "state.pt was changed since it was written"
 
 
+def test_a_file_that_is_not_listed(make):
+    """An adapter beside the right one, which a loader might prefer."""
+    folder = make()
+    (folder / "unet" / "adapter.bin").write_bytes(b"")
+    assert find_damage(folder) == f"unet/adapter.bin is not in its {MANIFEST}: another program put it there"
+
+
+def rewritten(folder, change):
+    content = json.loads((folder / MANIFEST).read_text())
+    change(content["files"])
+    (folder / MANIFEST).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../other/state.pt", "unet/../../state.pt"])
+def test_a_manifest_that_leads_outside_is_not_followed(make, name):
+    """`/dev/zero` has no end."""
+    folder = make()
+    rewritten(folder, lambda files: files.update({name: [0, "0" * 64]}))
+    assert "is no file of this folder" in find_damage(folder)
+
+
+@pytest.mark.parametrize("entry", [None, 5, [5], ["5", "hash"], [5, None], {"size": 5}])
+def test_a_manifest_with_other_entries(make, entry):
+    folder = make()
+    rewritten(folder, lambda files: files.update({"state.pt": entry}))
+    assert "is no size and hash of a file" in find_damage(folder)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "unet/weights.bin"])
+def test_a_link_in_the_place_of_a_file(make, target):
+    folder = make()
+    (folder / "state.pt").unlink()
+    (folder / "state.pt").symlink_to(target)
+    assert find_damage(folder) == "state.pt is not a plain file"
+
+
+def test_a_link_to_a_folder_beside_the_files(make, tmp_path):
+    folder = make()
+    (folder / "more").symlink_to(tmp_path)
+    assert find_damage(folder).startswith("more is not in its")
+
+
 def test_a_folder_in_the_place_of_a_file(make):
     folder = make()
     (folder / "state.pt").unlink()

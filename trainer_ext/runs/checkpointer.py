@@ -18,6 +18,7 @@ from ..learning.rollout import Rollout
 from ..loop.metrics import RunMetrics
 from ..model.weights import RunWeights
 from .checkpoint import DDPOState, check_state
+from .contents import check_contents
 from .folder import RunFolder
 from .manifest import check_checkpoint, prune, remove_manifest, write_manifest
 from .place import locked, naming_disk_faults
@@ -136,9 +137,10 @@ class Checkpointer:
         Load the weights and the algorithm's memory; return the whole state.
 
         Raises:
-            [`CheckpointError`]: the checkpoint belongs to a run with other options.
+            [`CheckpointError`]: the checkpoint belongs to a run with other options, or a file of it cannot be read.
             [`ConfigError`]: its weights do not fit the model.
         """
+        check_contents(folder)
         state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
         check_state(folder, state, self.algorithm.algorithm.name, self.args.images_per_process)
         self.weights.load_checkpoint(folder, self.args.ema_decay)

@@ -9,8 +9,9 @@ import hashlib
 import json
 import logging
 import shutil
+import stat
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CheckpointError
@@ -25,8 +26,7 @@ UNKNOWN = sys.maxsize  # order of a checkpoint without a legible manifest
 
 def write_manifest(folder: Path) -> None:
     """Declare the checkpoint in `folder` complete."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
-    content = {str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)] for path in files}
+    content = {name: [(folder / name).stat().st_size, _sha256(folder / name)] for name in sorted(_files_of(folder))}
     # Counted, not timed: the clock of the machine that resumes may be behind, and its checkpoints would be removed first.
     others = [order for order in map(_order, checkpoints(folder.parent)) if order < UNKNOWN]
     with replacing(folder / MANIFEST) as file:
@@ -41,20 +41,33 @@ def remove_manifest(folder: Path) -> None:
 def find_damage(folder: Path) -> str | None:
     """Return a description of the damage to the checkpoint in `folder`; `None` if it is whole."""
     try:
-        content = _read_manifest(folder)["files"]
+        listed = _read_manifest(folder)["files"]
     except FileNotFoundError:
         return f"it has no {MANIFEST}: the run was killed while it was written, or another program wrote it"
     except (OSError, ValueError) as error:
         return f"its {MANIFEST} cannot be read ({error})"
-    for name, (size, digest) in content.items():
+    added = sorted(_files_of(folder) - listed.keys())
+    if added:
+        return f"{added[0]} is not in its {MANIFEST}: another program put it there"
+    for name, (size, digest) in listed.items():
         problem = _file_damage(folder / name, size, digest)
         if problem is not None:
             return f"{name} {problem}"
     return None
 
 
+def _files_of(folder: Path) -> set[str]:
+    """Return the relative names of everything in a checkpoint that is no folder, without its manifest."""
+    found = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    }
+    return found - {MANIFEST}
+
+
 def _file_damage(path: Path, size: int, digest: str) -> str | None:
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):  # a link or a device may lead anywhere, and have no end
+            return "is not a plain file"
         if path.stat().st_size != size:
             return f"has {path.stat().st_size} bytes instead of {size}"
         if _sha256(path) != digest:
@@ -127,8 +140,13 @@ def _order(folder: Path) -> int:
 
 def _read_manifest(folder: Path) -> Any:
     content = json.loads((folder / MANIFEST).read_text())
-    if not isinstance(content, dict) or content.keys() != {"order", "files"}:
+    if not isinstance(content, dict) or content.keys() != {"order", "files"} or not isinstance(content["files"], dict):
         raise ValueError("not the content of a manifest")
+    for name, entry in content["files"].items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"{name!r} is no file of this folder")
+        if not isinstance(entry, list) or [type(value) for value in entry] != [int, str]:
+            raise ValueError(f"{entry!r} is no size and hash of a file")
     return content
 
 
