@@ -80,6 +80,19 @@ def test_a_file_that_is_not_listed(make):
     assert find_damage(folder) == f"unet/adapter.bin is not in its {MANIFEST}: another program put it there"
 
 
+def test_what_a_kill_left_half_written_is_no_file_of_the_checkpoint(make):
+    """Neither when it is completed by a later run, nor when it is left beside a whole one."""
+    folder = make()
+    remove_manifest(folder)
+    (folder / ".partial").mkdir()
+    (folder / ".partial" / MANIFEST).write_text("{")
+    write_manifest(folder)
+    assert find_damage(folder) is None
+    (folder / ".partial").mkdir(exist_ok=True)
+    (folder / ".partial" / MANIFEST).write_text("{")
+    assert find_damage(folder) is None
+
+
 def rewritten(folder, change):
     content = json.loads((folder / MANIFEST).read_text())
     change(content["files"])

@@ -8,6 +8,7 @@ from importlib import import_module
 from ddpo_plugins.errors import DDPOError
 
 from ..errors import ProcessLostError
+from .output import lossy_output
 
 # For each command, the module that runs it and what it does.
 COMMANDS = {
@@ -32,7 +33,11 @@ def usage() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 1 if another process died, 2 for a user's mistake, 130 after Ctrl-C."""
-    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    with lossy_output():
+        return _run(*((sys.argv[1:] if arguments is None else arguments) or ["--help"]))
+
+
+def _run(name: str, *rest: str) -> int:
     if name in ("-h", "--help"):
         print(usage())
         return 0
@@ -40,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ddpo: there is no command {name!r}.\n\n{usage()}", file=sys.stderr)
         return 2
     try:
-        return int(import_module(f".{COMMANDS[name][0]}", __name__).run(rest))
+        return int(import_module(f".{COMMANDS[name][0]}", __name__).run(list(rest)))
     except DDPOError as error:
         print(f"\nddpo {name}: {error}", file=sys.stderr)
         return 1 if isinstance(error, ProcessLostError) else 2

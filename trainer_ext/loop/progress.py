@@ -8,6 +8,8 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
 
+from .describing import described_as, describing
+
 POSTFIX = ("reward", "approx_kl", "clipfrac")
 LINE = (
     "reward",
@@ -34,6 +36,13 @@ class RolloutProgress(ProgressCallback):
         if enabled:
             trainer.add_callback(cls())
 
+    on_train_begin = described_as("The progress bar")(ProgressCallback.on_train_begin)
+    on_step_end = described_as("The progress bar")(ProgressCallback.on_step_end)
+    on_prediction_step = described_as("The progress bar")(ProgressCallback.on_prediction_step)
+    on_evaluate = described_as("The progress bar")(ProgressCallback.on_evaluate)
+    on_train_end = described_as("The progress bar")(ProgressCallback.on_train_end)
+
+    @described_as("A line of the log")
     def on_log(
         self,
         args: TrainingArguments,
@@ -68,25 +77,31 @@ class RolloutBar:
 
     def __init__(self, num_steps: int, title: str, enabled: bool):
         self.title = title
-        self.bar = tqdm(
-            total=num_steps, desc=self.title, unit="step", leave=False, disable=not enabled, dynamic_ncols=True
-        )
+        self.bar = tqdm(disable=True)
+        with describing("The progress bar"):
+            self.bar = tqdm(
+                total=num_steps, desc=self.title, unit="step", leave=False, disable=not enabled, dynamic_ncols=True
+            )
 
     def __enter__(self) -> RolloutBar:
         return self
 
+    @described_as("The progress bar")
     def __exit__(self, *error: object) -> None:
         self.bar.close()
 
+    @described_as("The progress bar")
     def on_step(self) -> None:
         """Count a step."""
         self.bar.update()
 
+    @described_as("The progress bar")
     def on_reward(self, mean: float) -> None:
         """Show the mean reward of a batch."""
         self.bar.set_description(self.title, refresh=False)
         self.bar.set_postfix({"reward": f"{mean:.4g}"})
 
+    @described_as("The progress bar")
     def on_wait(self, names: Sequence[str], seconds: float) -> None:
         """Show which rewards are still running, if they take long."""
         if seconds >= SLOW_SECONDS and names:

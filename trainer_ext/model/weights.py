@@ -39,6 +39,15 @@ class RunWeights:
         """Context manager that swaps in the weights to evaluate, draw and save."""
         return contextlib.nullcontext() if self.average is None else self.average.applied()
 
+    @property
+    def keeps_base(self) -> bool:
+        """Whether the weights from before training are still there, under an adapter."""
+        return self.denoiser.peft_config is not None
+
+    def untrained(self) -> AbstractContextManager[Any]:
+        """Context manager that switches the adapter off. Needs [`keeps_base`](RunWeights.keeps_base)."""
+        return self.denoiser.reference()
+
     def save(self, folder: Path, pipeline: DiffusionPipeline, state: dict[str, Any] | None = None) -> None:
         """Write files that stock diffusers loads. See [`TrainedDenoiser.save`]."""
         folder.mkdir(parents=True, exist_ok=True)

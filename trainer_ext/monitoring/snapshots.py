@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..config import DDPOConfig
+from ..loop.describing import describing
 from ..loop.rewind import preserved_rng
 from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
@@ -73,21 +74,28 @@ class SampleCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Draw the model before training, even if an earlier run, which never wrote a checkpoint, left pictures there."""
+        """
+        Draw the model before training, even if an earlier run, which never wrote a checkpoint, left pictures there. A run that
+        is resumed into another folder draws it with the adapter off. A reward that fails here ends the run before it trains.
+        """
         if not state.is_world_process_zero:
             return
         logged = any(LOG_KEY in log for log in state.log_history)  # a checkpoint that is resumed from has it
-        if (state.global_step == 0 and not logged) or not self.folder.samples():
-            self._draw(state.global_step, state)
-        if not logged:
+        begins = state.global_step == 0
+        if begins and not (logged and self.folder.sample_file(0).exists()):
+            self._draw(0, state)
+        elif not self.folder.sample_file(0).exists() and self.weights.keeps_base:
+            self._draw(0, state, untrained=True)
+        if not logged and begins:
             self._log_mean(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Draw every few rollouts and after the last update, before its checkpoint, so that no picture is ever missing."""
         due = (self.every and state.global_step % self.every == 0) or state.global_step >= state.max_steps
         if state.is_world_process_zero and due:
-            self._draw(state.global_step, state)
-            self._log_mean(state)
+            with describing(f"The pictures after {state.global_step} updates"):
+                self._draw(state.global_step, state)
+                self._log_mean(state)
             draw_reward_curve(self.folder)
 
     def on_train_end(
@@ -98,21 +106,27 @@ class SampleCallback(TrainerCallback):
             return
         # Those that the last checkpoint's log has are not drawn again: a reward that draws random numbers would differ.
         drawn = any(LOG_KEY in log and log["step"] == state.global_step for log in state.log_history)
-        if not (drawn and self.folder.pictures_of(state.global_step).exists()) or args.load_best_model_at_end:
-            self._draw(state.global_step, state)
+        with describing(f"The pictures after {state.global_step} updates"):
+            if not (drawn and self.folder.pictures_of(state.global_step).exists()) or args.load_best_model_at_end:
+                self._draw(state.global_step, state)
+        with describing("The sheet that compares before and after"):
+            self._compare(state.global_step)
+        draw_reward_curve(self.folder)
+
+    def _compare(self, updates: int) -> None:
         sheets = self.folder.samples()
         before, *_ = sheets  # of the run that was resumed, which may have had another num_sample_images
-        after = next(sheet for sheet in sheets if sheet.updates == state.global_step)
-        draw_sheet(self.folder.comparison_file, [("before", self._load(before)), ("after", self._load(after))])
-        draw_reward_curve(self.folder)
+        after = next(sheet for sheet in sheets if sheet.updates == updates)
+        rows = [("before" if before.updates == 0 else f"update {before.updates}", before), ("after", after)]
+        draw_sheet(self.folder.comparison_file, [(label, self._load(sheet)) for label, sheet in rows])
 
     def _load(self, sheet: SampleSheet) -> SampleSet:
         prompts, seeds = ([record[name] for record in sheet.records] for name in ("prompt", "seed"))
         return SampleSet(prompts, seeds, load_images(self.folder.pictures_of(sheet.updates)), sheet.rewards.tolist())
 
-    def _draw(self, updates: int, state: TrainerState) -> None:
+    def _draw(self, updates: int, state: TrainerState, untrained: bool = False) -> None:
         plan = self.plan
-        with self.weights.evaluated():
+        with self.weights.untrained() if untrained else self.weights.evaluated():
             images = stock_images(
                 self.policy.pipeline, plan.prompts, plan.seeds, self.batch_size, self.policy.sampling_kwargs
             )

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+PARTIAL = ".partial"  #: the folder of files that are not whole yet
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -16,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The temporary path lies in a separate folder beside `path`, so that no listing of files finds it.
     """
-    place = path.parent / ".partial" / path.name
+    place = path.parent / PARTIAL / path.name
     _remove(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     yield place

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..loop.describing import described_as
 from .atomic import replacing
 from .folder import RunFolder
 
 
-def draw_reward_curve(folder: RunFolder) -> Path:
+@described_as("The reward curve")
+def draw_reward_curve(folder: RunFolder) -> None:
     """Draw the rewards of rollouts, whose prompts differ, and those of the fixed samples, which can be compared."""
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
@@ -26,7 +26,6 @@ def draw_reward_curve(folder: RunFolder) -> Path:
         axes.legend()
     with replacing(folder.curve_file) as place:
         figure.savefig(place)
-    return folder.curve_file
 
 
 def _draw_rollouts(axes: Axes, folder: RunFolder) -> None:

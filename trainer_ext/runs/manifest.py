@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CheckpointError
-from .atomic import replacing
+from .atomic import PARTIAL, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,9 @@ def find_damage(folder: Path) -> str | None:
 
 
 def _files_of(folder: Path) -> set[str]:
-    """Return the relative names of everything in a checkpoint that is no folder, without its manifest."""
-    found = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
-    }
-    return found - {MANIFEST}
+    """Return the relative names of all files of a checkpoint, but for its manifest and what a kill left half-written."""
+    found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    return {name.as_posix() for name in found if PARTIAL not in name.parts} - {MANIFEST}
 
 
 def _file_damage(path: Path, size: int, digest: str) -> str | None:

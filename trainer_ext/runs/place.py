@@ -51,7 +51,7 @@ def check_writable(folder: Path) -> None:
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise OutputDirError(
-            f"output_dir={str(folder)!r} cannot be written: {_cause(error)}. Free or mend it, or give another output_dir."
+            f"output_dir={str(folder)!r} cannot be written: {_cause(error)}. Make it writable, or give another output_dir."
         ) from error
 
 

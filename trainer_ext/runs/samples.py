@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..images import to_pil
+from ..loop.describing import describing
 from .atomic import replacing
 from .folder import picture_files
+from .labels import caption, font_families
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class SampleSet:
 
     def save(self, folder: Path) -> None:
         """Write each image into `folder`, and all of them on one sheet beside it."""
-        draw_sheet(folder.with_suffix(".png"), [(folder.name, self)])
+        with describing("A sheet of pictures"):
+            draw_sheet(folder.with_suffix(".png"), [(folder.name, self)])
         with replacing(folder) as place:
             place.mkdir()
             for index, image in enumerate(to_pil(self.images)):
@@ -57,7 +60,7 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
     total = max(len(samples.prompts) for _, samples in rows)
     columns = min(columns, total)
     blocks = -(-total // columns)
-    figure = Figure(figsize=(1.6 * columns, 1.9 * blocks * len(rows) + 0.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(1.6 * columns, 2.1 * blocks * len(rows) + 0.2), dpi=120, layout="constrained")
     grid = figure.subplots(blocks * len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -66,7 +69,8 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
             axes = grid[(index // columns) * len(rows) + row][index % columns]
             axes.imshow(image, interpolation="nearest")
             reward = f": {samples.rewards[index]:.3g}" if samples.rewards else ""
-            axes.set_title(f"{samples.prompts[index]}\n{label}{reward}", fontsize=6)
+            title = f"{caption(samples.prompts[index], index)}\n{label}{reward}"
+            axes.set_title(title, fontsize=6, fontfamily=font_families(), parse_math=False)
     with replacing(file) as place:
         figure.savefig(place)
 
