@@ -12,9 +12,20 @@ DDPOError
 ```
 """
 
+from .masking import masked_message
+
 
 class DDPOError(Exception):
-    """Base class of every error of this project."""
+    """
+    Base class of every error of this project. Secrets in its message are hidden: it is printed, logged and sent on.
+
+    Args:
+        arguments:
+            The message.
+    """
+
+    def __init__(self, *arguments: object):
+        super().__init__(*(masked_message(value) if isinstance(value, str) else value for value in arguments))
 
 
 class PluginError(DDPOError):

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
+
+from ddpo_plugins.masking import remember_secrets
 
 from .errors import ConfigError
 from .learning.algorithm import Algorithm
@@ -51,6 +54,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
     """
 
     def __post_init__(self) -> None:
+        remember_secrets({"hub_token": self.hub_token})
         if isinstance(self.pipeline_kwargs, str):
             self.pipeline_kwargs = parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
         self._check_values()
@@ -64,6 +68,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         if self.ddp_broadcast_buffers is None:
             self.ddp_broadcast_buffers = False
         self._check_batches()
+        self._check_saving()
         self.check_algorithm(ALGORITHMS[self.algorithm].kind)
 
     @property
@@ -177,6 +182,14 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             raise ConfigError(
                 f"reward_timeout is {self.reward_timeout} and overlap_rewards {self.overlap_rewards}; a time-out must be greater "
                 "than 0 seconds, and needs overlap_rewards=True: a call in the trainer's own thread cannot be abandoned."
+            )
+
+    def _check_saving(self) -> None:
+        if self.push_to_hub and self.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            raise ConfigError(
+                f"hub_strategy={HubStrategy(self.hub_strategy).value!r} uploads checkpoints; they hold pickles (optimizer.pt "
+                "and others), which can run code where they are loaded. Use 'every_save' or 'end', which upload the trained "
+                "weights, records and pictures."
             )
 
     def _check_batches(self) -> None:

@@ -161,7 +161,10 @@ def parse_mapping(name: str, text: str, example: str = MAPPING_EXAMPLE) -> dict[
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{name} is not JSON ({error}): {text!r}. Give an object such as '{example}'.") from error
+        raise ConfigError(
+            f"{name} is not JSON ({error}; its {len(text)} characters are not shown, because they may hold a key). Give an "
+            f"object such as '{example}'."
+        ) from error
     if not isinstance(value, dict):
         raise ConfigError(f"{name} is a JSON {type(value).__name__}; it must be an object such as '{example}'.")
     return value

@@ -12,6 +12,7 @@ from datasets import Dataset
 from ddpo_plugins import Catalogue, DetectorSpec, GuidanceSpec, RewardSpec, load_catalogue
 from ddpo_plugins.catalogue import Offer
 from ddpo_plugins.errors import PluginError
+from ddpo_plugins.masking import remember_secrets, without_secrets
 
 from .errors import ConfigError
 from .scoring.functions import DetectorFunction, Function, RewardFunction
@@ -138,6 +139,7 @@ def _build(
     options: Mapping[str, Any],
 ) -> Function:
     check_options(offer, options)
+    remember_secrets(options)
     try:
         function = offer.spec.factory(device=device, **options)
     except (Exception, SystemExit) as error:
@@ -145,7 +147,7 @@ def _build(
             f"Plugin {offer.plugin!r} ({offer.distribution} {offer.version}) could not build {offer.kind} "
             f"{offer.spec.name!r}: {type(error).__name__}: {str(error).rstrip('.')}. Check the {offer.kind}'s options and "
             "what it needs installed."
-        ) from error
+        ) from without_secrets(error)
     provenance = Provenance.of_plugin(offer.origin, offer.spec.factory, options)
     return kind(offer.spec.name, function, offer.spec.images, provenance)
 

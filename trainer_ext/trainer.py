@@ -13,7 +13,7 @@ from datasets import Dataset
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from ddpo_plugins import GuidanceSpec
@@ -42,6 +42,7 @@ from .rollouts.schedule import PromptSchedule
 from .runs.checkpoint import check_output_dir
 from .runs.checkpointer import Checkpointer
 from .runs.folder import RunFolder
+from .runs.hub import HubTrainer
 from .runs.place import check_writable, naming_disk_faults
 from .runs.setup import RunSetup, SetupCallback, name_of
 from .runs.summary import RunSummary
@@ -51,7 +52,7 @@ from .scoring.judges import Judges
 logger = logging.getLogger(__name__)
 
 
-class DDPOTrainer(Trainer):
+class DDPOTrainer(HubTrainer):
     """
     Fine-tunes a diffusers text-to-image pipeline on rewards (Black et al., 2023): by DDPO, or by RWR for comparison.
 

@@ -7,6 +7,8 @@ import random
 
 import openai
 
+from ddpo_plugins.masking import masked_message
+
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  #: seconds between attempts, doubled each time
 _JITTER = random.Random()  # not the module's own generator: a run that is repeated must not notice a retry
 
@@ -44,10 +46,10 @@ def advice(fault: Exception) -> str:
 
 
 def said(fault: Exception) -> str:
-    """Return a description of the fault. A time-out has no text itself."""
+    """Return a description of the fault, without secrets. A time-out has no text itself."""
     if isinstance(fault, asyncio.TimeoutError):
         return "timed out"
-    return f"{type(fault).__name__}: {str(fault)[:500].rstrip('.')}"
+    return f"{type(fault).__name__}: {masked_message(str(fault))[:500].rstrip('.')}"
 
 
 def delay(fault: Exception, attempt: int) -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 import openai
 
 from ddpo_plugins import RewardError
+from ddpo_plugins.masking import remember_secrets, without_secrets
 
 from .faults import RETRIED, BadReplyError, advice, delay, said
 from .interface import NUM_LIKELIEST, Question, is_word
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Reply = TypeVar("Reply")
+
+KEY = "OPENAI_API_KEY"  #: in the environment
 
 
 @final
@@ -94,7 +97,8 @@ class ServerDescriber:
     def _client(self) -> openai.AsyncOpenAI:
         # The client's own retries are off: they know no limit of the whole time, so a server that sends a byte now and
         # then would hold them forever, and they accept a broken answer.
-        key = os.environ.get("OPENAI_API_KEY") or "none"  # the client insists on one
+        key = os.environ.get(KEY) or "none"  # the client insists on one
+        remember_secrets({KEY: key})  # servers repeat it in their errors
         return openai.AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=0)
 
     async def _persist(self, send: Callable[[], Awaitable[Any]], read: Callable[[Any], Reply]) -> Reply:
@@ -106,10 +110,10 @@ class ServerDescriber:
                 return read(await asyncio.wait_for(send(), self.timeout))
             except RETRIED as fault:
                 if attempt > self.max_retries:
-                    raise self._error(fault, attempt) from fault
+                    raise self._error(fault, attempt) from without_secrets(fault)
                 await asyncio.sleep(delay(fault, attempt))
             except openai.OpenAIError as fault:
-                raise self._error(fault, attempt) from fault
+                raise self._error(fault, attempt) from without_secrets(fault)
 
     def _error(self, fault: Exception, attempts: int) -> RewardError:
         times = "1 attempt" if attempts == 1 else f"{attempts} attempts"

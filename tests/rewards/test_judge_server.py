@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 
 import pytest
 import torch
@@ -218,6 +219,20 @@ def test_what_another_attempt_does_not_mend_is_not_tried_again(server, build, co
     with pytest.raises(RewardError, match=rf"in 1 attempt .*status {code}.*{advice}"):
         score(reward, "red")
     assert len(server.chats) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("plain-Canary3", "Incorrect API key provided: {}."), ("Canary3-of-the-server", "{}" + 490 * "." + "{}")],
+)
+def test_a_server_that_repeats_its_key_is_not_quoted(server, build, monkeypatch, key, said):
+    """Also where the message is cut in the middle of the key, and in the traceback with the client's own error."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    reward = build()
+    server.faults = [lambda handler: handler.send(401, {"error": {"message": said.format(key, key)}})]
+    with pytest.raises(RewardError, match="OPENAI_API_KEY") as caught:
+        score(reward, "red")
+    assert "Canary3" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_one_failure_ends_the_batch(server, build):

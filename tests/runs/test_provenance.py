@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from support.trainers import checkpoints, prompts, records
 
 from ddpo_plugins.catalogue import Origin
-from ddpo_plugins.errors import PluginError, UnknownNameError
+from ddpo_plugins.errors import PluginError, RewardError, UnknownNameError
 from trainer_ext import detector_from_plugin, reward_from_plugin
 from trainer_ext.cli import main
 from trainer_ext.errors import ConfigError
@@ -26,6 +28,7 @@ PLUGIN = '''
 from ddpo_plugins import DetectorSpec, RewardSpec, hookimpl
 
 BUILT = []
+MESSAGE = "no weights"
 
 
 def scaled(device, *, model="someone/judge", revision="abc123", scale=1.0, api_key=None):
@@ -41,7 +44,7 @@ def rising(device, by=0.25):
     """A detector that is surer with every update."""
     BUILT.append("rising")
     if by < 0:
-        raise OSError("no weights")
+        raise OSError(MESSAGE)
 
     def detector(images, prompts, trainer_state, log_extra, **columns):
         step = 0 if trainer_state is None else trainer_state.global_step
@@ -119,8 +122,8 @@ def test_options_as_a_mapping_in_a_config_file(plugin):
         (["--reward_kwargs", '{"scaled": {"scal": 1}}'], "Reward 'scaled' has no option 'scal'; did you mean 'scale'? It has: model, revision, scale, api_key."),
         (["--reward_kwargs", '{"rising": {"by": 1}}'], "reward_kwargs has options for 'rising', which is not used. This run uses: scaled."),
         (["--reward_kwargs", '{"scald": {}}'], "reward_kwargs has options for 'scald', which is not used; did you mean 'scaled'?"),
-        (["--reward_kwargs", '{"scaled": 3}'], "reward_kwargs has 3 for 'scaled'; it must be an object of options"),
-        (["--reward_kwargs", "{scaled: 3}"], "reward_kwargs is not JSON"),
+        (["--reward_kwargs", '{"scaled": 3}'], "reward_kwargs has a value of type int for 'scaled'; it must be an object of options"),
+        (["--reward_kwargs", "{scaled: 3}"], "reward_kwargs is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1); its 11 characters are not shown"),
         (["--reward_kwargs", "[1]"], "reward_kwargs is a JSON list"),
         (["--detectors", "risin"], "Unknown detector 'risin'; did you mean 'rising'?"),
         (["--detectors", "rising", "--reward_kwargs", '{"rising": {"bye": 1}}'], "Detector 'rising' has no option 'bye'; did you mean 'by'?"),
@@ -132,6 +135,57 @@ def test_mistakes_come_before_anything_is_built(plugin, capsys, arguments, messa
     assert message in capsys.readouterr().err
     assert plugin.BUILT == []
     assert not Path("run/rollouts").exists()
+
+
+# ---- secrets ----
+
+CANARY = "Canary5Qw82"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--reward_kwargs", f"{{scaled: {{api_key: {CANARY}}}}}"],
+        ["--reward_kwargs", f'{{"scaled": "{CANARY}"}}'],
+        ["--reward_kwargs", f'["{CANARY}"]'],
+        ["--pipeline_kwargs", f"{{apiKey: {CANARY}}}"],
+        ["--api-key", CANARY],
+        [f"--apiKey={CANARY}"],
+        ["--config", "broken.yaml"],
+        ["--config", "unknown.yaml"],
+        ["--config", "environment.yaml"],
+        ["--detectors", "rising", "--reward_kwargs", f'{{"rising": {{"by": -1}}, "scaled": {{"api_key": "{CANARY}"}}}}'],
+    ],
+)  # fmt: skip
+def test_mistakes_repeat_no_secret(plugin, capsys, arguments):
+    Path("broken.yaml").write_text(f"reward_kwargs:\n  scaled: {{api_key: {CANARY}\n")
+    Path("unknown.yaml").write_text(f"api_key: {CANARY}\n")
+    Path("environment.yaml").write_text(f"env: {{NOT_SET_BY_A_FILE: {CANARY}}}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugin, "MESSAGE", f"the server refused {CANARY}")
+        assert train(*arguments) == 2
+    error = capsys.readouterr().err
+    assert "ddpo train: " in error
+    assert CANARY not in error
+    assert "NOT_SET_BY_A_FILE" not in os.environ
+
+
+def test_a_config_file_sets_no_environment_variables(plugin, capsys):
+    Path("environment.yaml").write_text("env: {HF_HOME: /elsewhere}\nnum_train_epochs: 1\n")
+    assert train("--config", "environment.yaml") == 2
+    assert "The config file environment.yaml sets environment variables (env)" in capsys.readouterr().err
+
+
+def test_a_reward_that_fails_repeats_no_secret(make_trainer):
+    def reward(images, prompts, **columns):
+        raise OSError(
+            f"401 Client Error: Unauthorized for url: https://host/v1?key={CANARY} (invalid API key '{CANARY}')"
+        )
+
+    with pytest.raises(RewardError) as caught:
+        make_trainer(reward=reward).train()
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+    assert "401 Client Error: Unauthorized for url: https://host/v1?***" in str(caught.value)
 
 
 # ---- Python ----
@@ -180,6 +234,8 @@ def test_what_an_option_may_be():
         "client": object(),
         "server": "http://me:pass@host:8000/v1",
         "OPENAI_API_KEY": "sk-1",
+        "headers": {"Authorization": "abc"},
+        "folder": Path("/data/a"),
         "nested": {"hf_token": "hf_1", "max_new_tokens": 64, "key": None},
     }
     found = Provenance.of_plugin(Origin("p"), factory, options).as_dict()
@@ -192,6 +248,8 @@ def test_what_an_option_may_be():
             "client": "<builtins.object>",
             "server": "http://***@host:8000/v1",
             "OPENAI_API_KEY": "***",
+            "headers": {"Authorization": "***"},
+            "folder": "/data/a",
             "nested": {"hf_token": "***", "max_new_tokens": 64, "key": None},
         },
     }

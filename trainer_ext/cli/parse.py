@@ -8,10 +8,12 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from trl import TrlParser
+
+from ddpo_plugins.masking import masked_message, without_secrets
 
 from ..errors import ConfigError
 
@@ -26,24 +28,39 @@ def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapp
         [`ConfigError`]: an option that does not exist (the message suggests similar names), a config file that
             cannot be read, or a value that an option refuses.
     """
-    parser = TrlParser(types, prog=prog, allow_abbrev=False)
+    parser = _Parser(types, prog=prog, allow_abbrev=False)
     unknown = parser.set_defaults_with_config(**preset)
     if unknown:
         raise ConfigError(f"The preset sets {unknown[::2]}, which {prog} does not have.")
+    given, flags = _early_parser().parse_known_args(arguments)
+    unknown = parser.set_defaults_with_config(**(read_yaml(Path(given.config)) if given.config else {}))
     try:
-        return tuple(parser.parse_args_and_config(arguments))
-    except (ValueError, OSError, yaml.YAMLError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{error}{_suggestions(str(error), parser)}") from error
+        return tuple(parser.parse_args_into_dataclasses([*unknown, *flags]))
+    except ConfigError:
+        raise
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{error}{_suggestions(str(error), parser)}") from without_secrets(error)
+
+
+class _Parser(TrlParser):  # type: ignore[misc]
+    """A parser that repeats no secret in its errors."""
+
+    def error(self, message: str) -> NoReturn:
+        argparse.ArgumentParser.error(self, masked_message(message))
+
+
+def _early_parser() -> argparse.ArgumentParser:
+    """Return a parser of the flag that must be known before the others."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    return early
 
 
 def load_preset(arguments: list[str]) -> dict[str, Any]:
     """Return the defaults of the presets that the arguments or their config file name; where several set one, the last wins."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = _early_parser()
     early.add_argument("--preset", nargs="+")
-    for name in ("--model_name_or_path", "--config"):
-        early.add_argument(name)
+    early.add_argument("--model_name_or_path")
     given, _ = early.parse_known_args(arguments)
     config = read_yaml(Path(given.config)) if given.config else {}
     presets = given.preset or config.get("preset")
@@ -59,15 +76,27 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Read a mapping from a YAML file.
 
     Raises:
-        [`ConfigError`]: there is no such file, or it holds something else.
+        [`ConfigError`]: there is no such file, or it holds something else, or environment variables.
     """
     try:
         content = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"The config file {file} cannot be read: {error}") from error
+        raise ConfigError(f"The config file {file} cannot be read: {_without_content(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"The config file {file} holds no options; write one `name: value` per line.")
+    if "env" in content:
+        raise ConfigError(
+            f"The config file {file} sets environment variables (env), which would affect everything that the program does. "
+            "Set them where you start it: NAME=VALUE ddpo ..."
+        )
     return content
+
+
+def _without_content(error: Exception) -> str:
+    """Describe an error without the lines of the file that it shows, which may hold a key."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(error)
+    return f"{error.problem} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
 
 
 def _read_preset(name: str) -> dict[str, Any]:

@@ -115,14 +115,18 @@ def lora_config(options: LoraOptions) -> LoraConfig:
 
 def _kwargs(options: RunOptions) -> dict[str, Any]:
     """Read `--reward_kwargs`: options by name of a reward or detector."""
+    from ddpo_plugins.masking import remember_secrets
+
     from ..options import parse_mapping
 
     given = options.reward_kwargs or {}
     kwargs = parse_mapping("reward_kwargs", given, REWARD_KWARGS) if isinstance(given, str) else given
+    remember_secrets(kwargs)
     for name, value in kwargs.items():
         if not isinstance(value, dict):
             raise ConfigError(
-                f"reward_kwargs has {value!r} for {name!r}; it must be an object of options, such as '{REWARD_KWARGS}'."
+                f"reward_kwargs has a value of type {type(value).__name__} for {name!r}; it must be an object of options, "
+                f"such as '{REWARD_KWARGS}'."
             )
     return kwargs
 

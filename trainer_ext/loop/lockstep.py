@@ -15,6 +15,7 @@ from accelerate.utils import DistributedType, gather_object
 from torch.distributed import DistError
 
 from ddpo_plugins.errors import DDPOError
+from ddpo_plugins.masking import masked_message
 
 from ..errors import ProcessLostError
 from .interrupts import StopRequest, stop_error
@@ -129,4 +130,4 @@ class _OtherFailedError(Exception):
 
 
 def _described(error: Exception | None) -> str | None:
-    return None if error is None else f"{type(error).__name__}: {error}"
+    return None if error is None else masked_message(f"{type(error).__name__}: {error}")

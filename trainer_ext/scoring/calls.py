@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ddpo_plugins.errors import RewardError
+from ddpo_plugins.masking import without_secrets
 
 from ..images import to_pil
 from .functions import ImageFunction
@@ -97,7 +98,7 @@ class Calls:
             with self._noted(function, arguments["prompts"]):
                 return function.function(**arguments)
         except (Exception, SystemExit) as error:
-            raise _raised(function, error) from error
+            raise _raised(function, error) from without_secrets(error)
 
     async def _settle(
         self, functions: Sequence[ImageFunction], values: Sequence[Any], prompts: Sequence[str]
@@ -118,7 +119,7 @@ class Calls:
             with self._noted(function, prompts):
                 return await value
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the loop, not the program
-            raise _raised(function, error) from error
+            raise _raised(function, error) from without_secrets(error)
 
     @contextlib.contextmanager
     def _noted(self, function: ImageFunction, prompts: Sequence[str]) -> Iterator[None]:

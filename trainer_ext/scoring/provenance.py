@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ddpo_plugins.catalogue import Origin
-
-SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)  # `api_key`, not `max_new_tokens`
-USER_OF_URL = re.compile(r"(?<=://)[^/@\s]+@")  # `user:password@`
-HIDDEN = "***"
+from ddpo_plugins.masking import masked, name_of
 
 
 @dataclass(frozen=True)
@@ -37,17 +33,20 @@ class Provenance:
     version: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", masked(self.options))
+
     @classmethod
     def of_function(cls, function: Callable[..., Any]) -> Provenance:
         """Describe a function, or an object that can be called, by its class."""
         while isinstance(function, functools.partial):
             function = function.func
-        return cls(function=_name_of(function if inspect.isroutine(function) else type(function)))
+        return cls(function=name_of(function if inspect.isroutine(function) else type(function)))
 
     @classmethod
     def of_plugin(cls, origin: Origin, factory: Callable[..., Any], options: Mapping[str, Any]) -> Provenance:
         """Describe what `factory` of a plugin builds with `options`."""
-        return cls(None, *origin, _public({**defaults_of(factory), **options}))
+        return cls(None, *origin, {**defaults_of(factory), **options})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that are set, for a file."""
@@ -77,28 +76,3 @@ def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:
         for name, parameter in parameters.items()
         if parameter.default is not parameter.empty and name != "device"
     }
-
-
-def _public(value: Any) -> Any:
-    """Return a value for a file that others may read: plain, and without secrets."""
-    if isinstance(value, Mapping):
-        return {str(name): HIDDEN if _is_secret(name, item) else _public(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_public(item) for item in value]
-    if isinstance(value, str):
-        return USER_OF_URL.sub(f"{HIDDEN}@", value)
-    return value if isinstance(value, bool | int | float | None) else _short(value)
-
-
-def _is_secret(name: object, value: Any) -> bool:
-    return value is not None and SECRET.search(str(name)) is not None
-
-
-def _short(value: Any) -> str:
-    """Name a function or class; `repr` has an address, which changes from run to run."""
-    return _name_of(value) if inspect.isroutine(value) or inspect.isclass(value) else f"<{_name_of(type(value))}>"
-
-
-def _name_of(value: Any) -> str:
-    """Return module and qualified name of a function or class."""
-    return f"{value.__module__}.{value.__qualname__}" if value.__module__ else str(value.__qualname__)
