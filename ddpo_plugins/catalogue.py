@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar, final
 
-from .errors import DuplicateNameError, UnknownNameError
+from .errors import DuplicateNameError, UnknownNameError, describe
 from .specs import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec
 
 Kind = Literal["reward", "detector", "prompt set", "guidance rule"]
@@ -68,7 +68,7 @@ class PluginFailure:
 
     def __str__(self) -> str:
         origin = Origin(self.plugin, self.distribution, self.version)
-        return f"Plugin {origin} failed: {type(self.error).__name__}: {self.error} {self.advice}"
+        return f"Plugin {origin} failed: {describe(self.error)}. {self.advice}"
 
 
 @final

@@ -52,3 +52,30 @@ class RewardError(DDPOError):
 
 class ContractError(DDPOError, AssertionError):
     """A check of `ddpo_plugins.testing` failed; the message names the check, its input and the result."""
+
+
+def describe(error: BaseException) -> str:
+    """Return type and message of an error of a plugin, without a full stop."""
+    message = message_of(error).rstrip(".")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error of a plugin, also of one whose `str` raises an error itself."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"(a message that cannot be shown, because it raises {type(failure).__name__})"
+
+
+def cure_of(error: BaseException) -> str:
+    """Return what helps against an error of a plugin, as one sentence; empty if nothing particular is known."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        return (
+            f"It needs the module {package!r}: `pip install {package}`, or the package that has the module under another name; "
+            "the plugin's author should add it to the plugin's dependencies."
+        )
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f"Correct line {error.lineno} of {error.filename}."
+    return ""

@@ -6,16 +6,24 @@ import difflib
 import inspect
 import reprlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from importlib.metadata import EntryPoint
+from typing import TypeVar
 
 import pluggy
 
 from . import hookspecs
 from .catalogue import Catalogue, Kind, Offer, Offers, Origin, PluginFailure, SpecT
-from .errors import DuplicateNameError, InvalidSpecError, PluginError
+from .distributions import declared_plugins, import_advice, load
+from .errors import DuplicateNameError, InvalidSpecError, PluginError, cure_of
+from .guarding import unchanged_settings
 from .specs import DetectorSpec, GuidanceSpec, PromptSetSpec, RewardSpec
+
+Result = TypeVar("Result")
+
+HOOK_PREFIX = "ddpo_register"  #: with which the names of all hooks begin
+MAX_SPECS = 10_000  #: that one hook may return
 
 
 def load_catalogue() -> Catalogue:
@@ -49,23 +57,23 @@ def load_entry_points(manager: pluggy.PluginManager) -> tuple[dict[str, Origin],
         plugins that could not be registered.
     """
     # Not `manager.load_setuptools_entrypoints`: it silently takes the first of two plugins with one name, and stops at
-    # the first plugin that fails. `entry_points` counts a package once that is found twice on the path.
-    claims: dict[str, list[EntryPoint]] = defaultdict(list)
-    for entry_point in entry_points(group=hookspecs.PROJECT_NAME):
-        claims[entry_point.name].append(entry_point)
+    # the first plugin that fails.
+    declared, failures = declared_plugins(hookspecs.PROJECT_NAME)
+    claims: dict[str, list[tuple[EntryPoint, Origin]]] = defaultdict(list)
+    for entry_point, origin in declared:
+        claims[entry_point.name].append((entry_point, origin))
     origins: dict[str, Origin] = {}
-    failures: list[PluginFailure] = []
     for name, claim in sorted(claims.items()):
         if len(claim) > 1:
-            failures += _name_clash([_origin(entry_point) for entry_point in claim])
+            failures += _name_clash([origin for _, origin in claim])
             continue
-        origin = _origin(claim[0])
-        advice = f"`python -c 'import {claim[0].module}'` shows where; upgrade it, or {origin.removal}."
-        with _survive(origin, failures, advice):
-            _register(manager, claim[0])
+        ((entry_point, origin),) = claim
+        if _attempt(partial(_register, manager, entry_point), origin, failures, import_advice(entry_point, origin)):
             origins[name] = origin
-        if name not in origins and manager.has_plugin(name):
-            manager.unregister(name=name)  # pluggy 1.6 keeps the hooks that it saw before it refused one
+        elif manager.has_plugin(name):
+            manager.unregister(
+                name=name
+            )  # also for pluggy 1.6, which keeps the hooks that it saw before it refused one
     return origins, failures
 
 
@@ -108,31 +116,39 @@ def collect(
     return Catalogue(reward_offers, detector_offers, prompt_set_offers, guidance_offers, (*failed, *clashes))
 
 
-@contextmanager
-def _survive(origin: Origin, failures: list[PluginFailure], advice: str) -> Iterator[None]:
-    """Record any error that a plugin's code raises, and continue."""
+def _attempt(work: Callable[[], Result], origin: Origin, failures: list[PluginFailure], advice: str) -> Result | None:
+    """Return what a plugin's code returns. If it raises any error or changes settings, record that and return None."""
     try:
-        yield
+        with unchanged_settings():
+            return work()
     except KeyboardInterrupt as interrupt:  # the plugin may have hung: name it
         raise KeyboardInterrupt(f"in plugin {origin}") from interrupt
     except BaseException as error:  # a plugin may call sys.exit, and a panic in Rust is no Exception
-        failures.append(PluginFailure(*origin, error, advice))
+        failures.append(PluginFailure(*origin, error, f"{cure_of(error)} {advice}".strip()))
+        return None
 
 
-def _origin(entry_point: EntryPoint) -> Origin:
-    if entry_point.dist is None:
-        return Origin(entry_point.name)
-    return Origin(entry_point.name, entry_point.dist.name, entry_point.dist.version)
-
-
-def _register(manager: pluggy.PluginManager, entry_point: EntryPoint) -> None:
-    plugin = entry_point.load()
+def _register(manager: pluggy.PluginManager, entry_point: EntryPoint) -> bool:
+    plugin = load(entry_point)
+    undecorated = sorted(_undecorated(manager, plugin))
+    if undecorated:
+        raise PluginError(
+            f"{', '.join(undecorated)} implements no hook. Decorate its function with `@ddpo_plugins.hookimpl`."
+        )
     manager.register(plugin, name=entry_point.name)
     if not manager.get_hookcallers(plugin):
         raise PluginError(
             f"{entry_point.value!r} implements no hook. Decorate its function with `@ddpo_plugins.hookimpl` and call "
             f"it {' or '.join(hookspecs.HOOK_NAMES)}."
         )
+    return True
+
+
+def _undecorated(manager: pluggy.PluginManager, plugin: object) -> Iterator[str]:
+    """Yield the names of a plugin's functions that are called like hooks and are none."""
+    for name, _ in inspect.getmembers_static(plugin, inspect.isfunction):
+        if name.startswith(HOOK_PREFIX) and manager.parse_hookimpl_opts(plugin, name) is None:
+            yield name
 
 
 def _name_clash(origins: list[Origin]) -> list[PluginFailure]:
@@ -175,13 +191,13 @@ def _ask(
     for implementation in hook.get_hookimpls():
         origin = origins.get(implementation.plugin_name, Origin(implementation.plugin_name))
         advice = f"Correct {hook.name} if the plugin is yours; if not, upgrade it, or {origin.removal}."
-        with _survive(origin, failures, advice):
-            specs = _checked(implementation.function(), spec_type, hook.name)
-            offers += [Offer(kind, spec, *origin) for spec in specs]
+        specs = _attempt(partial(_specs, implementation.function, spec_type, hook.name), origin, failures, advice)
+        offers += [Offer(kind, spec, *origin) for spec in specs or ()]
     return offers
 
 
-def _checked(returned: object, spec_type: type[SpecT], hook_name: str) -> list[SpecT]:
+def _specs(function: Callable[[], object], spec_type: type[SpecT], hook_name: str) -> list[SpecT]:
+    returned = function()
     wanted = f"it must return an iterable of {spec_type.__name__}: `return [{spec_type.__name__}(...)]`."
     if inspect.iscoroutine(returned):
         returned.close()  # or Python warns that it was never awaited
@@ -189,7 +205,9 @@ def _checked(returned: object, spec_type: type[SpecT], hook_name: str) -> list[S
     if not isinstance(returned, Iterable):
         raise InvalidSpecError(f"{hook_name} returned {reprlib.repr(returned)}; {wanted}")
     specs: dict[str, SpecT] = {}
-    for spec in returned:
+    for number, spec in enumerate(returned):
+        if number == MAX_SPECS:
+            raise InvalidSpecError(f"{hook_name} returned more than {MAX_SPECS} specs; {wanted} Does its iterable end?")
         if not isinstance(spec, spec_type):
             raise InvalidSpecError(f"{hook_name} returned an iterable with {reprlib.repr(spec)} in it; {wanted}")
         if spec.name in specs:

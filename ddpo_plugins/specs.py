@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, final
 
 from .errors import InvalidSpecError
+from .spec_checks import check_callable, check_description, check_factory, check_images, check_name
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     # What a factory builds is a Reward, but a type checker would refuse as such one that names a column of its dataset.
     RewardFactory: TypeAlias = Callable[..., Callable[..., Rewards | Awaitable[Rewards]]]
     GuidanceRule: TypeAlias = Callable[[tuple[torch.Tensor, ...], float, Mapping[str, Any]], torch.Tensor]
-
-IMAGE_FORMATS = ("pil", "pt")
 
 
 class Reward(Protocol):
@@ -59,30 +57,6 @@ class Reward(Protocol):
         ...
 
 
-def _check_name(spec: str, name: str) -> None:
-    if not isinstance(name, str) or re.fullmatch("[a-z][a-z0-9_]*", name) is None:
-        raise InvalidSpecError(
-            f"{spec}: name must be lower-case letters, digits and underscores, starting with a letter, "
-            f"for example 'jpeg_compressibility'; got {name!r}. Rename it."
-        )
-
-
-def _check_callable(spec: str, name: str, field: str, value: object, example: str) -> None:
-    if not callable(value):
-        raise InvalidSpecError(
-            f"{spec} {name!r}: {field} must be callable; got {value!r} of type {type(value).__name__}. "
-            f"Pass a function, for example {field}={example}."
-        )
-
-
-def _check_images(spec: str, name: str, images: str) -> None:
-    if images not in IMAGE_FORMATS:
-        raise InvalidSpecError(
-            f"{spec} {name!r}: images must be 'pil' (list of RGB PIL images) or 'pt' (float32 tensor (B, 3, H, W) in "
-            f"[0, 1]); got {images!r}. Leave it out for 'pil'."
-        )
-
-
 @dataclass(frozen=True)
 class _ImageFunctionSpec:
     """The common part of [`RewardSpec`] and [`DetectorSpec`]: how to build a function of images."""
@@ -95,9 +69,11 @@ class _ImageFunctionSpec:
     def __post_init__(self) -> None:
         spec = type(self).__name__
         kind = spec.removesuffix("Spec").lower()
-        _check_name(spec, self.name)
-        _check_callable(spec, self.name, "factory", self.factory, f"lambda device: my_{kind}")
-        _check_images(spec, self.name, self.images)
+        check_name(spec, self.name)
+        check_callable(spec, self.name, "factory", self.factory, f"lambda device: my_{kind}")
+        check_factory(spec, self.name, kind, self.factory)
+        check_images(spec, self.name, self.images)
+        check_description(spec, self.name, self.description)
 
 
 @final
@@ -171,8 +147,9 @@ class PromptSetSpec:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _check_name("PromptSetSpec", self.name)
-        _check_callable("PromptSetSpec", self.name, "rows", self.rows, 'lambda: [{"prompt": "a cat"}]')
+        check_name("PromptSetSpec", self.name)
+        check_callable("PromptSetSpec", self.name, "rows", self.rows, 'lambda: [{"prompt": "a cat"}]')
+        check_description("PromptSetSpec", self.name, self.description)
 
 
 @final
@@ -213,8 +190,9 @@ class GuidanceSpec:
     num_outputs: int | None = 2
 
     def __post_init__(self) -> None:
-        _check_name("GuidanceSpec", self.name)
-        _check_callable("GuidanceSpec", self.name, "rule", self.rule, "lambda outputs, guidance_scale, arguments: ...")
+        check_name("GuidanceSpec", self.name)
+        check_callable("GuidanceSpec", self.name, "rule", self.rule, "lambda outputs, guidance_scale, arguments: ...")
+        check_description("GuidanceSpec", self.name, self.description)
         if not isinstance(self.pipelines, tuple) or not all(isinstance(name, str) for name in self.pipelines):
             raise InvalidSpecError(
                 f"GuidanceSpec {self.name!r}: pipelines must be a tuple of class names; got {self.pipelines!r}. "

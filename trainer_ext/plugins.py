@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,12 +14,16 @@ from datasets import Dataset
 
 from ddpo_plugins import Catalogue, DetectorSpec, GuidanceSpec, RewardSpec, load_catalogue
 from ddpo_plugins.catalogue import Offer
-from ddpo_plugins.errors import PluginError
+from ddpo_plugins.errors import PluginError, cure_of, describe, message_of
+from ddpo_plugins.guarding import unchanged_settings
 from ddpo_plugins.masking import remember_secrets, without_secrets
+from ddpo_plugins.prompt_rows import check_rows
 
 from .errors import ConfigError
 from .scoring.functions import DetectorFunction, Function, RewardFunction
 from .scoring.provenance import Provenance, options_of
+
+logger = logging.getLogger(__name__)
 
 Kwargs = Mapping[str, Mapping[str, Any]]
 
@@ -117,9 +124,11 @@ def prompts_from_plugin(name: str, catalogue: Catalogue | None = None) -> Datase
 
     Raises:
         [`UnknownNameError`]: no plugin offers it; the message names similar ones.
+        [`PluginError`]: the plugin could not make it, or it has other rows than the contract allows.
     """
     offer = _catalogue(catalogue).prompt_sets[name]
-    return Dataset.from_list([dict(row) for row in offer.spec.rows()])
+    with _plugin_code(offer, "make", "Correct `rows` if the plugin is yours; if not, upgrade it."):
+        return Dataset.from_list(check_rows(offer.spec.rows()))
 
 
 def guidance_from_plugins(catalogue: Catalogue | None = None) -> tuple[GuidanceSpec, ...]:
@@ -129,7 +138,20 @@ def guidance_from_plugins(catalogue: Catalogue | None = None) -> tuple[GuidanceS
 
 
 def _catalogue(catalogue: Catalogue | None) -> Catalogue:
-    return load_catalogue() if catalogue is None else catalogue
+    return installed_plugins() if catalogue is None else catalogue
+
+
+def installed_plugins() -> Catalogue:
+    """Load the installed plugins, and log a warning for each that failed, once: the others work."""
+    catalogue = load_catalogue()
+    for failure in catalogue.failures:
+        _warn_once(str(failure))
+    return catalogue
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 def _build(
@@ -140,16 +162,30 @@ def _build(
 ) -> Function:
     check_options(offer, options)
     remember_secrets(options)
-    try:
+    with _plugin_code(offer, "build", f"Check the {offer.kind}'s options and what it needs installed."):
         function = offer.spec.factory(device=device, **options)
-    except (Exception, SystemExit) as error:
-        raise PluginError(
-            f"Plugin {offer.plugin!r} ({offer.distribution} {offer.version}) could not build {offer.kind} "
-            f"{offer.spec.name!r}: {type(error).__name__}: {str(error).rstrip('.')}. Check the {offer.kind}'s options and "
-            "what it needs installed."
-        ) from without_secrets(error)
+    if not callable(function):
+        raise ConfigError(
+            f"{offer.kind.capitalize()} {offer.spec.name!r} is a {type(function).__name__}; it must be a function. The "
+            f"factory of plugin {offer.origin} returned it: a factory gets `device` and options, and returns the function "
+            "that is called with images."
+        )
     provenance = Provenance.of_plugin(offer.origin, offer.spec.factory, options)
     return kind(offer.spec.name, function, offer.spec.images, provenance)
+
+
+@contextmanager
+def _plugin_code(offer: Offer[Any], verb: str, advice: str) -> Iterator[None]:
+    """Context manager for a plugin's code: names the plugin in every error, and sets back what it changes of the process."""
+    try:
+        with unchanged_settings():
+            yield
+    except KeyboardInterrupt as interrupt:  # the plugin may have hung: name it
+        raise KeyboardInterrupt(f"in plugin {offer.origin}") from interrupt
+    except BaseException as error:  # a plugin may call sys.exit
+        what = message_of(error).rstrip(".") if isinstance(error, PluginError) else describe(error)
+        text = f"Plugin {offer.origin} could not {verb} {offer.kind} {offer.spec.name!r}: {what}. {cure_of(error)}"
+        raise PluginError(f"{text.strip()} {advice}") from without_secrets(error)
 
 
 def _check_names(kwargs: Kwargs, used: Sequence[str]) -> None:

@@ -80,7 +80,11 @@ def remember_secrets(value: Any) -> None:
 
 def without_secrets(error: BaseException) -> BaseException | None:
     """Return the error as the cause of another one; `None` if a traceback with it would show a secret."""
-    return error if masked_message(str(error)) == str(error) else None
+    try:
+        message = str(error)
+    except Exception:  # nothing can show it
+        return error
+    return error if masked_message(message) == message else None
 
 
 def _of_environment() -> set[str]:

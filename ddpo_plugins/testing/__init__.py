@@ -1,9 +1,13 @@
 """
-Checks for the tests of plugins: does a reward, or a detector, keep the contract?
+Checks for the tests of plugins: is the plugin found, and do its rewards, detectors and prompt sets keep the contract?
 
 ```python
 from ddpo_plugins import load_catalogue
-from ddpo_plugins.testing import check_reward
+from ddpo_plugins.testing import check_plugin, check_reward
+
+
+def test_the_plugin_is_found():
+    check_plugin("redness")
 
 
 def test_redness_keeps_the_contract():
@@ -18,15 +22,48 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddpo_plugins.specs import DetectorSpec, RewardSpec
+from ddpo_plugins.manager import load_catalogue
+from ddpo_plugins.specs import DetectorSpec, PromptSetSpec, RewardSpec
 
 from .batch import make_batch
 from .checks import check
+from .installed import check_loaded, check_rows_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["check_detector", "check_reward"]
+__all__ = ["check_detector", "check_plugin", "check_prompt_set", "check_reward"]
+
+
+def check_plugin(plugin: str) -> None:
+    """
+    Check that a plugin is installed, that all of it loads, and that it offers something.
+
+    Parameters:
+        plugin (`str`):
+            Name of its entry point, or of its distribution.
+
+    Raises:
+        [`ContractError`]: it does not; the message says what to do.
+    """
+    check_loaded(plugin, load_catalogue())
+
+
+def check_prompt_set(spec: PromptSetSpec) -> list[dict[str, Any]]:
+    """
+    Check that a prompt set keeps its contract: it ends, and each row has a prompt and the same columns.
+
+    Parameters:
+        spec (`PromptSetSpec`):
+            The spec that the plugin offers.
+
+    Returns:
+        `list[dict]`: the rows, for checks of your own.
+
+    Raises:
+        [`ContractError`]: the prompt set breaks the contract; the message says in which row.
+    """
+    return check_rows_of(spec)
 
 
 def check_reward(

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
 
+from ddpo_plugins.names import REWARD_ARGUMENTS
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -70,8 +72,11 @@ def make_batch(
     Build a batch from the given values, with defaults for the others, and with a column that no reward knows.
 
     Raises:
-        `ValueError`: the lengths differ, or there is no image.
+        `ValueError`: the lengths differ, there is no image, or a column has the name of an argument.
     """
+    taken = sorted(set(columns or {}) & {"prompt", *REWARD_ARGUMENTS})
+    if taken:
+        raise ValueError(f"A dataset cannot have the column {taken[0]!r}: rewards have own arguments. Rename it.")
     lengths = {"images": images, "prompts": prompts, **(columns or {})}
     given = {name: len(values) for name, values in lengths.items() if values is not None}
     if len(set(given.values())) > 1 or 0 in given.values():

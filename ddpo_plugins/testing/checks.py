@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from ddpo_plugins.contract import RewardLog, check_detections, check_rewards
-from ddpo_plugins.errors import ContractError, RewardError
+from ddpo_plugins.errors import ContractError, RewardError, cure_of, describe, message_of
+from ddpo_plugins.guarding import ChangedSettingError, unchanged_settings
 from ddpo_plugins.specs import DetectorSpec, RewardSpec
+from ddpo_plugins.values import shown
 
 from .batch import Batch
 
@@ -67,12 +69,10 @@ class Subject:
             [`BreachError`]: it raised an error, or returned or logged something that the trainer refuses.
         """
         prompts = list(arguments["prompts"])
-        log = RewardLog(len(prompts))
-        try:
-            returned = self.function(**arguments, trainer_state=None, log_metric=log.metric, log_extra=log.extra)
+        log = RewardLog(len(prompts)).arguments(self.spec.name)
+        with _own_code(f"called with {given}"):
+            returned = self.function(**arguments, trainer_state=None, **log)
             returned = self.wait(returned) if inspect.isawaitable(returned) else returned
-        except (Exception, SystemExit) as error:
-            raise BreachError(f"called with {given}, it raised {type(error).__name__}: {error}") from error
         try:
             check_values = check_detections if isinstance(self.spec, DetectorSpec) else check_rewards
             return check_values(self.spec.name, returned, prompts)
@@ -156,7 +156,11 @@ CHECKS = (
     Check("batch order", "A value goes with its image and prompt, wherever in the batch they are.", _order),
     Check("one image", "A value depends on its image and prompt alone (else say independent=False).", _alone, True),
     Check("empty batch", "No images have no values: return an empty list.", _empty),
-    Check("arguments", "Other rewards get the same objects: copy what you change.", _untouched),
+    Check(
+        "arguments",
+        "Leave what you are given as it is, and copy what you change: not every caller hands over copies.",
+        _untouched,
+    ),
     Check("sizes", "Images are as large as the pipeline makes them: take any width and height.", _sizes),
 )
 
@@ -200,23 +204,35 @@ def _check_options(spec: Spec, options: Mapping[str, Any], device: Any) -> None:
     try:
         spec.factory(device=device, **{**options, UNKNOWN_OPTION: None})
     except TypeError as error:
-        if UNKNOWN_OPTION not in str(error):
-            raise BreachError(f"{given}, it raised a TypeError that does not name it: {error}") from error
+        if UNKNOWN_OPTION not in message_of(error):
+            raise BreachError(f"{given}, it raised a TypeError that does not name it: {message_of(error)}.") from error
     except (Exception, SystemExit) as error:
-        raise BreachError(f"{given}, it raised no TypeError but {type(error).__name__}: {error}") from error
+        raise BreachError(f"{given}, it raised no TypeError but {describe(error)}. {cure_of(error)}".strip()) from error
     else:
         raise BreachError(f"{given}, it raised nothing.")
 
 
 def _build(spec: Spec, options: Mapping[str, Any], device: Any) -> Callable[..., Any]:
     given = f"built with device={device!r} and {dict(options) or 'no options'}"
-    try:
+    with _own_code(given):
         function = spec.factory(device=device, **options)
-    except (Exception, SystemExit) as error:
-        raise BreachError(f"{given}, it raised {type(error).__name__}: {error}") from error
     if not callable(function):
-        raise BreachError(f"{given}, the factory returned {function!r}.")
+        raise BreachError(f"{given}, the factory returned {shown(function)}, which is no function.")
     return function
+
+
+@contextlib.contextmanager
+def _own_code(given: str) -> Iterator[None]:
+    """Turn an error of the plugin's own code, or a setting that it changes, into a breach; `given` says how it was called."""
+    try:
+        with unchanged_settings():
+            yield
+    except KeyboardInterrupt:
+        raise
+    except ChangedSettingError as error:
+        raise BreachError(f"{given}, it {error}") from error
+    except BaseException as error:
+        raise BreachError(f"{given}, it raised {describe(error)}. {cure_of(error)}".strip()) from error
 
 
 @contextlib.contextmanager
@@ -234,7 +250,8 @@ def _event_loop() -> Iterator[Callable[[Awaitable[Any]], Any]]:
     """Yield one loop for all calls, as in the trainer; in a thread, because a notebook's loop may be running in this one."""
 
     async def settle(value: Awaitable[Any]) -> Any:
-        return await value
+        with unchanged_settings():  # in this thread, too
+            return await value
 
     loop = asyncio.new_event_loop()
     with ThreadPoolExecutor(max_workers=1) as executor, contextlib.closing(loop):

@@ -47,7 +47,10 @@ def plugin(factory=GOOD):
         ("def factory(device): raise OSError('no weights')\n", "OSError: no weights"),
         ("def factory(device): sys.exit('no licence')\n", "SystemExit: no licence"),
         ("def factory(device): import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("def factory(): pass\n", "TypeError: .*unexpected keyword argument 'device'"),
+        (
+            "def factory(device): import no_such_module\n",
+            "ModuleNotFoundError: .*It needs the module 'no_such_module': `pip install no_such_module`",
+        ),
     ],
 )
 def test_a_factory_that_fails(install, factory, message):

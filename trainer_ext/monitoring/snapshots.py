@@ -19,7 +19,8 @@ from ..policy.stock import stock_images
 from ..rollouts.measure import image_records
 from ..rollouts.schedule import SamplingPlan
 from ..runs.curve import draw_reward_curve
-from ..runs.folder import RunFolder, SampleSheet, write_records
+from ..runs.folder import RunFolder, SampleSheet
+from ..runs.records import write_records
 from ..runs.samples import SampleSet, draw_sheet, evenly_spaced, load_images
 from ..scoring.judges import Judges
 

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from ddpo_plugins.errors import RewardError
-
 from ..config import DDPOConfig
 from ..learning.algorithm import BoundAlgorithm
 from ..learning.rollout import Rollout
@@ -23,7 +21,8 @@ from ..model.denoiser import TrainedDenoiser
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
 from ..policy.self_check import check_compiled, check_replay
-from ..runs.folder import RunFolder, write_records
+from ..runs.folder import RunFolder
+from ..runs.records import write_records
 from ..scoring.judges import Judges
 from ..types import FloatArray
 from .measure import column, detection_metrics, image_records, reward_metrics
@@ -87,7 +86,8 @@ class RolloutCollector:
             metrics ([`RunMetrics`]):
                 Collects the measurements.
             on_failure (`Callable[[], None]`):
-                Called, by all processes, when the sampling or a reward of one of them failed, or no image got a reward.
+                Called, by all processes, when the sampling, a reward or the recording of one of them failed, or no image got
+                a reward.
 
         Raises:
             [`RewardError`]: a reward broke its contract, or no image got a reward.
@@ -99,15 +99,11 @@ class RolloutCollector:
         try:
             with self.lockstep.guarded():
                 collected = self._sample_and_score(model, index, plan, trainer_state)
-        except Exception:
-            on_failure()
-            raise
-        records = gather_object(image_records({"rollout": index}, plan, collected.scores))
-        if self.args.process_index == 0:
-            write_records(RunFolder(self.args.folder).rollout_file(index), records)
-        try:
+            records = gather_object(image_records({"rollout": index}, plan, collected.scores))
+            with self.lockstep.guarded():
+                self._record(index, records)
             measured = self._measure(records)
-        except RewardError:
+        except Exception:
             on_failure()
             raise
         self._check_rules(index, measured, collected)
@@ -132,6 +128,10 @@ class RolloutCollector:
             on_step=self.lockstep.check,
             title=f"rollout {index}" if not self.args.disable_tqdm and self.args.process_index == 0 else None,
         )
+
+    def _record(self, index: int, records: Sequence[Mapping[str, Any]]) -> None:
+        if self.args.process_index == 0:
+            write_records(RunFolder(self.args.folder).rollout_file(index), records)
 
     def _check_replay(self, model: torch.nn.Module, trajectory: Trajectory) -> None:
         """Check once, before the first update, that replaying a step gives what was sampled."""

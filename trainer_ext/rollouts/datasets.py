@@ -8,6 +8,8 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
+from ddpo_plugins.names import REWARD_ARGUMENTS
+
 from ..config import DDPOConfig
 from ..errors import ConfigError
 
@@ -17,7 +19,8 @@ def check_prompts(dataset: Any, name: str) -> Dataset:
     Check that images can be sampled for a dataset, and return it.
 
     Raises:
-        [`ConfigError`]: it is no `datasets.Dataset`, or has no rows, no `prompt` column, or an empty prompt.
+        [`ConfigError`]: it is no `datasets.Dataset`, or has no rows, no `prompt` column, or an empty prompt; or a column has the
+            name of an argument of rewards.
     """
     if not isinstance(dataset, Dataset):
         raise ConfigError(
@@ -28,6 +31,12 @@ def check_prompts(dataset: Any, name: str) -> Dataset:
         raise ConfigError(
             f"{name} has no column 'prompt'; its columns are {', '.join(dataset.column_names) or 'none'}. Rename the column "
             "that holds the prompts: dataset.rename_column('text', 'prompt')."
+        )
+    taken = [column for column in dataset.column_names if column in REWARD_ARGUMENTS]
+    if taken:
+        raise ConfigError(
+            f"{name} has the column {taken[0]!r}, and rewards have an argument of this name, which would hide it. Rename the "
+            f"column: dataset.rename_column({taken[0]!r}, 'my_{taken[0]}')."
         )
     if not len(dataset):
         raise ConfigError(f"{name} is empty; it needs at least one row with a prompt.")

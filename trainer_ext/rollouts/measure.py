@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddpo_plugins.errors import RewardError
+from ddpo_plugins.names import DETECTORS, REWARDS
 
 from ..scoring.suite import Scores
 from ..types import FloatArray
@@ -38,7 +39,7 @@ def image_records(moment: Mapping[str, Any], plan: SamplingPlan, scores: Scores)
             "prompt": prompt,
             "reward": _or_none(total),
             **{name: _or_none(values[image]) for name, values in columns.items()},
-            **{name: extra[image] for name, extra in scores.extras.items()},
+            **{name: extra[image] for name, extra in scores.extras.items()},  # never a name of those before
         }
         for image, (seed, prompt, total) in enumerate(zip(plan.seeds, plan.prompts, scores.total, strict=True))
     ]
@@ -68,9 +69,9 @@ def reward_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         "frac_reward_missing": np.isnan(total).mean(),
     }
     for name in names:
-        values = column(records, f"rewards/{name}")
+        values = column(records, f"{REWARDS}{name}")
         if not np.isnan(values).all():
-            metrics |= {f"rewards/{name}/mean": np.nanmean(values), f"rewards/{name}/std": np.nanstd(values)}
+            metrics |= {f"{REWARDS}{name}/mean": np.nanmean(values), f"{REWARDS}{name}/std": np.nanstd(values)}
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -78,10 +79,10 @@ def detection_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]
     """Return `detectors/{name}/mean` and `/max` over the images that a detector could judge."""
     metrics = {}
     for name in names:
-        values = column(records, f"detectors/{name}")
+        values = column(records, f"{DETECTORS}{name}")
         if not np.isnan(values).all():
-            metrics[f"detectors/{name}/mean"] = float(np.nanmean(values))
-            metrics[f"detectors/{name}/max"] = float(np.nanmax(values))
+            metrics[f"{DETECTORS}{name}/mean"] = float(np.nanmean(values))
+            metrics[f"{DETECTORS}{name}/max"] = float(np.nanmax(values))
     return metrics
 
 
@@ -91,4 +92,4 @@ def column(records: Sequence[Mapping[str, Any]], name: str) -> FloatArray:
 
 
 def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return None if np.isnan(value) else float(value)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..types import FloatArray
-from .atomic import replacing
 from .manifest import MANIFEST, checkpoints, newest_checkpoint, newest_first
-
-Record = Mapping[str, Any]  #: the values that are recorded for one image
+from .records import numbered, read_records
 
 
 @dataclass(frozen=True)
@@ -93,26 +89,28 @@ class RunFolder:
 
     def rollouts(self) -> list[int]:
         """Return the indices of the rollouts that are recorded."""
-        return sorted(int(file.stem.removeprefix("rollout-")) for file in self.path.glob("rollouts/rollout-*.parquet"))
+        return list(numbered(self.path / "rollouts", "rollout-"))
 
     def records(self, index: int | None = None) -> list[dict[str, Any]]:
-        """Return the record of each image of the rollout with this index, or of all rollouts."""
-        indices = self.rollouts() if index is None else [index]
-        return [record for i in indices for record in pq.read_table(self.rollout_file(i)).to_pylist()]
+        """Return the record of each image of the rollout with this index, or of all rollouts whose file can be read."""
+        if index is not None:
+            return list(pq.read_table(self.rollout_file(index)).to_pylist())
+        tables = (read_records(file) for file in numbered(self.path / "rollouts", "rollout-").values())
+        return [record for table in tables if table is not None for record in table.to_pylist()]
 
     def rewards(self) -> dict[int, FloatArray]:
-        """Return the rewards of each rollout by its index, without missing ones."""
-        tables = {index: pq.read_table(self.rollout_file(index), columns=["reward"]) for index in self.rollouts()}
-        return {index: table["reward"].drop_null().to_numpy() for index, table in tables.items()}
+        """Return the rewards of each rollout by its index, without missing ones, and without files that cannot be read."""
+        files = numbered(self.path / "rollouts", "rollout-")
+        tables = {index: read_records(file, ["reward"]) for index, file in files.items()}
+        return {index: table["reward"].drop_null().to_numpy() for index, table in tables.items() if table is not None}
 
     def samples(self) -> list[SampleSheet]:
-        """Return the pictures of the fixed prompts through training, the earliest first."""
-        numbers = sorted(int(file.stem.removeprefix("update-")) for file in self.path.glob("samples/update-*.parquet"))
+        """Return the pictures of the fixed prompts through training, the earliest first, without records that cannot be read."""
+        tables = {updates: read_records(file) for updates, file in numbered(self.path / "samples", "update-").items()}
         return [
-            SampleSheet(
-                updates, pq.read_table(self.sample_file(updates)).to_pylist(), picture_files(self.pictures_of(updates))
-            )
-            for updates in numbers
+            SampleSheet(updates, table.to_pylist(), picture_files(self.pictures_of(updates)))
+            for updates, table in tables.items()
+            if table is not None
         ]
 
     def checkpoints(self) -> list[Path]:
@@ -133,11 +131,4 @@ class RunFolder:
 
 def picture_files(folder: Path) -> list[Path]:
     """Return the pictures in a folder that are named by number, in the order of their numbers: 100 comes after 99."""
-    return sorted(folder.glob("*.png"), key=lambda file: int(file.stem))
-
-
-def write_records(file: Path, records: Sequence[Record]) -> None:
-    """Write the records of images as Parquet; `datasets.load_dataset("parquet", data_dir=...)` reads a folder of them."""
-    names = dict.fromkeys(name for record in records for name in record)  # some processes may have logged more
-    with replacing(file) as place:
-        pq.write_table(pa.table({name: [record.get(name) for record in records] for name in names}), place)
+    return list(numbered(folder, "", ".png").values())

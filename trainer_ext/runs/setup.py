@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,8 @@ from ..scoring.judges import Judges
 from ..types import FloatArray
 from .atomic import replacing
 from .folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("ddpo-plugins", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
 # Options that change no result, and weights, which are recorded with their rewards.
@@ -131,13 +134,24 @@ def write_setup(folder: RunFolder, setup: RunSetup, updates: int) -> None:
     The file is an object with `runs`, a list: the setup that the run began with, then those it was resumed with, each with
     `from_update`. A run that starts from the beginning replaces the file.
     """
-    runs = folder.setups() if updates and folder.setup_file.is_file() else []
+    runs = _earlier_setups(folder) if updates and folder.setup_file.is_file() else []
     entry = json.loads(json.dumps(dataclasses.asdict(setup), default=str))
     if runs and {**runs[-1], "from_update": 0} == {"from_update": 0, **entry}:
         return
     folder.path.mkdir(parents=True, exist_ok=True)
     with replacing(folder.setup_file) as place:
         place.write_text(json.dumps({"runs": [*runs, {"from_update": updates, **entry}]}, indent=2) + "\n")
+
+
+def _earlier_setups(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return the setups so far; none, with a warning, if the file cannot be read: a description must not stop a run."""
+    try:
+        return [dict(setup) for setup in folder.setups()]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        logger.warning(
+            "%s cannot be read and is written again (%s: %s).", folder.setup_file, type(error).__name__, error
+        )
+        return []
 
 
 class SetupCallback(TrainerCallback):

@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from ddpo_plugins.errors import RewardError
+from ddpo_plugins.contract import RewardLog
+from ddpo_plugins.errors import RewardError, cure_of, describe
+from ddpo_plugins.guarding import ChangedSettingError, unchanged_settings
 from ddpo_plugins.masking import without_secrets
 
-from ..images import to_pil
+from .batch import Batch
 from .functions import ImageFunction
 from .threads import EventLoop
 
@@ -60,66 +60,77 @@ class Calls:
         self._loop = EventLoop()
         self._running = {}
 
-    def call_all(
-        self, functions: Sequence[ImageFunction], images: torch.Tensor, arguments: Mapping[str, Any]
-    ) -> list[Any]:
+    def call_all(self, functions: Sequence[ImageFunction], batch: Batch, log: RewardLog) -> list[list[float]]:
         """
         Call each function.
 
         Args:
             functions (`Sequence[ImageFunction]`):
                 The functions to call.
-            images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
-                RGB; each function receives them in the form that it asks for.
-            arguments (`Mapping[str, Any]`):
-                The other arguments, with `prompts`.
+            batch ([`Batch`]):
+                B images, and everything else that functions are called with.
+            log ([`RewardLog`]):
+                Collects what they log.
 
         Returns:
-            `list`: the values that they returned.
+            `list[list[float]]`: the B values of each function, NaN where there is none.
 
         Raises:
-            [`RewardError`]: a function raised an error.
+            [`RewardError`]: a function raised an error, broke its contract, or changed settings of the process.
         """
-        forms = _image_forms(images, {function.images for function in functions})
         returned: list[Any] = []
         try:
             for function in functions:
-                returned.append(self._call(function, {**arguments, "images": forms[function.images]}))
+                returned.append(self._call(function, batch, log))
             if any(map(inspect.isawaitable, returned)):
-                return self._loop.run(self._settle(functions, returned, arguments["prompts"]))
+                return self._loop.run(self._settle(functions, returned, batch.prompts))
             return returned
         finally:
             for value in returned:
                 if inspect.iscoroutine(value):
                     value.close()  # does nothing to one that was awaited
 
-    def _call(self, function: ImageFunction, arguments: Mapping[str, Any]) -> Any:
+    def _call(self, function: ImageFunction, batch: Batch, log: RewardLog) -> list[float] | Awaitable[Any]:
+        """Return the values of a function, or what has to be awaited for them."""
+        arguments, prompts = batch.arguments(function, log), batch.prompts
         try:
-            with self._noted(function, arguments["prompts"]):
-                return function.function(**arguments)
-        except (Exception, SystemExit) as error:
-            raise _raised(function, error) from without_secrets(error)
+            with self._noted(function, prompts), unchanged_settings():
+                returned = function.function(**arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also SystemExit and CancelledError, which would end more than this call
+            raise _raised([function], error) from without_secrets(error)
+        return returned if inspect.isawaitable(returned) else function.check(returned, prompts)
 
     async def _settle(
         self, functions: Sequence[ImageFunction], values: Sequence[Any], prompts: Sequence[str]
-    ) -> list[Any]:
+    ) -> list[list[float]]:
         """Await all awaitables at once. If one fails, the others are cancelled."""
         tasks = [asyncio.ensure_future(self._await(f, v, prompts)) for f, v in zip(functions, values, strict=True)]
         try:
-            return list(await asyncio.gather(*tasks))
+            with unchanged_settings():  # of all together: between two steps of one, the others run
+                return list(await asyncio.gather(*tasks))
+        except ChangedSettingError as error:
+            awaited = [f for f, value in zip(functions, values, strict=True) if inspect.isawaitable(value)]
+            raise _raised(awaited, error) from without_secrets(error)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _await(self, function: ImageFunction, value: Awaitable[Any] | Any, prompts: Sequence[str]) -> Any:
+    async def _await(
+        self, function: ImageFunction, value: Awaitable[Any] | list[float], prompts: Sequence[str]
+    ) -> list[float]:
         if not inspect.isawaitable(value):
             return value
         try:
             with self._noted(function, prompts):
-                return await value
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the loop, not the program
-            raise _raised(function, error) from without_secrets(error)
+                returned = await value
+        except BaseException as error:  # also KeyboardInterrupt, which would end the loop, not the program
+            if isinstance(error, GeneratorExit) or _is_cancelled(error):
+                raise
+            raise _raised([function], error) from without_secrets(error)
+        return function.check(returned, prompts)
 
     @contextlib.contextmanager
     def _noted(self, function: ImageFunction, prompts: Sequence[str]) -> Iterator[None]:
@@ -131,17 +142,18 @@ class Calls:
             running.pop(str(function), None)
 
 
-def _raised(function: ImageFunction, error: BaseException) -> RewardError:
-    return RewardError(
-        f"{function} raised {type(error).__name__}: {str(error).rstrip('.')}. Training stops, because a failed "
-        f"{function.kind} must not become a number; repair the {function.kind} and resume from the last checkpoint."
+def _is_cancelled(error: BaseException) -> bool:
+    """Return whether this task is being cancelled from outside, because another failed or takes too long."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _raised(functions: Sequence[ImageFunction], error: BaseException) -> RewardError:
+    kind = functions[0].kind
+    what = (
+        str(error) if isinstance(error, ChangedSettingError) else f"raised {describe(error)}. {cure_of(error)}".strip()
     )
-
-
-def _image_forms(images: torch.Tensor, wanted: set[str]) -> dict[str, Any]:
-    forms: dict[str, Any] = {}
-    if "pil" in wanted:
-        forms["pil"] = to_pil(images)
-    if "pt" in wanted:
-        forms["pt"] = images.permute(0, 3, 1, 2).float() / 255
-    return forms
+    return RewardError(
+        f"{' or '.join(map(str, functions))} {what} Training stops, because a failed {kind} must not become a number; "
+        f"repair the {kind} and resume from the last checkpoint."
+    )

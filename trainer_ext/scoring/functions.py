@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+from ddpo_plugins.contract import check_detections, check_rewards
+
 from ..errors import ConfigError
 from .provenance import Provenance
 
@@ -33,8 +35,8 @@ class ImageFunction:
         kind = self.kind.capitalize()
         if not callable(self.function):
             raise ConfigError(f"{kind} {self.name!r} is a {type(self.function).__name__}; it must be a function.")
-        parameters = inspect.signature(self.function).parameters.values()
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        parameters = _parameters(self.function)
+        if parameters is not None and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             raise ConfigError(
                 f"{kind} {self.name!r} takes only ({', '.join(p.name for p in parameters)}). {kind}s are called by keyword "
                 "with `images`, `prompts`, every column of the dataset and more: define it as "
@@ -45,6 +47,15 @@ class ImageFunction:
 
     def __str__(self) -> str:
         return f"{self.kind.capitalize()} {self.name!r}"
+
+    def check(self, returned: Any, prompts: Sequence[str]) -> list[float]:
+        """
+        Return what the function returned for B prompts as B floats, NaN where there is none.
+
+        Raises:
+            [`RewardError`]: the function broke its contract.
+        """
+        return check_rewards(self.name, returned, prompts)
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,18 @@ class DetectorFunction(ImageFunction):
     kind = "detector"
     argument = "detectors"
     from_plugin = "detector_from_plugin"
+
+    def check(self, returned: Any, prompts: Sequence[str]) -> list[float]:
+        """Return the values in [0, 1], as [`ImageFunction.check`]."""
+        return check_detections(self.name, returned, prompts)
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """Return the parameters of a function; None for one that does not say, as some built-ins."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
 
 
 Reward = Callable[..., Any] | RewardFunction

@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpo_plugins.contract import RewardLog, check_detections, check_rewards
+from ddpo_plugins.contract import RewardLog
+from ddpo_plugins.errors import RewardError
+from ddpo_plugins.names import DETECTORS, REWARDS
+from ddpo_plugins.values import LARGEST
 
 from ..errors import ConfigError
 from ..types import FloatArray
+from .batch import Batch
 from .calls import Calls
 from .functions import DetectorFunction, ImageFunction, RewardFunction
 
@@ -54,8 +58,8 @@ class Scores:
     @property
     def by_record_name(self) -> dict[str, FloatArray]:
         """Rewards and detections `(B,)`, by their column in the records."""
-        rewards = {f"rewards/{name}": values for name, values in zip(self.names, self.values.T, strict=True)}
-        return rewards | {f"detectors/{name}": values for name, values in self.detections.items()}
+        rewards = {f"{REWARDS}{name}": values for name, values in zip(self.names, self.values.T, strict=True)}
+        return rewards | {f"{DETECTORS}{name}": values for name, values in self.detections.items()}
 
     @staticmethod
     def concatenate(parts: Sequence[Scores]) -> Scores:
@@ -110,6 +114,7 @@ class RewardSuite:
         self.weights = _one_each("reward_weights", weights, self.functions, 1.0)
         self.detector_weights = _one_each("detector_weights", detector_weights, self.detectors, 0.0)
         self.calls = Calls() if calls is None else calls
+        self._kinds: dict[str, str] = {}  # of the columns that functions log
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,9 +129,9 @@ class RewardSuite:
     @property
     def objectives(self) -> dict[str, float]:
         """The objectives of training: the weight of each reward, and of each detector if not 0, by column in the records."""
-        rewards = {f"rewards/{name}": weight for name, weight in zip(self.names, self.weights, strict=True)}
+        rewards = {f"{REWARDS}{name}": weight for name, weight in zip(self.names, self.weights, strict=True)}
         detectors = zip(self.detector_names, self.detector_weights, strict=True)
-        return rewards | {f"detectors/{name}": weight for name, weight in detectors if weight}
+        return rewards | {f"{DETECTORS}{name}": weight for name, weight in detectors if weight}
 
     @property
     def objective_weights(self) -> FloatArray:
@@ -154,28 +159,31 @@ class RewardSuite:
             [`RewardError`]: a function raised an error, or did not return B values that are finite numbers or `None`; or a
                 detector returned a number outside [0, 1].
         """
-        log, prompts = RewardLog(len(images)), [row["prompt"] for row in rows]
-        arguments = {
-            **{name: [row[name] for row in rows] for name in rows[0] if name != "prompt"},
-            "prompts": prompts,
-            "trainer_state": trainer_state,
-            "log_metric": log.metric,
-            "log_extra": log.extra,
-        }
-        returned = self.calls.call_all([*self.functions, *self.detectors], images, arguments)
-        rewards, detected = returned[: len(self.functions)], returned[len(self.functions) :]
-        values = np.array([check_rewards(f.name, r, prompts) for f, r in zip(self.functions, rewards, strict=True)]).T
-        seen = [np.array(check_detections(d.name, r, prompts)) for d, r in zip(self.detectors, detected, strict=True)]
+        log, batch = RewardLog(len(images), self._kinds), Batch(images, rows, trainer_state)
+        returned = self.calls.call_all([*self.functions, *self.detectors], batch, log)
+        values = np.array(returned[: len(self.functions)], np.float64).T
+        seen = [np.array(values, np.float64) for values in returned[len(self.functions) :]]
         total = weighted_total(values, self.weights)
         for weight, column in zip(self.detector_weights, seen, strict=True):
             total = total + weight * np.nan_to_num(column)  # a detector that cannot judge an image adds nothing
+        self._check_total(total, values, batch)
         detections = dict(zip(self.detector_names, seen, strict=True))
-        return Scores(self.names, values, total, log.extras, log.metrics, detections)
+        return Scores(self.names, values, total, dict(log.extras), dict(log.metrics), detections)
+
+    def _check_total(self, total: FloatArray, values: FloatArray, batch: Batch) -> None:
+        overflown = ~(np.abs(total) <= LARGEST) & ~np.isnan(values).all(axis=1)
+        for image in np.flatnonzero(overflown):
+            raise RewardError(
+                f"The weighted sum of the rewards is {total[image]} for prompt {batch.prompts[image]!r}: "
+                f"{dict(zip(self.names, values[image].tolist(), strict=True))} with reward_weights "
+                f"{self.weights.tolist()}. Use smaller weights; the sum must be finite and fit in a float32."
+            )
 
 
 def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:
     """Sum rewards `(B, K)` with weights `(K,)`, leaving out missing ones; NaN where all of an image's are missing."""
-    total = np.nansum(values * weights, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by name
+        total = np.nansum(values * weights, axis=1)
     total[np.isnan(values).all(axis=1)] = np.nan
     return total
 

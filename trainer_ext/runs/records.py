@@ -1,0 +1,117 @@
+"""Writes the records of images as Parquet files, which have one schema over the whole run."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddpo_plugins.errors import RewardError
+from ddpo_plugins.names import record_type
+
+from .atomic import replacing
+
+logger = logging.getLogger(__name__)
+
+Record = Mapping[str, Any]  #: the values that are recorded for one image
+
+_SCHEMAS: dict[pa.Schema, pa.Schema] = {}  # one object for each schema, because most files have the same
+
+TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def write_records(file: Path, records: Sequence[Record]) -> None:
+    """
+    Write the records of images.
+
+    All files beside it whose names differ only in their number are given the same schema, so that they can be read together:
+    those that lack a column, or have it without a type because all of its values were missing, are written again.
+
+    Raises:
+        [`RewardError`]: a column has values of another type than in the other files; the message names it.
+    """
+    table = _table(records)
+    others = {other: old for other in files_beside(file) if (old := _schema_of(other)) is not None}
+    schema = _common_schema(file, [*dict.fromkeys(others.values()), table.schema])
+    for other, old in others.items():
+        if old != schema and (read := read_records(other)) is not None:
+            _write(other, read, schema)
+    _write(file, table, schema)
+
+
+def read_records(file: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """Return the records in a file; None, with a warning, if it cannot be read."""
+    try:
+        return pq.read_table(file, columns=columns)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        _warn(file, error)
+        return None
+
+
+def numbered(folder: Path, prefix: str, suffix: str = ".parquet") -> dict[int, Path]:
+    """Return the files whose names are `prefix`, a number and `suffix`, by their numbers, in order. Other files are ignored."""
+    matches = ((re.fullmatch(f"{re.escape(prefix)}([0-9]+)", file.stem), file) for file in folder.glob(f"*{suffix}"))
+    return dict(sorted((int(match[1]), file) for match, file in matches if match is not None))
+
+
+def files_beside(file: Path) -> Iterator[Path]:
+    """Yield the other files of a series, whose names differ from this one's in their number."""
+    prefix = file.stem.rstrip("0123456789")
+    yield from (other for other in numbered(file.parent, prefix, file.suffix).values() if other != file)
+
+
+def _table(records: Sequence[Record]) -> pa.Table:
+    """Return records as a table, with the type of each column of the trainer. Some processes may have logged more columns."""
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = {}
+    for name in names:
+        kind = record_type(name)
+        columns[name] = pa.array([record.get(name) for record in records], None if kind is None else TYPES[kind])
+    return pa.table(columns)
+
+
+def _common_schema(file: Path, schemas: Sequence[pa.Schema]) -> pa.Schema:
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise RewardError(
+            f"{file.name} cannot be recorded beside the other files of the run: {error}. A column that a reward or detector "
+            "logs with log_extra has one type in the whole run: give it another name, or log the type that it had."
+        ) from error
+
+
+def _write(file: Path, table: pa.Table, schema: pa.Schema) -> None:
+    whole = pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
+    with replacing(file) as place:
+        pq.write_table(whole, place)
+
+
+def _schema_of(file: Path) -> pa.Schema | None:
+    about = file.stat()
+    return _read_schema(file, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _read_schema(file: Path, size: int, modified: int) -> pa.Schema | None:
+    """Return the schema of a file as it was at that time; None, with a warning, if it cannot be read."""
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        _warn(file, error)
+        return None
+    return _SCHEMAS.setdefault(schema, schema)
+
+
+def _warn(file: Path, error: Exception) -> None:
+    logger.warning(
+        "%s cannot be read and is left out (%s: %s). Remove it; training is not affected.",
+        file,
+        type(error).__name__,
+        error,
+    )
