@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from peft import LoraConfig
 from support.trainers import CAT_AND_DOG, brightness
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
@@ -115,3 +116,19 @@ def test_a_trainer_that_never_trained_changes_nothing_for_the_next(make_trainer,
     make_trainer("first", model=pipeline)
     make_trainer("second", model=pipeline).train()
     assert without_layers(state(pipeline)) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pipeline_kwargs": {"hight": 64}},
+        {"peft_config": LoraConfig(target_modules=["to_x"])},
+        {"peft_config": LoraConfig(target_modules=["to_q"], init_lora_weights=False)},
+    ],
+)
+def test_a_trainer_that_cannot_be_made(make_trainer, pipeline, options):
+    before = state(pipeline)
+    with pytest.raises(ValueError):
+        make_trainer(model=pipeline, **options)
+    assert state(pipeline) == before
+    make_trainer(model=pipeline)

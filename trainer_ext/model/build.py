@@ -12,16 +12,18 @@ from peft import LoraConfig
 from ddpo_plugins import GuidanceSpec
 
 from ..config import DDPOConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, PipelineError
 from ..policy.guidance.candidates import GuidanceRule, resolve_rule
 from ..policy.pipeline import LogProbPipeline
+from ..policy.recording.calls import DenoiserCall
 from ..policy.runner import find_denoiser
 from ..policy.self_check import check_unchanged
 from .denoiser import TrainedDenoiser
-from .handover import remember
+from .handover import given_back_on_error, remember
 from .inspection import check_pipeline
 from .loading import open_pipeline, prepare_pipeline
 from .lora import complete_lora_config
+from .ownership import remove_adapter
 
 
 def check_model_options(
@@ -74,8 +76,9 @@ def build_policy(
     check_pipeline(pipeline, args.full_finetuning)
     if pipeline is model:
         remember(pipeline, find_denoiser(pipeline))
-    pipeline = prepare_pipeline(pipeline).to(args.device)
-    return LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+    with given_back_on_error(pipeline):
+        prepare_pipeline(pipeline).to(args.device)
+        return LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
 
 
 def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraConfig | None = None) -> TrainedDenoiser:
@@ -94,12 +97,22 @@ def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraC
         [`ConfigError`]: no adapter fits the denoiser.
         [`PipelineError`]: the adapter changes images before any training.
     """
-    adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
-    freeze(policy.pipeline)
-    calls = policy.first_calls()
-    denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter, keep_reference=args.beta > 0)
-    check_unchanged(calls, denoiser)
+    with given_back_on_error(policy.pipeline):
+        adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
+        freeze(policy.pipeline)
+        calls = policy.first_calls()
+        denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter, keep_reference=args.beta > 0)
+        _check_unchanged(calls, denoiser)
     return denoiser
+
+
+def _check_unchanged(calls: Sequence[DenoiserCall], denoiser: TrainedDenoiser) -> None:
+    """Check that the adapter changes nothing, or take it off again."""
+    try:
+        check_unchanged(calls, denoiser)
+    except PipelineError:
+        remove_adapter(denoiser.base)
+        raise
 
 
 def freeze(pipeline: DiffusionPipeline) -> None:

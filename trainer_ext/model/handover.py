@@ -89,6 +89,16 @@ def give_back(pipeline: DiffusionPipeline) -> None:
         _CAME.pop(pipeline).restore(pipeline)
 
 
+@contextlib.contextmanager
+def given_back_on_error(pipeline: DiffusionPipeline) -> Iterator[None]:
+    """Context manager that gives the pipeline back if the block fails."""
+    try:
+        yield
+    except BaseException:
+        give_back(pipeline)
+        raise
+
+
 class Loan:
     """
     A pipeline in a trainer's hands. One that the trainer loaded itself is never given back.
