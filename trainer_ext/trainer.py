@@ -125,7 +125,7 @@ class DDPOTrainer(HubTrainer):
         self.algorithm = chosen.bind(
             args, self.judges.trained.objective_weights, self.policy.table, self.policy.noising
         )
-        self._weights = RunWeights.of(denoiser, args)
+        self._weights = RunWeights.of(self.policy.pipeline, denoiser, args)
         self._stop = StopRequest()
         self._seconds: dict[str, float] = {}
         self._owns_output_dir = False
@@ -170,14 +170,15 @@ class DDPOTrainer(HubTrainer):
         self._owns_output_dir = True
         checkpoint = self._checkpointer.resolve(resume_from_checkpoint)
         self._forget_progress()
-        with self._checkpointer.owning_folder(), self._lockstep.naming_lost_processes(), self._stop.handling_signals():
-            try:
-                return super().train(checkpoint, *args, **kwargs)
-            except StopRequestedError:
-                self._save_interrupted()
-                raise
-            except RuleMetError as met:
-                return self._end_by_rule(met)
+        with self._weights.loan.training(), self._checkpointer.owning_folder():
+            with self._lockstep.naming_lost_processes(), self._stop.handling_signals():
+                try:
+                    return super().train(checkpoint, *args, **kwargs)
+                except StopRequestedError:
+                    self._save_interrupted()
+                    raise
+                except RuleMetError as met:
+                    return self._end_by_rule(met)
 
     def get_train_dataloader(self) -> DataLoader[int]:
         """Return batches of positions in the order of training. See [`position_batches`]."""

@@ -22,12 +22,14 @@ from ..errors import PipelineError
 from ..loop.metrics import timed
 from ..model.build import build_denoiser, build_policy
 from ..model.denoiser import TrainedDenoiser
-from ..model.loading import load_pipeline
+from ..model.handover import give_back
+from ..model.loading import open_pipeline
+from ..model.ownership import remove_adapter
 from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.runner import find_denoiser
 from ..policy.seeds import image_generators
-from ..policy.self_check import check_replay, first_log_ratios
+from ..policy.self_check import check_gradients_arrive, check_replay, first_log_ratios
 from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
 from .report import Facts, Report
 from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
@@ -51,7 +53,7 @@ def examine(
 
     Args:
         model (`str`, `Path` or `DiffusionPipeline`):
-            The model, as in [`DDPOTrainer`]. A pipeline that is already loaded gets an adapter with random weights.
+            The model, as in [`DDPOTrainer`]. A pipeline that is already loaded is given back as it came.
         args ([`DDPOConfig`]):
             Options of the planned training.
         peft_config (`LoraConfig`, *optional*), guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
@@ -64,7 +66,7 @@ def examine(
     Raises:
         [`PipelineError`]: nothing could be loaded. Reasons that speak against training are in the report instead.
     """
-    pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
+    pipeline = open_pipeline(model, args.weights_dtype)
     facts: list[Facts] = []
     try:
         for found in _parts(pipeline, args, peft_config, guidance_rules, on_step):
@@ -72,6 +74,8 @@ def examine(
             on_found(found)
     except DDPOError as refusal:
         return Report(tuple(facts), str(refusal))
+    finally:
+        give_back(pipeline)
     return Report(tuple(facts), None)
 
 
@@ -87,7 +91,16 @@ def _parts(
     policy = build_policy(pipeline, args, guidance_rules=guidance_rules)
     yield from _policy_facts(policy)
     denoiser = build_denoiser(policy, args, peft_config)
-    yield _adapter_facts(pipeline, denoiser)
+    try:
+        yield from _training_facts(policy, denoiser, args, on_step)
+    finally:
+        remove_adapter(policy.denoiser)
+
+
+def _training_facts(
+    policy: LogProbPipeline, denoiser: TrainedDenoiser, args: DDPOConfig, on_step: Callable[[int], None]
+) -> Iterator[Facts]:
+    yield _adapter_facts(policy.pipeline, denoiser)
     model = Accelerator(cpu=args.use_cpu, mixed_precision=_precision(args)).prepare_model(denoiser).eval()
     seconds: dict[str, float] = {}
     with timed(seconds, "sampling"):
@@ -204,8 +217,7 @@ def _train(
 def _gradient_facts(denoiser: TrainedDenoiser) -> GradientFacts:
     trained = {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
     without = tuple(name for name, value in trained.items() if value.grad is None or not value.grad.any())
-    if len(without) == len(trained):
-        raise PipelineError("No gradient reaches the trained weights: the denoiser's output does not depend on them.")
+    check_gradients_arrive(value.grad for value in trained.values())
     endless = [name for name, value in trained.items() if value.grad is not None and not value.grad.isfinite().all()]
     if endless:
         raise PipelineError(

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 
 from ddpo_plugins import GuidanceSpec
 
 from ..config import DDPOConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, PipelineError
 from ..policy.guidance.candidates import GuidanceRule, resolve_rule
 from ..policy.pipeline import LogProbPipeline
-from .denoiser import TrainedDenoiser, freeze
-from .loading import load_pipeline
+from ..policy.recording.calls import DenoiserCall
+from ..policy.runner import find_denoiser
+from ..policy.self_check import check_unchanged
+from .denoiser import TrainedDenoiser
+from .handover import given_back_on_error, remember
+from .inspection import check_pipeline
+from .loading import open_pipeline, prepare_pipeline
 from .lora import complete_lora_config
+from .ownership import remove_adapter
 
 
 def check_model_options(
@@ -61,11 +68,17 @@ def build_policy(
             Rules that plugins offer.
 
     Raises:
-        [`PipelineError`], [`GuidanceError`]: the pipeline cannot be loaded, or cannot be recorded and replayed.
+        [`PipelineError`], [`GuidanceError`]: the pipeline cannot be loaded, is in a state in which it cannot be trained, or
+            cannot be recorded and replayed.
     """
     rule = resolve_rule(guidance or args.guidance, guidance_rules)
-    pipeline = load_pipeline(model, args.weights_dtype).to(args.device)
-    return LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+    pipeline = open_pipeline(model, args.weights_dtype)
+    check_pipeline(pipeline, args.full_finetuning)
+    if pipeline is model:
+        remember(pipeline, find_denoiser(pipeline))
+    with given_back_on_error(pipeline):
+        prepare_pipeline(pipeline).to(args.device)
+        return LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
 
 
 def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraConfig | None = None) -> TrainedDenoiser:
@@ -82,7 +95,28 @@ def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraC
 
     Raises:
         [`ConfigError`]: no adapter fits the denoiser.
+        [`PipelineError`]: the adapter changes images before any training.
     """
-    adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
-    freeze(policy.pipeline)
-    return TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter, keep_reference=args.beta > 0)
+    with given_back_on_error(policy.pipeline):
+        adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
+        freeze(policy.pipeline)
+        calls = policy.first_calls()
+        denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter, keep_reference=args.beta > 0)
+        _check_unchanged(calls, denoiser)
+    return denoiser
+
+
+def _check_unchanged(calls: Sequence[DenoiserCall], denoiser: TrainedDenoiser) -> None:
+    """Check that the adapter changes nothing, or take it off again."""
+    try:
+        check_unchanged(calls, denoiser)
+    except PipelineError:
+        remove_adapter(denoiser.base)
+        raise
+
+
+def freeze(pipeline: DiffusionPipeline) -> None:
+    """Make all components of a pipeline untrainable."""
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False)

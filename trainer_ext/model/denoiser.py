@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.loaders.lora_base import LoraBaseMixin
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
-from ..errors import ConfigError
-from .lora import LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, check_lora_config, describe_linear_layers
+from ..errors import ConfigError, PipelineError
+from .lora import ADAPTER_NAME, LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, add_adapter
+from .ownership import adapter_layers, claim, is_owner
 
 
 class TrainedDenoiser(torch.nn.Module):
@@ -47,9 +48,9 @@ class TrainedDenoiser(torch.nn.Module):
         if peft_config is None:
             self.network = base.requires_grad_(True)
         else:
-            check_lora_config(peft_config)
-            self.network = _with_adapter(base, peft_config)
+            self.network = add_adapter(base, peft_config)
         self.peft_config = peft_config
+        claim(base, self)
         # TensorBoard, MLflow and the Trainer itself expect a transformers config, not diffusers' frozen dict.
         self.config = PretrainedConfig.from_dict({"denoiser": dict(base.config)})
 
@@ -70,6 +71,34 @@ class TrainedDenoiser(torch.nn.Module):
             return
         with self.network.disable_adapter():
             yield self
+
+    def check_owned(self) -> None:
+        """
+        Check that the pipeline still has what this module trains.
+
+        Raises:
+            [`PipelineError`]: the adapter was taken off, or another trainer has the denoiser.
+        """
+        if not is_owner(self.base, self) or (self.peft_config is not None and not any(adapter_layers(self.base))):
+            raise PipelineError(
+                f"pipeline.{self.name} no longer holds what this trainer trained: unload_lora_weights() took its adapter off, or "
+                "another DDPOTrainer has the pipeline. Nothing is written, so that saved files stay. Make a new trainer."
+            )
+
+    def check_in_place(self) -> None:
+        """
+        Check that the adapter is what the denoiser computes with.
+
+        Raises:
+            [`PipelineError`]: as [`check_owned`](TrainedDenoiser.check_owned), or it is fused, off, or not the only one.
+        """
+        self.check_owned()
+        for layer in adapter_layers(self.base):
+            if layer.merged or layer.disable_adapters or list(layer.active_adapters) != [ADAPTER_NAME]:
+                raise PipelineError(
+                    f"The adapter in pipeline.{self.name} is fused, switched off, or not the only one; it cannot be trained so. "
+                    "Undo it with pipeline.unfuse_lora(), enable_lora() or delete_adapters(), or make a new trainer."
+                )
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute activations in the backward pass (called by `Trainer`)."""
@@ -92,7 +121,11 @@ class TrainedDenoiser(torch.nn.Module):
                 The pipeline that the denoiser belongs to.
             state (`Mapping[str, torch.Tensor]`, *optional*):
                 The adapter's weights, by this module's names; needed where the module's own are sharded.
+
+        Raises:
+            [`PipelineError`]: the pipeline no longer has what this module trains.
         """
+        self.check_owned()
         if self.peft_config is None:
             pipeline.save_pretrained(folder)
             return
@@ -107,7 +140,7 @@ class TrainedDenoiser(torch.nn.Module):
         tensors = {f"{PEFT_PREFIX}{key}": value for key, value in self._lora_state(state).items()}
         metadata = {f"{self.name}.{key}": value for key, value in self._lora_metadata().items()}
         save_file(tensors, folder / PEFT_FILE, {"lora_adapter_metadata": json.dumps(metadata)})
-        self.network.peft_config["default"].save_pretrained(str(folder))
+        self.network.peft_config[ADAPTER_NAME].save_pretrained(str(folder))
 
     def load(self, folder: Path) -> None:
         """
@@ -136,7 +169,7 @@ class TrainedDenoiser(torch.nn.Module):
         return {key.removeprefix(PEFT_PREFIX): value.contiguous() for key, value in state.items()}
 
     def _lora_metadata(self) -> dict[str, Any]:
-        config = self.network.peft_config["default"].to_dict()
+        config = self.network.peft_config[ADAPTER_NAME].to_dict()
         return {key: _plain(config[key]) for key in LORA_METADATA_KEYS}
 
     def _check_lora_metadata(self, file: Path) -> None:
@@ -162,24 +195,6 @@ class TrainedDenoiser(torch.nn.Module):
             raise ValueError(
                 f"{file} is an adapter of other layers than those of this run; were the LoRA options changed?"
             )
-
-
-def _with_adapter(base: ModelMixin, config: LoraConfig) -> Any:
-    try:
-        return get_peft_model(base, config)
-    except ValueError as error:  # no layer has such a name, or it is of a kind that PEFT does not know
-        raise ConfigError(
-            f"No adapter fits {type(base).__name__}: {error} Pass peft_config=LoraConfig(target_modules=...) with other names "
-            "(--lora_target_modules on the command line), or leave them out for its attention projections. "
-            f"{describe_linear_layers(base)}"
-        ) from error
-
-
-def freeze(pipeline: DiffusionPipeline) -> None:
-    """Make all components of a pipeline untrainable."""
-    for component in pipeline.components.values():
-        if isinstance(component, torch.nn.Module):
-            component.requires_grad_(False)
 
 
 def _plain(value: Any) -> Any:

@@ -39,7 +39,27 @@ def load_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype = to
     Raises:
         [`PipelineError`]: there is no such pipeline.
     """
-    pipeline = model if isinstance(model, DiffusionPipeline) else _from_pretrained(str(model), dtype)
+    return prepare_pipeline(open_pipeline(model, dtype))
+
+
+def open_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype) -> DiffusionPipeline:
+    """
+    Load a pipeline, or return one that is already loaded as it is.
+
+    Raises:
+        [`PipelineError`]: there is no such pipeline, or `model` is something else.
+    """
+    if not isinstance(model, str | Path | DiffusionPipeline):
+        given = model.__name__ if isinstance(model, type) else f"a {type(model).__name__}"
+        raise PipelineError(
+            f"The model is {given}; give a whole pipeline (a DiffusionPipeline, not its unet or transformer), the id of one on "
+            "the Hub, or a folder that holds one."
+        )
+    return model if isinstance(model, DiffusionPipeline) else _from_pretrained(str(model), dtype)
+
+
+def prepare_pipeline(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+    """Turn off what has no place in training or sampling: safety checker, progress bar, dropout. Returns the pipeline."""
     if pipeline.components.get("safety_checker") is not None:
         # It would answer with black images, and a reward would learn from those.
         pipeline.register_modules(safety_checker=None)
@@ -47,6 +67,9 @@ def load_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype = to
             "The pipeline's safety checker is off in training: its black images would be rewarded like any other."
         )
     pipeline.set_progress_bar_config(disable=True)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()
     return pipeline
 
 

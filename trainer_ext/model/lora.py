@@ -7,11 +7,14 @@ import re
 from collections import Counter
 
 import torch
-from peft import LoraConfig
+from diffusers import ModelMixin
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from ..errors import ConfigError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+
+ADAPTER_NAME = "default"  #: of the layers that a trainer adds
 
 PEFT_PREFIX = "base_model.model."
 
@@ -90,3 +93,21 @@ def check_lora_config(config: LoraConfig) -> None:
             f"init_lora_weights={config.init_lora_weights!r} changes the base weights, so the saved adapter would not "
             "reproduce the model. Use 'gaussian' or True."
         )
+
+
+def add_adapter(base: ModelMixin, config: LoraConfig) -> PeftModel:
+    """
+    Add an adapter to a denoiser, in place.
+
+    Raises:
+        [`ConfigError`]: as [`check_lora_config`], or it fits no layer.
+    """
+    check_lora_config(config)
+    try:
+        return get_peft_model(base, config, ADAPTER_NAME)
+    except ValueError as error:  # no layer has such a name, or it is of a kind that PEFT does not know
+        raise ConfigError(
+            f"No adapter fits {type(base).__name__}: {error} Pass peft_config=LoraConfig(target_modules=...) with other names "
+            "(--lora_target_modules on the command line), or leave them out for its attention projections. "
+            f"{describe_linear_layers(base)}"
+        ) from error

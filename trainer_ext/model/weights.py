@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 from ..config import DDPOConfig
 from .denoiser import TrainedDenoiser
 from .ema import MovingAverage, check_average
+from .handover import Loan
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,19 @@ class RunWeights:
             The trained module.
         average ([`MovingAverage`], *optional*):
             The moving average of its weights. If there is one, it is evaluated, drawn and saved.
+        loan ([`Loan`]):
+            The pipeline that they are in, which is given back when it is not in use.
     """
 
     denoiser: TrainedDenoiser
     average: MovingAverage | None
+    loan: Loan
 
     @classmethod
-    def of(cls, denoiser: TrainedDenoiser, args: DDPOConfig) -> RunWeights:
+    def of(cls, pipeline: DiffusionPipeline, denoiser: TrainedDenoiser, args: DDPOConfig) -> RunWeights:
         """Return the weights of a run that begins."""
-        return cls(denoiser, MovingAverage(denoiser, args.ema_decay) if args.ema_decay else None)
+        average = MovingAverage(denoiser, args.ema_decay) if args.ema_decay else None
+        return cls(denoiser, average, Loan(pipeline, denoiser))
 
     def evaluated(self) -> AbstractContextManager[None]:
         """Context manager that swaps in the weights to evaluate, draw and save."""

@@ -69,8 +69,8 @@ class Evaluator:
         check_shares(self.lockstep.accelerator.distributed_type, len(rows), self.args.world_size)
         own = range(self.args.process_index, len(rows), self.args.world_size)
         plan = SamplingPlan([rows[row] for row in own], list(own), 1)
-        model.eval()
-        with self.lockstep.guarded(), self.weights.evaluated():
+        with self.weights.loan.in_use(), self.lockstep.guarded(), self.weights.evaluated():
+            model.eval()
             records = self._score(model, plan.batches(self.args.rollout_batch_size), trainer_state)
         return evaluation_metrics(gather_object(records), prefix)
 

@@ -70,6 +70,12 @@ def dry_run(runner: Runner, rules: Sequence[Sequence[GuidanceSpec]]) -> Findings
     return Findings(layouts, guidance, error, table, noising, not _repeats_arguments(runner))
 
 
+def first_calls(runner: Runner) -> list[DenoiserCall]:
+    """Return the denoiser's calls of one image's first step."""
+    calls, *_ = _first_step(runner, PROBE_PROMPTS[:1])
+    return calls
+
+
 def _check_calls(denoiser: str, for_two: int, for_three: int) -> None:
     if not for_three:
         raise PipelineError(

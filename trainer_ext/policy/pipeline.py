@@ -13,7 +13,7 @@ from ddpo_plugins import GuidanceSpec
 
 from ..images import to_uint8
 from ..options import DDPOOptions
-from .dry_run import dry_run
+from .dry_run import dry_run, first_calls
 from .guidance.candidates import GuidanceRule, candidate_rules, resolve_rule
 from .recording.calls import DenoiserCall, unflatten
 from .recording.conditioning import CallRecord, Conditioning
@@ -121,6 +121,10 @@ class LogProbPipeline:
     def noising(self) -> NoisingTable:
         """The forward process at those steps."""
         return self.findings.noising
+
+    def first_calls(self) -> list[DenoiserCall]:
+        """Return the denoiser's calls of one image's first step, with their outputs."""
+        return first_calls(self.runner)
 
     def sample(
         self,

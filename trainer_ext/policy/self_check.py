@@ -1,14 +1,52 @@
-"""Checks before the first update that replaying a step gives what was sampled."""
+"""Checks before the first update: the adapter changes nothing yet, a replayed step is what was sampled, gradients arrive."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 
 from ..errors import PipelineError
 from .pipeline import LogProbPipeline
+from .recording.calls import DenoiserCall, Rows, unflatten
 from .recording.trajectory import Trajectory
 
 GRADIENT_TOLERANCE = 0.05  #: error of compiled code's gradient, relative to its norm; wrong gradients were off by 1
+
+
+def check_unchanged(calls: Sequence[DenoiserCall], denoiser: torch.nn.Module) -> None:
+    """
+    Repeat calls from before the adapter was added. Bit for bit, or training would begin from another model than was given.
+
+    A denoiser that does not even repeat itself is left to [`check_replay`].
+
+    Raises:
+        [`PipelineError`]: an output differs.
+    """
+    before, after = [_rows(call.output) for call in calls], _outputs(calls, denoiser)
+    if _same(before, after) or not _same(after, _outputs(calls, denoiser)):
+        return
+    pairs = zip(chain(*before), chain(*after), strict=True)
+    difference = max(float((first - second).abs().max()) for first, second in pairs)
+    raise PipelineError(
+        f"The adapter changes what the denoiser predicts before any training (by {difference:.1e}): the run would not begin from "
+        "the pipeline that was given. Use init_lora_weights='gaussian' or True in peft_config."
+    )
+
+
+@torch.no_grad()
+def _outputs(calls: Sequence[DenoiserCall], denoiser: torch.nn.Module) -> list[list[torch.Tensor]]:
+    """Make the calls again, and return their outputs."""
+    return [_rows(denoiser(**unflatten(call.arguments))[0]) for call in calls]
+
+
+def _rows(output: Rows) -> list[torch.Tensor]:
+    return output if isinstance(output, list) else [output]
+
+
+def _same(first: Sequence[list[torch.Tensor]], second: Sequence[list[torch.Tensor]]) -> bool:
+    return all(torch.equal(*pair) for pair in zip(chain(*first), chain(*second), strict=True))
 
 
 def check_replay(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory, clip_range: float) -> None:
@@ -63,9 +101,57 @@ def check_compiled(
         )
 
 
-def first_log_ratios(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory) -> torch.Tensor:
-    """Return the log-ratios `(B,)` of all images at the first step with noise, replayed in the batch they were sampled in."""
-    rows = torch.arange(len(trajectory))
+def check_gradients(policy: LogProbPipeline, denoiser: torch.nn.Module, trajectory: Trajectory, limit: int) -> None:
+    """
+    Take one gradient, so that what fails only in the backward pass fails before a rollout is complete.
+
+    Args:
+        policy ([`LogProbPipeline`]):
+            Replays a step.
+        denoiser (`torch.nn.Module`):
+            The trained module itself, not what exchanges its gradients between processes.
+        trajectory ([`Trajectory`]):
+            The step to replay.
+        limit (`int`):
+            Number of images that are trained on at once.
+
+    Raises:
+        [`PipelineError`]: the backward pass fails, or no gradient reaches the trained weights.
+    """
+    weights = [value for value in denoiser.parameters() if value.requires_grad]
+    try:
+        log_ratio = first_log_ratios(policy, denoiser, trajectory, limit)
+        gradients = torch.autograd.grad(log_ratio.sum(), weights, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise PipelineError(
+            f"The backward pass through pipeline.{policy.denoiser_name} failed: {error}\nSomething in it computes without "
+            "gradients: weights that are quantised, cast or moved while it runs, a kernel for inference, or gradients that are "
+            "off (torch.no_grad()). Load the pipeline without it."
+        ) from error
+    check_gradients_arrive(gradients)
+
+
+def check_gradients_arrive(gradients: Iterable[torch.Tensor | None]) -> None:
+    """
+    Check the gradients of the trained weights.
+
+    Raises:
+        [`PipelineError`]: all are zero, or missing.
+    """
+    if not any(gradient is not None and bool(gradient.any()) for gradient in gradients):
+        raise PipelineError("No gradient reaches the trained weights: the denoiser's output does not depend on them.")
+
+
+def first_log_ratios(
+    policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory, limit: int | None = None
+) -> torch.Tensor:
+    """
+    Return the log-ratios `(B,)` at the first step with noise: of all images, in the batch they were sampled in, or of the
+    first `limit`.
+    """
+    rows = torch.arange(len(trajectory))[:limit]
     return policy.ratio_terms(
         trajectory, rows, trajectory.table.stochastic_steps[:1].expand(len(rows)), model
     ).log_ratio

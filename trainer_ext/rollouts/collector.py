@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 
 from ..config import DDPOConfig
 from ..learning.algorithm import BoundAlgorithm
@@ -20,7 +20,7 @@ from ..loop.stopping import StopRule, StopRules
 from ..model.denoiser import TrainedDenoiser
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
-from ..policy.self_check import check_compiled, check_replay
+from ..policy.self_check import check_compiled, check_gradients, check_replay
 from ..runs.folder import RunFolder
 from ..runs.records import write_records
 from ..scoring.judges import Judges
@@ -134,10 +134,12 @@ class RolloutCollector:
             write_records(RunFolder(self.args.folder).rollout_file(index), records)
 
     def _check_replay(self, model: torch.nn.Module, trajectory: Trajectory) -> None:
-        """Check once, before the first update, that replaying a step gives what was sampled."""
+        """Check once, before the first update, that replaying a step gives what was sampled, and a gradient."""
         if self._replay_checked:
             return
         check_replay(self.policy, model, trajectory, self.args.clip_range)
+        if self.lockstep.accelerator.distributed_type != DistributedType.FSDP:  # where no process has the whole module
+            check_gradients(self.policy, self.denoiser, trajectory, self.args.per_device_train_batch_size)
         if self.args.torch_compile:
             check_compiled(self.policy, model, self.denoiser, trajectory)
         self._replay_checked = True
