@@ -88,13 +88,14 @@ class Classifier:
         Raises:
             `ValueError`: no class has it.
         """
-        if label.strip().lower() not in self.names:
-            near = " or ".join(map(repr, difflib.get_close_matches(label.lower(), self.names)))
-            raise ValueError(
-                f"{self.model.config.name_or_path!r} has no label {label!r} among its {self.model.config.num_labels}"
-                f"{f'; near ones: {near}' if near else ''}. Set the option `label` to one, or to '{{column}}'."
-            )
-        return self.names[label.strip().lower()]
+        found = classes_of(self.names, label)
+        if found:
+            return found
+        near = " or ".join(map(repr, difflib.get_close_matches(label.lower(), self.names)))
+        raise ValueError(
+            f"{self.model.config.name_or_path!r} has no label {label!r} among its {self.model.config.num_labels}"
+            f"{f'; near ones: {near}' if near else ''}. Set the option `label` to one, or to '{{column}}'."
+        )
 
     def probabilities(self, images: Sequence[Image.Image]) -> list[list[float]]:
         """Return the probability of each class in each image, B lists of C, without gradients."""
@@ -147,6 +148,14 @@ def class_names(labels: Mapping[int, str]) -> dict[str, list[int]]:
             for name in names:
                 by_rank[rank][name.strip().lower()].append(index)
     return {name: indices for rank in by_rank for name, indices in rank.items()}
+
+
+def classes_of(names: Mapping[str, Sequence[int]], label: str) -> Sequence[int]:
+    """
+    Return the classes of a label, or none. One that lists synonyms ("tench, Tinca tinca"), and is not known as a whole, stands
+    for its first name.
+    """
+    return names.get(label.strip().lower()) or names.get(label.partition(",")[0].strip().lower()) or ()
 
 
 def _fill(label: str, names: Sequence[str], columns: Mapping[str, Any], count: int) -> list[str]:

@@ -20,7 +20,7 @@ def _lines(name: str) -> list[str]:
 
 
 def animals() -> list[dict[str, str]]:
-    """Return 45 rows: `prompt` "a(n) [animal]", `animal`."""
+    """Return 45 rows: `prompt` "a(n) [animal]" as in the article (the authors' code has bare words), `animal`."""
     return [{"prompt": english().a(animal), "animal": animal} for animal in _lines("animals.txt")]
 
 
@@ -35,14 +35,13 @@ def animal_activities() -> list[dict[str, str]]:
 
 def imagenet_animals() -> list[dict[str, str]]:
     """
-    Return 398 rows: `prompt` and `animal`, both the name of an ImageNet-1k class. Row i is the class of label i.
+    Return 398 rows: `prompt`, the label of an ImageNet-1k class, and `animal`, its first name. Row i is the class of label i.
 
-    The name alone, without an article, is the prompt, as in the authors' code. Names are the first of each class in
-    WordNet; "crane", "kite" and "boxer" are as ambiguous here as there.
+    Labels are as in the authors' code: all names of the class in WordNet, without an article ("tench, Tinca tinca").
+    "crane", "kite" and "boxer" are as ambiguous here as there.
     """
-    # Labels 0 to 397 are the animals. The list is from timm 1.0.31 (`imagenet_synset_to_lemma.txt`) and agrees with
-    # torchvision 0.29.2 except for label 134, which torchvision calls "crane bird" to tell it from the machine, label 517.
-    return [{"prompt": name, "animal": name} for name in _lines("imagenet_animals.txt")]
+    # Labels 0 to 397 are the animals. The list is from timm 1.0.31 (`imagenet_synset_to_lemma.txt`).
+    return [{"prompt": label, "animal": label.partition(",")[0]} for label in _lines("imagenet_animals.txt")]
 
 
 def counting() -> list[dict[str, Any]]:

@@ -53,5 +53,7 @@ def test_presets_are_the_articles_settings(task, overlay, tmp_path):
     )
     updates = {None: 4 if paper or jpeg else 2, "sf": 1}.get(overlay, 400)
     assert config.updates_per_rollout == updates
+    assert defaults["model_name_or_path"] == "CompVis/stable-diffusion-v1-4"
+    rollout = 288 if (task, overlay) == ("lora/alignment", None) else 256
     images = config.num_images_per_rollout * config.num_train_epochs
-    assert images == 256 * (100 if jpeg and not paper and overlay in (None, "sf") else 200)
+    assert images == rollout * (100 if jpeg and not paper and overlay in (None, "sf") else 200)

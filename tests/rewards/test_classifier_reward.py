@@ -61,6 +61,7 @@ def softmax(logits):
         ("tabby cat", [0]),
         ("Tabby ", [0]),
         ("chow", [5]),
+        pytest.param("chow, chow chow", [5], id="synonyms that this classifier does not list"),
         pytest.param("partridge", [3], id="a first name before a synonym"),
         pytest.param("ruffed grouse", [2], id="a first name"),
         pytest.param("crane", [1, 4], id="two classes of one name"),

@@ -1,6 +1,9 @@
+import hashlib
+
 import pytest
 
 from ddpo_plugins import load_catalogue
+from reward_plugins.classifier import class_names, classes_of
 
 # By hand, from facts about English: the oracle for what `inflect` makes of the animals.
 PLURALS = {
@@ -48,13 +51,16 @@ def test_counting(rows):
         assert row["prompt"] == f"{NUMBERS[row['count']]} {PLURALS[row['animal']]}"
 
 
+AUTHORS_PROMPTS = "8d356a5fcbea73e8a0cd6854ac02ada9c286c048a34cdcfadd6a1cbcad06224d"
+
+
 def test_imagenet_animals(rows):
+    """The prompts are the authors', byte for byte: the hash is that of their file."""
     table = rows("imagenet_animals")
-    assert len(table) == 398
+    text = "".join(row["prompt"] + "\n" for row in table)
+    assert hashlib.sha256(text.encode()).hexdigest() == AUTHORS_PROMPTS
     for row in table:
-        assert row == {"prompt": row["animal"], "animal": row["animal"]}
-        assert row["animal"] == row["animal"].strip()
-        assert "," not in row["animal"]  # the first name alone
+        assert row == {"prompt": row["prompt"], "animal": row["prompt"].split(",")[0]}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,17 @@ def test_imagenet_animals(rows):
 def test_row_i_is_the_class_of_label_i(rows, label, name):
     """Well-known labels of ImageNet-1k; 151 to 268 are the dogs, 398 is the abacus."""
     assert rows("imagenet_animals")[label]["animal"] == name
+
+
+@pytest.mark.parametrize(
+    "shorten", [lambda label: label, lambda label: label.split(",")[0]], ids=["labels", "first names"]
+)
+def test_the_classifier_finds_the_class_of_each(rows, shorten):
+    """Also one whose labels are first names alone."""
+    prompts = [row["prompt"] for row in rows("imagenet_animals")]
+    names = class_names({index: shorten(prompt) for index, prompt in enumerate(prompts)})
+    for index, prompt in enumerate(prompts):
+        assert index in classes_of(names, prompt)
 
 
 @pytest.mark.parametrize("name", ["animals", "animal_activities", "imagenet_animals", "counting"])
