@@ -15,7 +15,7 @@ from support.trainers import (
 )
 
 from trainer_ext.policy.stock import stock_images
-from trainer_ext.runs.samples import load_images
+from trainer_ext.runs.pictures.sheets import load_images
 
 UNSEEN = prompts("a wolf", "two wolves")
 

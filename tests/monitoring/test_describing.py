@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 from trainer_ext import RewardFunction
 from trainer_ext.loop.describing import describing
 from trainer_ext.runs.folder import RunFolder
-from trainer_ext.runs.labels import LINE_WIDTH, MAX_LINES, caption
-from trainer_ext.runs.samples import SampleSet, draw_sheet, load_images
+from trainer_ext.runs.pictures.captions import LINE_WIDTH, MAX_LINES, caption
+from trainer_ext.runs.pictures.sheets import SampleSet, draw_sheet, load_images
 
 PICTURES = {"num_sample_images": 2, "sample_every": 1, "num_train_epochs": 2}
 PROMPTS = {

@@ -28,7 +28,7 @@ from trainer_ext.policy.transitions.flow import (
 from trainer_ext.policy.transitions.gaussian import ratio_terms
 from trainer_ext.policy.transitions.samplers import FLOW_TABLES, SAMPLERS, SamplerOptions, choose_sampler
 from trainer_ext.policy.transitions.stand_in import stock_scheduler
-from trainer_ext.runs.samples import load_images
+from trainer_ext.runs.pictures.sheets import load_images
 
 
 def falling(num_steps, shift=3.0):

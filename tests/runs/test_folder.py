@@ -20,8 +20,8 @@ from trainer_ext.cli.train import _summary
 from trainer_ext.model.lora import PEFT_FILE
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import remove_manifest
+from trainer_ext.runs.pictures.sheets import load_images
 from trainer_ext.runs.records import write_records
-from trainer_ext.runs.samples import load_images
 from trainer_ext.runs.summary import RunSummary, paired_figure
 
 

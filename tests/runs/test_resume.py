@@ -51,9 +51,9 @@ SAVE = "trainer_ext.trainer.DDPOTrainer._save_checkpoint"
 MANIFEST = "trainer_ext.runs.checkpointer.write_manifest"
 REMOVE = "trainer_ext.runs.checkpointer.prune"
 DRAW = "trainer_ext.monitoring.snapshots.SampleCallback._draw"
-SHEET = "trainer_ext.runs.samples.draw_sheet"
+SHEET = "trainer_ext.runs.pictures.sheets.draw_sheet"
 COMPARISON = "trainer_ext.monitoring.snapshots.draw_sheet"
-PICTURES = "trainer_ext.runs.samples.to_pil"  # for the sheet, then for the single ones
+PICTURES = "trainer_ext.runs.pictures.sheets.to_pil"  # for the sheet, then for the single ones
 END = "trainer_ext.monitoring.snapshots.SampleCallback.on_train_end"
 FINAL = "trainer_ext.model.denoiser.TrainedDenoiser.save"
 
@@ -80,7 +80,7 @@ STOPS_OF = {
         "before the first picture is written": {
             "at": PICTURES,
             "call": 2,
-            "within": "trainer_ext.runs.samples.SampleSet.save",
+            "within": "trainer_ext.runs.pictures.sheets.SampleSet.save",
         },
         **STOPS,
         "after the pictures of an update, before its checkpoint": {"at": DRAW, "after": True},

@@ -25,7 +25,7 @@ from trainer_ext.loop.interrupts import SAME_REQUEST_SECONDS, SIGNALS, StoppedEr
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.runner import swapped
 from trainer_ext.policy.seeds import image_generators
-from trainer_ext.runs.samples import load_images
+from trainer_ext.runs.pictures.sheets import load_images
 
 PROMPTS = Dataset.from_dict(
     {"prompt": ["a cat", "a dog", "a lion", "a bear"], "animal": ["cat", "dog", "lion", "bear"]}

@@ -62,7 +62,7 @@ def _draw(options: SampleOptions) -> None:
     from ..model.stock import load_adapter
     from ..options import parse_mapping
     from ..policy.stock import stock_images
-    from ..runs.samples import SampleSet, draw_sheet
+    from ..runs.pictures.sheets import SampleSet, draw_sheet
     from .quiet import quiet_libraries
 
     quiet_libraries()

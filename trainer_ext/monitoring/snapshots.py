@@ -18,10 +18,10 @@ from ..policy.pipeline import LogProbPipeline
 from ..policy.stock import stock_images
 from ..rollouts.measure import image_records
 from ..rollouts.schedule import SamplingPlan
-from ..runs.curve import draw_reward_curve
 from ..runs.folder import RunFolder, SampleSheet
+from ..runs.pictures.curve import draw_reward_curve
+from ..runs.pictures.sheets import SampleSet, draw_sheet, evenly_spaced, load_images
 from ..runs.records import write_records
-from ..runs.samples import SampleSet, draw_sheet, evenly_spaced, load_images
 from ..scoring.judges import Judges
 
 Log = Callable[[dict[str, float]], None]

@@ -11,11 +11,11 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..images import to_pil
-from ..loop.describing import describing
-from .atomic import replacing
-from .folder import picture_files
-from .labels import caption, font_families
+from ...images import to_pil
+from ...loop.describing import describing
+from ..atomic import replacing
+from ..folder import picture_files
+from .captions import caption, font_families
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..loop.describing import described_as
-from .atomic import replacing
-from .folder import RunFolder
+from ...loop.describing import described_as
+from ..atomic import replacing
+from ..folder import RunFolder
 
 
 @described_as("The reward curve")
