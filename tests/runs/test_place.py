@@ -79,8 +79,10 @@ def test_a_full_disk_is_found_before(small_disk):
 
 
 def test_trying_leaves_nothing(tmp_path):
-    check_writable(tmp_path / "run")
-    assert list((tmp_path / "run").iterdir()) == []
+    check_writable(tmp_path / "a" / "run")
+    assert list(tmp_path.iterdir()) == []
+    check_writable(tmp_path)
+    assert tmp_path.is_dir()
 
 
 # ---- in the run ----

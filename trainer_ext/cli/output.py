@@ -7,10 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any, TextIO
 
 
 class LossyFile(io.FileIO):
@@ -24,7 +21,7 @@ class LossyFile(io.FileIO):
 
     error: OSError | None = None
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         """Write, or drop."""
         try:
             return super().write(data)

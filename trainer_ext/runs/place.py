@@ -37,18 +37,22 @@ CAUSES = {
 
 def check_writable(folder: Path) -> None:
     """
-    Create the folder, and write a file there and remove it.
+    Write a file into a folder, and remove it with all folders that were created for it.
 
     Raises:
         [`OutputDirError`]: that is impossible; the message says why.
     """
     probe = folder / f"{PROBE}-{os.getpid()}"  # processes may look at the same time
+    created = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(bytes(PROBE_BYTES))
         finally:
             probe.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another process uses them by now
+                for path in created:
+                    path.rmdir()
     except OSError as error:
         raise OutputDirError(
             f"output_dir={str(folder)!r} cannot be written: {_cause(error)}. Make it writable, or give another output_dir."
