@@ -106,8 +106,9 @@ def _by_folder(distribution: Distribution | None) -> Origin:
     folder = _folder(distribution)
     if folder is None:
         return Origin("unknown" if distribution is None else str(distribution.name))
-    name, _, version = folder.stem.partition("-")
-    return Origin(name, name, version or "of unknown version")
+    parts = re.fullmatch(r"(.+?)-([0-9][^-]*)(-py.*)?", folder.stem)
+    name, version = (parts[1], parts[2]) if parts else (folder.stem, "of unknown version")
+    return Origin(name, name, version)
 
 
 def _folder(distribution: Distribution | None) -> Path | None:

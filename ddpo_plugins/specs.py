@@ -36,10 +36,12 @@ class Reward(Protocol):
         **columns:
             Every other column of the dataset as a list of length B, for the row each prompt came from, and:
 
-            - `trainer_state` (`transformers.TrainerState`): read it, do not change it;
+            - `trainer_state` (`transformers.TrainerState`): a copy that refuses to be changed;
             - `log_metric` (`Callable[[str, float], None]`): `log_metric(name, value)` logs one number of this batch;
             - `log_extra` (`Callable[[str, Sequence[Any]], None]`): `log_extra(name, values)` logs B values, one for
-              each image.
+              each image: numbers, texts, lists of these, or None.
+
+    All arguments are copies of its own: nothing that it does to them reaches another reward or the trainer.
 
     Returns:
         `list[float | None]` of length B or `torch.Tensor` of shape `(B,)`: higher is better, finite, in the reward's
@@ -134,7 +136,8 @@ class PromptSetSpec:
             How users ask for it; spelt like a reward's. Unique among the prompt sets of all installed plugins.
         rows (`Callable[[], Iterable[Mapping[str, Any]]]`):
             Called without arguments when the set is used. Each row has a `prompt` (`str`) and any metadata; all rows
-            have the same keys. The metadata reaches the rewards as columns.
+            have the same keys, none of which is the name of a reward's argument. The metadata reaches the rewards as
+            columns.
         description (`str`, *optional*, defaults to `""`):
             One line for the list of prompt sets: which prompts, and how many.
 

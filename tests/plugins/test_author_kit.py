@@ -288,6 +288,14 @@ def test_lengths_must_agree():
         check_reward(spec(good), images=[])
 
 
+@pytest.mark.parametrize("name", ["prompt", "images", "prompts", "trainer_state", "log_metric", "log_extra"])
+def test_columns_cannot_be_called_like_arguments(name):
+    with pytest.raises(
+        ValueError, match=f"A dataset cannot have the column '{name}': rewards have own arguments. Rename it"
+    ):
+        check_reward(spec(good), columns={name: ["a"]})
+
+
 def test_async_rewards_have_one_loop_also_in_a_notebook():
     loops = set()
 

@@ -36,7 +36,7 @@ VALUE = "its entry point is '{}' = '{}'; the value must be a module.*pyproject.t
         ("entry_points.txt", b"[ddpo_plugins]\nbad =\n", VALUE.format("bad", "")),
         ("entry_points.txt", b"[ddpo_plugins]\na b c ! = no_such_module\n", r"'a b c !' \(bad-dist 0.3\) failed: .*no module 'no_such_module'"),
         ("entry_points.txt", b"[ddpo_plugins]\nbad = bad_dist_module:nothing\n", "AttributeError"),
-        ("entry_points.txt", b"[ddpo_plugins]\nbad\n", "metadata of bad cannot be read: install it again, or remove .*bad-dist-0.3.dist-info"),
+        ("entry_points.txt", b"[ddpo_plugins]\nbad\n", "metadata of bad-dist cannot be read: install it again, or remove .*bad-dist-0.3.dist-info"),
         ("entry_points.txt", b"\xff\xfe[ddpo_plugins]\nbad = bad_dist_module\n", "UnicodeDecodeError.*install it again"),
         ("METADATA", b"Name: bad-dist\nVersion: 0.3\nAuthor: \xe9\xff\n", "UnicodeDecodeError.*install it again"),
         ("METADATA", b"Metadata-Version: 2.1\n", "ValueError: its metadata has the name None.*install it again"),
@@ -52,7 +52,7 @@ def test_it_is_named_and_the_rest_works(break_file, install, capsys, file, conte
     assert "bad_reward" not in listed
     (failure,) = load_catalogue().failures
     assert str(failure) == failures.strip()
-    assert "bad" in failures.split(" failed: ")[0]
+    assert "(bad-dist 0.3)" in failures.split(" failed: ")[0]
     assert re.search(message, failures), failures
 
 

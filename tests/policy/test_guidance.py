@@ -273,3 +273,46 @@ def test_the_function_in_the_message_is_classifier_free_guidance(between):
     assert torch.equal(names["rule"](outputs, SCALE, {}), PIPELINES["cfg"](cond, uncond))
     assert "guidance=rule" in str(caught.value)
     assert "ddpo_register_guidance" in str(caught.value)
+
+
+def test_a_rule_that_changes_its_outputs_changes_its_own():
+    """Or the candidates that are tried after it, and the recorded outputs, would be others."""
+
+    def in_place(outputs, guidance_scale, arguments):
+        cond, uncond = outputs
+        return cond.sub_(uncond).mul_(guidance_scale).add_(uncond)
+
+    cond, uncond = branches()
+    before = cond.clone(), uncond.clone()
+    guidance = infer_guidance(only(in_place), (uncond, cond), PIPELINES["cfg"](cond, uncond), ARGUMENTS)
+    assert (guidance.cond_first, guidance.sign) == (False, 1)
+    assert torch.equal(cond, before[0])
+    assert torch.equal(uncond, before[1])
+
+
+def changes_the_dtype(outputs, guidance_scale, arguments):
+    torch.set_default_dtype(torch.float16)
+    return outputs[0]
+
+
+def changes_arguments(outputs, guidance_scale, arguments):
+    arguments["guidance_scale"] = 1.0
+    return outputs[0]
+
+
+def leaves(outputs, guidance_scale, arguments):
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (changes_the_dtype, "'custom' changed torch's default dtype from torch.float32 to torch.float16"),
+        (changes_arguments, "'custom' failed with TypeError: 'mappingproxy' object does not support item assignment"),
+        (leaves, "'custom' failed with SystemExit: 0"),
+    ],
+)
+def test_a_rule_that_changes_what_is_not_its_own(rule, message):
+    with pytest.raises(GuidanceError, match=message):
+        infer_guidance(only(rule), branches(), branches()[0], ARGUMENTS)
+    assert torch.get_default_dtype() == torch.float32

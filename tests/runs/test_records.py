@@ -105,7 +105,6 @@ def test_a_damaged_file_is_left_out_with_a_warning(tmp_path, caplog):
     folder = RunFolder(tmp_path)
     write_series(tmp_path / "rollouts", [1.0], [2.0])
     folder.rollout_file(0).write_bytes(GARBAGE)
-    write_series(tmp_path / "other", [1.0])
     write_records(folder.rollout_file(2), [{"rollout": 2, "reward": 3.0, "mine/x": None}])
     write_records(folder.rollout_file(3), [{"rollout": 3, "reward": 4.0, "mine/x": None}])
     assert (

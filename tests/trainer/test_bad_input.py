@@ -115,6 +115,13 @@ def test_bf16_where_it_is_not_supported():
         (prompts(), "train_dataset is empty"),
         (prompts("a cat", "  "), "'  ' as the prompt of row 1"),
         (prompts("a cat", None), "None as the prompt of row 1"),
+        *(
+            (
+                Dataset.from_dict({"prompt": ["a cat"], name: ["x"]}),
+                f"train_dataset has the column '{name}', and rewards have an argument of this name.*Rename the column",
+            )
+            for name in ("images", "prompts", "trainer_state", "log_metric", "log_extra")
+        ),
     ],
 )
 def test_datasets(make_trainer, dataset, message):

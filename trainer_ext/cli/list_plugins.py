@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
     offers: list[Offer[Any]] = [offers[name] for offers in kinds for name in offers]
     offers += [Offer("guidance rule", spec, "builtin", PACKAGE, version(PACKAGE)) for spec in GUIDANCE_RULES.values()]
     rows = [("NAME", "KIND", "FROM", "DESCRIPTION")] + [
-        (offer.spec.name, offer.kind, f"{offer.distribution} {offer.version}", offer.spec.description)
+        (offer.spec.name, offer.kind, f"{offer.distribution} {offer.version}", " ".join(offer.spec.description.split()))
         for offer in offers
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

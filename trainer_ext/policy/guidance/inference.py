@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from ddpo_plugins import GuidanceSpec
+from ddpo_plugins.errors import describe
+from ddpo_plugins.guarding import ChangedSettingError, unchanged_settings
 
 from ...errors import GuidanceError
 from .candidates import GuidanceRule, how_to_pass_a_rule
@@ -50,9 +53,8 @@ class Guidance:
     def __call__(self, outputs: Sequence[torch.Tensor], num_channels: int) -> torch.Tensor:
         """Combine one output `(B, C', ...)` for each branch into the prediction `(B, num_channels, ...)`."""
         ordered = tuple(outputs) if self.cond_first else tuple(reversed(outputs))
-        if self.in_float32:
-            ordered = tuple(output.float() for output in ordered)
-        prediction = self.sign * self.rule(ordered, self.scale, self.arguments)
+        own = tuple(output.float().clone() if self.in_float32 else output.clone() for output in ordered)
+        prediction = self.sign * self.rule(own, self.scale, MappingProxyType(dict(self.arguments)))
         return prediction[:, :num_channels]  # the other channels are a variance, which pipelines drop
 
     def error(self, outputs: Sequence[torch.Tensor], model_output: torch.Tensor) -> float:
@@ -114,10 +116,13 @@ def _candidates(rules: Sequence[GuidanceSpec], num_outputs: int, arguments: Mapp
 def _try(candidate: Guidance, outputs: Sequence[torch.Tensor], model_output: torch.Tensor) -> float:
     """Return the candidate's error. A rule is foreign code, and may do anything."""
     try:
-        prediction = candidate(outputs, model_output.shape[1])
-    except Exception as error:
+        with unchanged_settings():
+            prediction = candidate(outputs, model_output.shape[1])
+    except ChangedSettingError as error:
+        raise GuidanceError(f"The guidance rule {candidate.name!r} {error}") from error
+    except (Exception, SystemExit) as error:
         raise GuidanceError(
-            f"The guidance rule {candidate.name!r} failed with {type(error).__name__}: {error}. It was called with "
+            f"The guidance rule {candidate.name!r} failed with {describe(error)}. It was called with "
             f"{len(outputs)} output(s) {_shapes(outputs)} and guidance_scale={candidate.scale}. "
             f"{how_to_pass_a_rule(len(outputs))}"
         ) from error
