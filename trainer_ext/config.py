@@ -13,26 +13,17 @@ from transformers.trainer_utils import HubStrategy
 from ddpo_plugins.masking import remember_secrets
 
 from .errors import ConfigError
+from .inherited import check_inherited
 from .learning.algorithm import Algorithm
 from .learning.algorithms import ALGORITHMS, resolve_algorithm
 from .learning.weighting import AGGREGATIONS, BASELINES
 from .loop.lockstep import join_process_group
 from .loop.stopping import StopRule
+from .loop.trackers import check_trackers
 from .options import DDPOOptions, TrainerDefaults, parse_mapping
+from .policy.runner import check_not_owned
 from .policy.transitions.samplers import SamplerOptions
-
-POSITIVE = (
-    "num_inference_steps",
-    "num_images_per_rollout",
-    "num_images_per_prompt",
-    "rollout_batch_size",
-    "num_inner_epochs",
-    "clip_range",
-    "advantage_clip",
-    "stat_buffer_size",
-    "stat_min_count",
-    "rwr_beta",
-)
+from .values import check_values
 
 CHOICES = {
     "algorithm": tuple(ALGORITHMS),
@@ -55,9 +46,13 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
 
     def __post_init__(self) -> None:
         remember_secrets({"hub_token": self.hub_token})
+        check_values(self)
+        check_inherited(self)
         if isinstance(self.pipeline_kwargs, str):
             self.pipeline_kwargs = parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
+        check_not_owned(self.call_kwargs)
         self._check_values()
+        check_trackers(self.report_to)
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
         if self.use_cpu:
@@ -106,23 +101,16 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         return self.num_images_per_rollout // self.world_size
 
     def _check_values(self) -> None:
-        for name in POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         sampling = SamplerOptions(self.sampler, self.eta, self.noise_level, self.sde_window)
         sampling.check_window(self.num_inference_steps)
-        if not 0 < self.timestep_fraction <= 1:
-            raise ConfigError(f"timestep_fraction is {self.timestep_fraction}; it must be in (0, 1].")
         if not 0 <= self.skip_last_steps < self.num_inference_steps:
             raise ConfigError(
                 f"skip_last_steps is {self.skip_last_steps}; it must be from 0 to num_inference_steps - 1 = "
                 f"{self.num_inference_steps - 1}, so that a step is left to train."
             )
-        if min(self.num_sample_images, self.sample_every) < 0:
-            raise ConfigError("num_sample_images and sample_every must not be negative; 0 turns them off.")
         self._check_learning()
         self._check_judging()
 
@@ -159,16 +147,6 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             )
 
     def _check_learning(self) -> None:
-        if self.beta < 0:
-            raise ConfigError(f"beta is {self.beta}; it must be 0, for no KL term in the loss, or greater.")
-        if not 0 <= self.rwr_quantile < 1:
-            raise ConfigError(
-                f"rwr_quantile is {self.rwr_quantile}; it must be in [0, 1), such as 0.9 for the best tenth."
-            )
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError(
-                f"ema_decay is {self.ema_decay}; it must be in (0, 1), or left out for no moving average."
-            )
         if self.advantages == "group" and self.num_images_per_prompt < 2:
             raise ConfigError(
                 f"advantages='group' compares the images of a prompt with each other, and num_images_per_prompt is "

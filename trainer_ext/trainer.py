@@ -19,6 +19,7 @@ from transformers.trainer_utils import TrainOutput
 from ddpo_plugins import GuidanceSpec
 
 from .config import DDPOConfig
+from .inherited import RefusedMethods
 from .learning.algorithm import Algorithm
 from .learning.rollout import Rollout
 from .learning.update import GradientAccumulator, training_batch
@@ -30,7 +31,7 @@ from .loop.progress import RolloutProgress
 from .loop.rewind import RewindPoint
 from .loop.sharding import check_sharding
 from .loop.stopping import RuleMetError
-from .model.build import build_denoiser, build_policy, check_model_options
+from .model.build import build_denoiser, build_policy, checked_options
 from .model.denoiser import TrainedDenoiser
 from .model.weights import RunWeights
 from .monitoring.evaluation import Evaluator
@@ -52,7 +53,7 @@ from .scoring.judges import Judges
 logger = logging.getLogger(__name__)
 
 
-class DDPOTrainer(HubTrainer):
+class DDPOTrainer(RefusedMethods, HubTrainer):
     """
     Fine-tunes a diffusers text-to-image pipeline on rewards (Black et al., 2023): by DDPO, or by RWR for comparison.
 
@@ -107,18 +108,17 @@ class DDPOTrainer(HubTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: LoraConfig | None = None,
-        eval_reward_funcs: Reward | Sequence[Reward] = (),
-        detectors: Detector | Sequence[Detector] = (),
+        eval_reward_funcs: Reward | Sequence[Reward] | None = None,
+        detectors: Detector | Sequence[Detector] | None = None,
         guidance: GuidanceRule | None = None,
-        guidance_rules: Sequence[GuidanceSpec] = (),
+        guidance_rules: Sequence[GuidanceSpec] | None = None,
         algorithm: str | Algorithm[Any, Any] | None = None,
     ):
-        args = args or DDPOConfig()
-        check_model_options(args, peft_config, guidance, guidance_rules)
+        args = checked_options(args, peft_config, guidance, guidance_rules)
         check_writable(args.folder)
         chosen = args.resolve_algorithm(algorithm)
         self.judges = Judges.of(reward_funcs, eval_reward_funcs, detectors, args)
-        train_dataset = check_datasets(train_dataset, eval_dataset)
+        train_dataset, eval_dataset = check_datasets(train_dataset, eval_dataset, args, self.judges)
         set_seed(args.seed)  # the adapter's initialisation
         self.policy = build_policy(model, args, guidance, guidance_rules)
         denoiser = build_denoiser(self.policy, args, peft_config)

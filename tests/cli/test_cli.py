@@ -236,7 +236,7 @@ def test_it_resumes(train, tmp_path, capsys):
     [
         (["--reward_funcs", "jpeg_compresibility"], ["Unknown reward 'jpeg_compresibility'", "jpeg_compressibility"]),
         (["--prompts", "animal"], ["Unknown prompt set 'animal'", "animals"]),
-        (["--prompts", "no-such-file.txt"], ["Unknown prompt set 'no-such-file.txt'"]),
+        (["--prompts", "no-such-file.txt"], ["--prompts no-such-file.txt: there is no such file"]),
         (["--clip_rang", "1"], ["--clip_rang: did you mean --clip_range"]),
         (["--eta", "0"], ["eta is 0.0; it must be in (0, 1]"]),
         (["--guidance", "cgf"], ["Unknown guidance rule 'cgf'"]),

@@ -38,7 +38,7 @@ def run_options():
         ({"timestep_fraction": 0.0}, r"timestep_fraction is 0.0; it must be in \(0, 1\]"),
         ({"skip_last_steps": 2}, "skip_last_steps is 2; it must be from 0 to num_inference_steps - 1 = 1"),
         ({"skip_last_steps": -1}, "skip_last_steps is -1"),
-        ({"sample_every": -1}, "must not be negative"),
+        ({"sample_every": -1}, "sample_every is -1; it must be 0, which turns it off, or more"),
         (
             {"num_images_per_rollout": 5},
             "num_images_per_rollout=5 is not a multiple of the 2 images of an update.*Use num_images_per_rollout=6",

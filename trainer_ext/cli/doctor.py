@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..doctor.report import Facts
 from ..options import DDPOOptions, TrainerDefaults, described, option
+from ..values import CheckedOptions
 from .options import LoraOptions, RunOptions
 from .parse import load_preset, parse
 from .train import lora_config
@@ -30,7 +31,7 @@ their steps are trained. The exit status is 0 if the pipeline can be trained, 1 
 
 @described
 @dataclass
-class DoctorOptions:
+class DoctorOptions(CheckedOptions):
     """Options of `ddpo doctor` itself: the model to examine, and the form of the report."""
 
     json: bool = option(False, "Print JSON, for machines.")

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..options import described, option
+from ..values import CheckedOptions
 
 
 @described
 @dataclass
-class RunOptions:
+class RunOptions(CheckedOptions):
     """Which model to train, on which prompts, for which rewards."""
 
     model_name_or_path: str = option(
@@ -25,7 +26,9 @@ class RunOptions:
         'Options of rewards and detectors by name, as JSON: \'{"my_reward": {"scale": 2}}\'. In a config file, a mapping.',
     )
     prompts: str = option(
-        "animals", "Name of a prompt set (`ddpo rewards`), a text file with one prompt per line, or a Hub dataset."
+        "animals",
+        "Name of a prompt set (`ddpo rewards`), a text file with one prompt per line, a file of rows with a column 'prompt' "
+        "(.csv, .tsv, .json, .jsonl, .parquet), or a Hub dataset with this column.",
     )
     eval_prompts: list[str] | None = option(
         None,
@@ -41,7 +44,7 @@ class RunOptions:
 
 @described
 @dataclass
-class LoraOptions:
+class LoraOptions(CheckedOptions):
     """The LoRA adapter."""
 
     lora_r: int = option(4, "Rank of the adapter.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..options import DDPOOptions, described, option
+from ..values import CheckedOptions
 from .parse import load_preset, parse
 
 PROG = "ddpo sample"
@@ -15,7 +16,7 @@ PROG = "ddpo sample"
 
 @described
 @dataclass
-class SampleOptions:
+class SampleOptions(CheckedOptions):
     """Options of `ddpo sample`: which images to make, and how."""
 
     model_name_or_path: str = option("embedded", "Hub id or folder of the base pipeline.")

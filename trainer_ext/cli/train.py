@@ -20,8 +20,8 @@ PROG = "ddpo train"
 REWARD_KWARGS = '{"my_reward": {"scale": 2}}'
 
 NOTE = """
-Every argument of transformers.TrainingArguments works too (--bf16, --max_grad_norm, --save_strategy, ...): `ddpo train
---help_all` lists them. --config FILE reads options from YAML; flags win over it.
+Arguments of transformers.TrainingArguments work too (--bf16, --max_grad_norm, --save_strategy, ...), unless they have no
+meaning here: `ddpo train --help_all` lists them. --config FILE reads options from YAML; flags win over it.
 """
 
 

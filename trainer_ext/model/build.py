@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -26,33 +27,42 @@ from .lora import complete_lora_config
 from .ownership import remove_adapter
 
 
-def check_model_options(
-    args: DDPOConfig,
+def checked_options(
+    args: Any,
     peft_config: LoraConfig | None,
     guidance: GuidanceRule | None,
-    guidance_rules: Sequence[GuidanceSpec],
-) -> None:
+    guidance_rules: Sequence[GuidanceSpec] | None,
+) -> DDPOConfig:
     """
-    Check options of the model, before anything is loaded.
+    Check options of the model, before anything is loaded, and return the run's options: the defaults if there are none.
 
     Raises:
-        [`ConfigError`]: two guidance rules are given, or an adapter for full fine-tuning.
+        [`ConfigError`]: `args` or `peft_config` are of another kind, two guidance rules are given, or an adapter for full
+            fine-tuning.
         [`GuidanceError`]: `args` name a guidance rule that does not exist.
     """
+    if args is not None and not isinstance(args, DDPOConfig):
+        raise ConfigError(
+            f"args is a {type(args).__name__}; give a DDPOConfig, which takes the same options and DDPO's own."
+        )
+    args = args or DDPOConfig()
     if guidance is not None and args.guidance is not None:
         raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
-    resolve_rule(guidance or args.guidance, guidance_rules)
+    resolve_rule(guidance or args.guidance, guidance_rules or ())
     if args.full_finetuning and peft_config is not None:
         raise ConfigError(
             "full_finetuning trains all weights, and peft_config asks for an adapter; give only one of them."
         )
+    if peft_config is not None and not isinstance(peft_config, LoraConfig):
+        raise ConfigError(f"peft_config is a {type(peft_config).__name__}; it must be a peft.LoraConfig.")
+    return args
 
 
 def build_policy(
     model: str | Path | DiffusionPipeline,
     args: DDPOConfig,
     guidance: GuidanceRule | None = None,
-    guidance_rules: Sequence[GuidanceSpec] = (),
+    guidance_rules: Sequence[GuidanceSpec] | None = None,
 ) -> LogProbPipeline:
     """
     Load a pipeline to the run's device and make a policy of it.
@@ -71,6 +81,7 @@ def build_policy(
         [`PipelineError`], [`GuidanceError`]: the pipeline cannot be loaded, is in a state in which it cannot be trained, or
             cannot be recorded and replayed.
     """
+    guidance_rules = guidance_rules or ()
     rule = resolve_rule(guidance or args.guidance, guidance_rules)
     pipeline = open_pipeline(model, args.weights_dtype)
     check_pipeline(pipeline, args.full_finetuning)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -68,14 +68,17 @@ class Evaluator:
         rows = check_prompts(dataset, "eval_dataset")
         check_shares(self.lockstep.accelerator.distributed_type, len(rows), self.args.world_size)
         own = range(self.args.process_index, len(rows), self.args.world_size)
-        plan = SamplingPlan([rows[row] for row in own], list(own), 1)
+        size = self.args.rollout_batch_size
+        parts = [own[first : first + size] for first in range(0, len(own), size)]
+        # Read batch by batch: rows may hold images.
+        batches = (SamplingPlan([rows[row] for row in part], list(part), 1) for part in parts)
         with self.weights.loan.in_use(), self.lockstep.guarded(), self.weights.evaluated():
             model.eval()
-            records = self._score(model, plan.batches(self.args.rollout_batch_size), trainer_state)
+            records = self._score(model, batches, trainer_state)
         return evaluation_metrics(gather_object(records), prefix)
 
     def _score(
-        self, model: torch.nn.Module, batches: Sequence[SamplingPlan], trainer_state: Any
+        self, model: torch.nn.Module, batches: Iterable[SamplingPlan], trainer_state: Any
     ) -> list[dict[str, float]]:
         """
         Return a record for each image: `reward` (the weighted sum of the trained rewards), `rewards/{name}` and

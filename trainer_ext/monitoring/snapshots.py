@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..config import DDPOConfig
@@ -40,8 +41,8 @@ class SampleCallback(TrainerCallback):
             The policy that is trained.
         judges ([`Judges`]):
             The rewards that are trained on score the pictures.
-        rows (`Sequence[Mapping]`):
-            Dataset rows from which prompts are taken.
+        rows (`datasets.Dataset`):
+            The rows from which prompts are taken.
         args ([`DDPOConfig`]):
             Options of the run: how many pictures to draw, and how often.
         weights ([`RunWeights`]):
@@ -54,7 +55,7 @@ class SampleCallback(TrainerCallback):
         self,
         policy: LogProbPipeline,
         judges: Judges,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Dataset,
         args: DDPOConfig,
         weights: RunWeights,
         log: Log,
@@ -64,8 +65,8 @@ class SampleCallback(TrainerCallback):
         self.log = log
         self.score = judges.trained.without_detectors.score
         self.scorer = judges.scorer
-        by_prompt = {row["prompt"]: dict(row) for row in rows}
-        chosen = [by_prompt[prompt] for prompt in evenly_spaced(list(by_prompt), args.num_sample_images)]
+        by_prompt = {prompt: index for index, prompt in enumerate(rows["prompt"])}  # no row is read: it may hold images
+        chosen = [dict(rows[by_prompt[prompt]]) for prompt in evenly_spaced(list(by_prompt), args.num_sample_images)]
         self.plan = SamplingPlan(chosen, list(range(len(chosen))), 1)
         self.folder = RunFolder(args.folder)
         self.batch_size = args.rollout_batch_size

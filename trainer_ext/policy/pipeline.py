@@ -20,7 +20,7 @@ from .recording.conditioning import CallRecord, Conditioning
 from .recording.run import Recording
 from .recording.scheduler import Transition
 from .recording.trajectory import Trajectory
-from .runner import Denoiser, Runner, check_call
+from .runner import Denoiser, Runner, check_call, check_not_owned
 from .transitions.gaussian import RatioTerms, TransitionTable, ratio_terms
 from .transitions.noising import NoisingTable
 from .transitions.samplers import SamplerOptions, choose_sampler
@@ -90,6 +90,7 @@ class LogProbPipeline:
     ):
         sampling = SamplerOptions(sampler, eta, noise_level, sde_window)
         sampling.check_window(num_inference_steps)
+        check_not_owned(pipeline_kwargs or {})
         rules = candidate_rules(resolve_rule(guidance, guidance_rules), guidance_rules, type(pipeline))
         scale = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
         call_kwargs = {"num_inference_steps": num_inference_steps, **scale, **(pipeline_kwargs or {})}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from ..errors import PipelineError
+from ..errors import ConfigError, PipelineError
 from .recording.calls import DenoiserCall, Recorder
 from .recording.scheduler import Transition, log_prob_scheduler
 from .transitions.gaussian import TransitionTable
@@ -110,6 +110,28 @@ def check_call(pipeline: DiffusionPipeline, call_kwargs: Mapping[str, Any]) -> N
         if argument not in known:
             hint = " Leave it out by guidance_scale=None." if argument == "guidance_scale" else ""
             raise PipelineError(f"{name} has no argument {argument!r}. {takes}{hint}")
+
+
+#: Arguments of the pipeline's calls that the policy makes itself, and where they come from.
+OWNED_ARGUMENTS = {
+    "num_inference_steps": "set the option num_inference_steps",
+    "guidance_scale": "set the option guidance_scale",
+    "eta": "set the option eta",
+    "num_images_per_prompt": "set the option num_images_per_prompt",
+    "prompt": "prompts are those of the dataset",
+    "prompt_embeds": "prompts are those of the dataset, as texts",
+    "generator": "every image has its own seed; set the option seed",
+    "latents": "every image begins from noise of its own seed",
+    "output_type": "images are read as tensors",
+    "return_dict": "images are read as tensors",
+}
+
+
+def check_not_owned(pipeline_kwargs: Mapping[str, Any]) -> None:
+    """Raise [`ConfigError`] if additional arguments of the pipeline's calls are some that the policy makes itself."""
+    for name, instead in OWNED_ARGUMENTS.items():
+        if name in pipeline_kwargs:
+            raise ConfigError(f"pipeline_kwargs has {name!r}, which is not passed on: {instead}.")
 
 
 def find_denoiser(pipeline: DiffusionPipeline) -> str:

@@ -122,7 +122,7 @@ def named_functions(functions: Any, kind: type[Function]) -> list[Function]:
     Give plain functions the name they were defined with.
 
     Args:
-        functions (`Callable`, `ImageFunction` or a sequence of them):
+        functions (`Callable`, `ImageFunction`, a sequence of them or `None`):
             The functions that the trainer was given.
         kind (`type`):
             [`RewardFunction`] or [`DetectorFunction`].
@@ -130,6 +130,8 @@ def named_functions(functions: Any, kind: type[Function]) -> list[Function]:
     Raises:
         [`ConfigError`]: something else was given, a text for example.
     """
+    if functions is None:
+        return []
     each = functions if isinstance(functions, Sequence) and not isinstance(functions, str) else [functions]
     return [f if isinstance(f, kind) else kind(_name_of(f, kind), f) for f in each]
 

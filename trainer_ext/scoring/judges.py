@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ddpo_plugins.names import DETECTORS, REWARDS
+
 from ..options import DDPOOptions
 from .background import BackgroundScorer
 from .calls import Calls
@@ -34,8 +36,8 @@ class Judges:
     def of(
         cls,
         reward_funcs: Reward | Sequence[Reward],
-        eval_reward_funcs: Reward | Sequence[Reward],
-        detectors: Detector | Sequence[Detector],
+        eval_reward_funcs: Reward | Sequence[Reward] | None,
+        detectors: Detector | Sequence[Detector] | None,
         options: DDPOOptions,
     ) -> Judges:
         """
@@ -61,3 +63,11 @@ class Judges:
     def suites(self) -> list[RewardSuite]:
         """The suites of an evaluation: the trained rewards and the detectors, then the held-out rewards."""
         return [self.trained] if self.held_out is None else [self.trained, self.held_out]
+
+    @property
+    def evaluated_metrics(self) -> list[str]:
+        """Names of an evaluation's metrics, without its prefix."""
+        detectors = [f"{DETECTORS}{name}" for name in self.trained.detector_names]
+        columns = [f"{REWARDS}{name}" for suite in self.suites for name in suite.names] + detectors
+        peaks = [f"{name}/max" for name in detectors]
+        return ["reward", "reward_std", *(f"{name}/mean" for name in columns), *peaks]
