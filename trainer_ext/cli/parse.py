@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ from ddpo_plugins.masking import masked_message, without_secrets
 from ..errors import ConfigError
 
 EMBEDDED = "embedded"
+MAX_VALUES = 10_000  # of a config file; whatever prints or checks one walks through all
 
 
 def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -79,17 +80,31 @@ def read_yaml(file: Path) -> dict[str, Any]:
         [`ConfigError`]: there is no such file, or it holds something else, or environment variables.
     """
     try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"The config file {file} cannot be read: {_without_content(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"The config file {file} holds no options; write one `name: value` per line.")
+    if any(number > MAX_VALUES for number, _ in enumerate(_values(content))):
+        raise ConfigError(
+            f"The config file {file} has more than {MAX_VALUES:,} values when its aliases (*name) are written out. Shorten it; "
+            "long lists of prompts belong into a file of their own (--prompts FILE)."
+        )
     if "env" in content:
         raise ConfigError(
             f"The config file {file} sets environment variables (env), which would affect everything that the program does. "
             "Set them where you start it: NAME=VALUE ddpo ..."
         )
     return content
+
+
+def _values(content: Any) -> Iterator[Any]:
+    """Yield all values inside of others, each as often as it is used: a few aliases of aliases can stand for billions."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        yield value
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _without_content(error: Exception) -> str:
@@ -104,7 +119,7 @@ def _read_preset(name: str) -> dict[str, Any]:
     names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
     if name not in names:
         raise ConfigError(f"There is no preset {name!r}; there are: {', '.join(names)}, and 'none'.")
-    return dict(yaml.safe_load((folder / f"{name}.yaml").read_text()))
+    return dict(yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def _suggestions(message: str, parser: argparse.ArgumentParser) -> str:

@@ -75,7 +75,7 @@ def _tensors(path: Path) -> dict[str, Any]:
 
 
 def _state(path: Path) -> dict[str, Any]:
-    state = json.loads(path.read_text())
+    state = json.loads(path.read_text(encoding="utf-8"))
     if state["best_model_checkpoint"] is not None:  # a path that begins with the run's folder
         state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
     return state

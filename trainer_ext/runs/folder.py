@@ -85,7 +85,7 @@ class RunFolder:
         Raises:
             `FileNotFoundError`: the run has not begun.
         """
-        return list(json.loads(self.setup_file.read_text())["runs"])
+        return list(json.loads(self.setup_file.read_text(encoding="utf-8"))["runs"])
 
     def rollouts(self) -> list[int]:
         """Return the indices of the rollouts that are recorded."""
@@ -126,7 +126,7 @@ class RunFolder:
         complete = (folder for folder in newest_first(self.path) if (folder / MANIFEST).is_file())
         files = (folder / "trainer_state.json" for folder in complete)
         state = next((file for file in files if file.is_file()), None)
-        return [] if state is None else list(json.loads(state.read_text())["log_history"])
+        return [] if state is None else list(json.loads(state.read_text(encoding="utf-8"))["log_history"])
 
 
 def picture_files(folder: Path) -> list[Path]:

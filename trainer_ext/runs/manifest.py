@@ -137,7 +137,7 @@ def _order(folder: Path) -> int:
 
 
 def _read_manifest(folder: Path) -> Any:
-    content = json.loads((folder / MANIFEST).read_text())
+    content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if not isinstance(content, dict) or content.keys() != {"order", "files"} or not isinstance(content["files"], dict):
         raise ValueError("not the content of a manifest")
     for name, entry in content["files"].items():

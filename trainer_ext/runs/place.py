@@ -116,7 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
         (folder / OWNER).unlink(missing_ok=True)
@@ -125,6 +125,6 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _owner(folder: Path) -> str:
     try:
-        return (folder / OWNER).read_text()
+        return (folder / OWNER).read_text(encoding="utf-8")
     except OSError:
         return "it has just begun"
