@@ -58,6 +58,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         if self.use_cpu:
             join_process_group(self.ddp_backend, self.ddp_timeout_delta)
         super().__post_init__()
+        self.output_dir = str(Path(str(self.output_dir)).absolute())  # where it is does not change with os.chdir
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False
         if self.ddp_broadcast_buffers is None:

@@ -1,14 +1,17 @@
 """The output folder as a place on a disk: full, read-only, impossible, or in use."""
 
 import contextlib
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from support import trainers
 from support.processes import start, wait_until
 from support.trainers import brightness, checkpoints
+from transformers import TrainerCallback
 
 from trainer_ext.cli import main
 from trainer_ext.errors import OutputDirError
@@ -165,3 +168,27 @@ def test_a_folder_is_free_after_a_run(make_trainer, tmp_path):
         with locked(tmp_path):
             assert (tmp_path / ".ddpo.owner").read_text().startswith("process ")
     assert not (tmp_path / ".ddpo.owner").exists()
+
+
+class MovesAway(TrainerCallback):
+    """Changes the working directory in the middle of a run, as user code in a thread or a callback may."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_step_end(self, args, state, control, **kwargs):
+        os.chdir(self.folder)
+
+
+def test_another_working_directory_does_not_split_a_run(tiny_pipeline, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    saving = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 1, "num_sample_images": 1}
+    options = {**trainers.TINY, **saving, "callbacks": [MovesAway(elsewhere)]}
+    trainer = trainers.make_trainer(tiny_pipeline(), "run", **options)
+    trainer.train()
+    trainer.save_model()
+    assert list(elsewhere.iterdir()) == []
+    assert checkpoints(tmp_path / "run") == ["checkpoint-1", "checkpoint-2"]
+    assert (tmp_path / "run" / "pytorch_lora_weights.safetensors").is_file()
