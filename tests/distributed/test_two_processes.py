@@ -10,8 +10,8 @@ from support import several_trainings as trainings
 from support.trainers import records
 
 from trainer_ext.errors import CheckpointError, ConfigError
+from trainer_ext.file_names import LORA_FILE
 from trainer_ext.loop.sharding import check_sharding
-from trainer_ext.model.lora import LORA_FILE
 from trainer_ext.runs.manifest import find_damage
 
 pytestmark = pytest.mark.timeout(1200)  # the launch that all share is in it

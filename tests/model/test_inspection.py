@@ -12,8 +12,8 @@ from support import trainers
 from ddpo_plugins.errors import DDPOError
 from trainer_ext.doctor.examine import examine
 from trainer_ext.errors import PipelineError
+from trainer_ext.file_names import LORA_FILE
 from trainer_ext.model.build import build_policy
-from trainer_ext.model.lora import LORA_FILE
 
 QUERIES = LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False)
 CPU = torch.device("cpu")

@@ -22,8 +22,9 @@ from support.zoo_questions import (
 )
 
 from trainer_ext.errors import PipelineError
+from trainer_ext.file_names import LORA_FILE
 from trainer_ext.model.loading import load_pipeline
-from trainer_ext.model.lora import LORA_FILE, default_lora_config
+from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.runner import find_denoiser
 from trainer_ext.policy.seeds import image_generators

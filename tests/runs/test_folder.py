@@ -17,7 +17,7 @@ from support.trainers import make_trainer as make
 
 from trainer_ext.cli import main
 from trainer_ext.cli.train import _summary
-from trainer_ext.model.lora import PEFT_FILE
+from trainer_ext.file_names import PEFT_FILE
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import remove_manifest
 from trainer_ext.runs.pictures.sheets import load_images

@@ -10,7 +10,7 @@ from datasets import load_dataset
 from support.trainers import brightness, checkpoints, logs_of
 
 from ddpo_plugins.errors import RewardError
-from trainer_ext.model.lora import LORA_FILE
+from trainer_ext.file_names import LORA_FILE
 from trainer_ext.rollouts import collector
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.records import numbered, write_records

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": ("train", "fine-tune a pipeline on rewards"),
     "sample": ("sample", "make images of the same prompts and seeds with and without an adapter"),
     "doctor": ("doctor", "report whether a pipeline can be trained, and why"),
+    "export": ("export", "write a run's adapter for ComfyUI, A1111 and others, or merged into its pipeline"),
     "rewards": ("list_plugins", "list the rewards, detectors, prompt sets and guidance rules that are installed"),
     "new-plugin": ("new_plugin", "write a plugin project with tests, as a starting point"),
 }

@@ -136,7 +136,7 @@ def _resume(value: str | None) -> str | bool | None:
 
 def _summary(trainer: DDPOTrainer) -> None:
     """Print the result of the run and where its files are."""
-    from ..model.lora import LORA_FILE, PEFT_FILE
+    from ..file_names import LORA_FILE, PEFT_FILE
     from ..runs.folder import RunFolder
 
     folder, summary = RunFolder(trainer.args.folder), trainer.summary

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
 from ..errors import ConfigError, PipelineError
-from .lora import ADAPTER_NAME, LORA_FILE, LORA_METADATA_KEYS, PEFT_FILE, PEFT_PREFIX, add_adapter
+from ..file_names import LORA_FILE, PEFT_FILE
+from .lora import ADAPTER_NAME, LORA_METADATA_KEYS, PEFT_PREFIX, add_adapter
 from .ownership import adapter_layers, claim, is_owner
 
 

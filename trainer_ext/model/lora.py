@@ -12,13 +12,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from ..errors import ConfigError
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
-
 ADAPTER_NAME = "default"  #: of the layers that a trainer adds
 
 PEFT_PREFIX = "base_model.model."
-
-PEFT_FILE = "adapter_model.safetensors"  #: PEFT's own, for pipelines of diffusers that have no `load_lora_weights`
 
 LORA_METADATA_KEYS = (
     "r",

@@ -9,8 +9,8 @@ from diffusers.loaders.lora_base import LoraBaseMixin
 from peft import PeftModel
 
 from ..errors import ConfigError
+from ..file_names import LORA_FILE, PEFT_FILE
 from ..policy.runner import find_denoiser
-from .lora import LORA_FILE, PEFT_FILE
 
 
 def load_adapter(pipeline: DiffusionPipeline, adapter: str) -> Callable[[bool], None]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, OutputDirError
+from ..file_names import LORA_FILE
 from ..learning.rollout import Rollout
-from ..model.lora import LORA_FILE
 from ..policy.recording.conditioning import CallRecord, Conditioning
 from ..policy.recording.trajectory import FinalLatents, Trajectory
 from ..policy.transitions.gaussian import TransitionTable

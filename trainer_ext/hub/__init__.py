@@ -1,0 +1,3 @@
+"""
+What comes after training: a run's folder goes in; files that other programs load come out.
+"""
