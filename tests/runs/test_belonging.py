@@ -193,6 +193,10 @@ def test_baselines_of_their_own_belong_to_each_reward(resume, caplog, before, af
     trainer = resume(upto=4, before={"reward": before, **each}, reward=after, **each)
     memory = trainer.algorithm.weighting.state_dict()
     assert [len(remembered["a cat"]) for remembered in memory] == kept
+    records = RunFolder(trainer.args.folder).records()
+    for name, remembered, count in zip(trainer.judges.trained.names, memory, kept, strict=True):
+        rewards = [record[f"rewards/{name}"] for record in records if record["prompt"] == "a cat"]
+        assert remembered["a cat"] == rewards[-count:]
     assert ("baseline begins empty" in caplog.text) == (1 in kept)
 
 
@@ -268,6 +272,22 @@ def test_intervals_are_those_of_the_run_that_resumes(resume, tmp_path):
     trainer = resume(upto=4, before=every_second, save_steps=3, logging_strategy="steps", logging_steps=1)
     assert checkpoints(tmp_path / "run") == ["checkpoint-2", "checkpoint-4", "checkpoint-6", "checkpoint-8"]
     assert [log["step"] for log in logs_of(trainer, "loss")] == [4, 5, 6, 7, 8]
+
+
+def test_options_that_are_changed_in_a_notebook(finished, make_trainer, tmp_path):
+    finished(tmp_path / "run", 4)
+    trainer = make_trainer()
+    trainer.args.learning_rate, trainer.args.max_steps = 1e-3, 5
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.optimizer.param_groups[0]["lr"] == 1e-3
+    assert RunFolder(tmp_path / "run").setups()[-1]["options"]["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize("algorithm", ["rwr", "ddpo_is"])
+def test_without_a_memory_another_reward_is_nothing_to_say(resume, caplog, algorithm):
+    options = {"algorithm": algorithm, "advantages": "batch", "per_device_train_batch_size": 4, "clip_range": 1e-2}
+    resume(before={**options, "max_steps": 1}, reward=[redness, brightness], **options, max_steps=2)
+    assert "baseline" not in caplog.text
 
 
 # ---- what is refused ----

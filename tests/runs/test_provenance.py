@@ -3,7 +3,9 @@
 import functools
 import json
 import os
+import shlex
 import traceback
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from trainer_ext.cli import main
 from trainer_ext.errors import ConfigError
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.setup import PACKAGES
+from trainer_ext.runs.setup.facts import describe_prompts
 from trainer_ext.scoring.code import code_fingerprint
 from trainer_ext.scoring.provenance import Provenance
 
@@ -109,6 +112,42 @@ def test_options_detectors_and_a_stop_rule_from_the_command_line(plugin, capsys,
     }
     assert run["detectors"] == {"rising": {**toy, "options": {"by": 0.2}, "weight": -10.0}}
     assert "hf_secret" not in Path("run/run.json").read_text()
+    given = ["ddpo", "train", *FAST, "--output_dir", "run", "--reward_funcs", "scaled", "--reward_kwargs"]
+    kwargs["scaled"]["api_key"] = "***"
+    assert shlex.split(run["command"]) == [*given, json.dumps(kwargs), *options]
+
+
+def test_what_the_command_line_records(plugin):
+    Path("two.txt").write_text("a cat\na dog\n")
+    began = datetime.now(UTC).replace(microsecond=0)
+    lora = ["--lora_r", "2", "--lora_target_modules", "to_q", "--learning_rate", "0.001", "--max_grad_norm", "0.5"]
+    assert train("--num_train_epochs", "1", "--prompts", "two.txt", *lora) == 0
+    (run,) = RunFolder(Path("run")).setups()
+    assert began <= datetime.fromisoformat(run["date"]) <= datetime.now(UTC)
+    assert (run["preset"], run["model"], run["device"]) == (["embedded"], "embedded", "cpu")
+    assert (run["adapter"]["r"], run["adapter"]["lora_alpha"], run["adapter"]["target_modules"]) == (2, 2, ["to_q"])
+    assert (run["prompts"]["name"], run["prompts"]["rows"]) == ("two.txt", 2)
+    assert run["prompts"]["fingerprint"] == describe_prompts(prompts("a cat", "a dog"))["fingerprint"]
+    assert (run["options"]["learning_rate"], run["options"]["max_grad_norm"]) == (0.001, 0.5)
+
+
+def test_fingerprints_of_prompts():
+    """Of their texts, order and columns, and not of how they are stored."""
+    three = prompts("a cat", "a dog", "a lion")
+    same = [
+        prompts("a cat", "a dog", "a lion"),
+        three.with_format("numpy"),
+        three.add_column("n", [1, 2, 3]).remove_columns("n"),
+    ]
+    others = [
+        three.select([1, 0, 2]),
+        three.select([0, 1]),
+        three.add_column("n", [1, 2, 3]),
+        three.add_column("n", [1, 2, 4]),
+    ]
+    found = [describe_prompts(dataset)["fingerprint"] for dataset in (three, *same, *others)]
+    assert found[:4] == found[:1] * 4
+    assert len({*found[3:]}) == 5
 
 
 def test_options_as_a_mapping_in_a_config_file(plugin):

@@ -129,6 +129,7 @@ class Checkpointer:
             [`CheckpointError`]: the named one is damaged, or not there.
         """
         self.newest = self.resumed_setup = None
+        self.setup = self.setup.begun(self.args)
         if isinstance(resume_from_checkpoint, str | Path):
             check_checkpoint(Path(resume_from_checkpoint))
             return str(resume_from_checkpoint)
@@ -171,8 +172,8 @@ class Checkpointer:
             )
         if forgotten:
             logger.warning(
-                "%s are not the rewards that %s was written with (another function, version, option or weight): the rewards "
-                "remembered there are not compared with theirs, so their baseline begins empty.",
-                ", ".join(forgotten),
+                "Not as in the run that wrote %s (another function, version, option or weight): %s. What was remembered there "
+                "is not compared with the new rewards, so their baseline begins empty.",
                 folder,
+                ", ".join(forgotten),
             )

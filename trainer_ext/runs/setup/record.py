@@ -115,7 +115,7 @@ class RunSetup:
         """Describe the run that [`DDPOTrainer`] makes of its arguments."""
         trained, held_out, launch = judges.trained, judges.held_out, current_launch()
         return cls(
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            date=_now(),
             command=launch.command,
             preset=launch.preset,
             model=masked_text(model),
@@ -135,6 +135,11 @@ class RunSetup:
             packages=package_versions(),
         )
 
+    def begun(self, args: DDPOConfig) -> RunSetup:
+        """Return the setup of a training that begins now: options may have been changed since the trainer was built."""
+        changed = masked(changed_options(args))
+        return dataclasses.replace(self, date=_now(), options=changed, updates_per_rollout=args.updates_per_rollout)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the setup as JSON holds it."""
         return dict(json.loads(json.dumps(dataclasses.asdict(self), default=str)))
@@ -146,6 +151,10 @@ def _described(functions: Sequence[ImageFunction], weights: FloatArray | None = 
     if weights is None:
         return each
     return {name: {**each[name], "weight": float(weight)} for name, weight in zip(each, weights, strict=True)}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def name_of(model: str | Path | DiffusionPipeline) -> str:

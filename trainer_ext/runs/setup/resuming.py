@@ -91,10 +91,11 @@ def _named(setup: Setup) -> str:
 
 
 def changes(saved: Setup, setup: Setup) -> list[str]:
-    """Return the options that take effect with another value from here on, as `name old -> new`."""
+    """Return the options and prompts that are different from here on, as `name old -> new`."""
     there, here = saved["options"], setup["options"]
     names = [name for name in {**there, **here} if name not in ENDLESS]
     values = {name: (_option(there, name), _option(here, name)) for name in names}
+    values["prompts"] = (saved["prompts"]["fingerprint"], setup["prompts"]["fingerprint"])
     return [f"{name} {old} -> {new}" for name, (old, new) in values.items() if old != new]
 
 
@@ -108,11 +109,13 @@ def remembered(saved: Setup, setup: Setup, memory: Memory) -> tuple[Memory | Non
     there, here = _objectives(saved), _objectives(setup)
     if there == here:
         return memory, []
+    if not any(memory):
+        return None, []
     new = [name for name in here if here[name] != there.get(name)]
     if len(memory) != len(there):  # an algorithm of the user's own keeps its memory in another way
         return None, new
     kept = dict(zip(there, memory, strict=True))
-    return [{} if name in new else kept[name] for name in here], new if any(memory) else []
+    return [{} if name in new else kept[name] for name in here], new
 
 
 def _objectives(setup: Setup) -> dict[str, str]:
