@@ -107,7 +107,7 @@ def remembered(saved: Setup, setup: Setup, memory: Memory) -> tuple[Memory | Non
         `tuple`: the memory of each baseline, or `None` to remember nothing; and the objectives that begin without one.
     """
     there, here = _objectives(saved), _objectives(setup)
-    if there == here:
+    if list(there.items()) == list(here.items()):  # in the same order, in which the memory is
         return memory, []
     if not any(memory):
         return None, []
@@ -123,7 +123,7 @@ def _objectives(setup: Setup) -> dict[str, str]:
     detectors = {name: entry for name, entry in setup["detectors"].items() if entry["weight"]}
     each = {**setup["rewards"], **detectors}
     if _option(setup["options"], "multi_objective_aggregation") == "sum_then_normalize":
-        return {" + ".join(each): _digest(each)}
+        return {" + ".join(sorted(each)): _digest(each)}
     return {name: _digest({**entry, "weight": None}) for name, entry in each.items()}
 
 
