@@ -18,7 +18,7 @@ from ddpo_plugins.masking import masked_message, without_secrets
 from ..errors import ConfigError
 
 EMBEDDED = "embedded"
-MAX_VALUES = 10_000  # of a config file; whatever prints or checks one walks through all
+MAX_VALUES = 10_000  # of a config file; what prints or checks one walks through all
 
 
 def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapping[str, Any]) -> tuple[Any, ...]:

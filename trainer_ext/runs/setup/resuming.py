@@ -55,7 +55,7 @@ def check_setup(checkpoint: Path, saved: Setup, setup: Setup, in_a_rollout: bool
         saved, setup (`Mapping[str, Any]`):
             The setup that it was written with, and that of this run.
         in_a_rollout (`bool`):
-            Whether it was written while updates on a rollout were still to come.
+            True if it was written while updates on a rollout were still to come.
 
     Raises:
         [`CheckpointError`]: it cannot; the message says why, and what to change.
