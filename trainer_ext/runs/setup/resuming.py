@@ -42,7 +42,7 @@ OF_A_ROLLOUT = (
     "images_per_update",
 )
 BATCHES = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_inner_epochs", "num_images_per_rollout")
-ENDLESS = ("num_train_epochs", "max_steps")  # how a run is prolonged: no news
+LENGTHS = ("num_train_epochs", "max_steps")  # how a run is prolonged: no news
 
 
 def check_setup(checkpoint: Path, saved: Setup, setup: Setup, in_a_rollout: bool) -> None:
@@ -93,7 +93,7 @@ def _named(setup: Setup) -> str:
 def changes(saved: Setup, setup: Setup) -> list[str]:
     """Return the options and prompts that are different from here on, as `name old -> new`."""
     there, here = saved["options"], setup["options"]
-    names = [name for name in {**there, **here} if name not in ENDLESS]
+    names = [name for name in {**there, **here} if name not in LENGTHS]
     values = {name: (_option(there, name), _option(here, name)) for name in names}
     values["prompts"] = (saved["prompts"]["fingerprint"], setup["prompts"]["fingerprint"])
     return [f"{name} {old} -> {new}" for name, (old, new) in values.items() if old != new]
