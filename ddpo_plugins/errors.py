@@ -61,9 +61,9 @@ def describe(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of an error of a plugin, also of one whose `str` raises an error itself."""
+    """Return the message of an error of a plugin without secrets, also of one whose `str` raises an error itself."""
     try:
-        return str(error)
+        return masked_message(str(error))
     except Exception as failure:
         return f"(a message that cannot be shown, because it raises {type(failure).__name__})"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from .learning.weighting import AGGREGATIONS, BASELINES
 from .loop.lockstep import join_process_group
 from .loop.stopping import StopRule
 from .loop.trackers import check_trackers
-from .options import DDPOOptions, TrainerDefaults, parse_mapping
+from .options import DDPOOptions, TrainerDefaults, default_of, parse_mapping
 from .policy.runner import check_not_owned
 from .policy.transitions.samplers import SamplerOptions
 from .values import check_values
@@ -48,6 +48,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         remember_secrets({"hub_token": self.hub_token})
         check_values(self)
         check_inherited(self)
+        left_out = [item.name for item in fields(self) if item.init and getattr(self, item.name) == default_of(item)]
         if isinstance(self.pipeline_kwargs, str):
             self.pipeline_kwargs = parse_mapping("pipeline_kwargs", self.pipeline_kwargs)
         check_not_owned(self.call_kwargs)
@@ -63,9 +64,18 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             self.ddp_find_unused_parameters = False
         if self.ddp_broadcast_buffers is None:
             self.ddp_broadcast_buffers = False
+        self._defaults = {name: getattr(self, name) for name in left_out}
         self._check_batches()
         self._check_saving()
         self.check_algorithm(ALGORITHMS[self.algorithm].kind)
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The options that are not the defaults, as JSON holds them. `TrainingArguments` computes some of the defaults."""
+        names = [item.name for item in fields(self) if item.init]
+        names = [name for name in names if name not in self._defaults or getattr(self, name) != self._defaults[name]]
+        values = self.to_dict()
+        return {name: values[name] for name in names}
 
     @property
     def updates_per_rollout(self) -> int:

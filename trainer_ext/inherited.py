@@ -29,7 +29,7 @@ NAMES: dict[tuple[str, str], str] = {
         gradient_checkpointing torch_compile torch_compile_backend torch_compile_mode logging_strategy logging_steps
         logging_first_step logging_dir log_on_each_node log_level log_level_replica disable_tqdm report_to run_name project
         trackio_space_id trackio_bucket_id trackio_static_space_id eval_strategy eval_steps eval_delay eval_on_start
-        save_strategy save_steps save_on_each_node save_total_limit save_only_model push_to_hub hub_token
+        save_strategy save_steps save_on_each_node save_total_limit push_to_hub hub_token
         hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model
         greater_is_better restore_callback_states_from_checkpoint full_determinism seed use_cpu no_cuda
         accelerator_config ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_backend ddp_timeout fsdp
@@ -44,6 +44,10 @@ NAMES: dict[tuple[str, str], str] = {
     ): """
         ignore_data_skip""",
     (REFUSED, "SIGTERM saves a checkpoint without it, which is whole and resumes exactly"): "enable_jit_checkpoint",
+    (
+        REFUSED,
+        "no run could be resumed from checkpoints without the optimizer's state; save_total_limit limits their number",
+    ): "save_only_model",
     (REFUSED, "training is a step of its own, which does not call it"): "torch_empty_cache_steps",
     (REFUSED, LANGUAGE): """
         neftune_noise_alpha label_smoothing_factor use_liger_kernel liger_kernel_config use_cache include_num_input_tokens_seen

@@ -7,7 +7,7 @@ Each option is described once, by its help: the command line, the manual's table
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
 from .errors import ConfigError
@@ -20,6 +20,11 @@ MAPPING_EXAMPLE = '{"height": 512}'
 def option(default: Any, text: str) -> Any:
     """Return a dataclass field with this default and help."""
     return field(default=default, metadata={"help": text})
+
+
+def default_of(item: Field[Any]) -> Any:
+    """Return the default of a dataclass's field."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def described(cls: type[Options]) -> type[Options]:

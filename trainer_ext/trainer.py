@@ -140,8 +140,9 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         )
         self._gradients = GradientAccumulator(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
         self._evaluator = Evaluator(self.policy, self.judges, self._weights, self._lockstep, args)
-        self._checkpointer = Checkpointer(args, self.algorithm, self._weights, self.accelerator)
-        self._set_up_callbacks(name_of(model))
+        setup = RunSetup.of(args, name_of(model), self.policy.pipeline, denoiser, self.judges, chosen, **data)
+        self._checkpointer = Checkpointer(args, self.algorithm, self._weights, self.accelerator, setup)
+        self._set_up_callbacks()
 
     def _forget_progress(self) -> None:
         """Forget the rollout and all measurements, as each call of `train` must."""
@@ -308,13 +309,12 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         """The result of the run so far, from its folder."""
         return RunSummary.of(RunFolder(self.args.folder))
 
-    def _set_up_callbacks(self, model_name: str) -> None:
+    def _set_up_callbacks(self) -> None:
         args = self.args
         EpochOnLastUpdate(args.updates_per_rollout).replace_default(self.callback_handler)
         RolloutProgress.replace_default(self, not args.disable_tqdm)
         if self._weights.average is not None:
             self.add_callback(self._weights.average)
-        setup = RunSetup.of(args, model_name, self.policy.pipeline, self.judges, self.algorithm.algorithm)
-        self.add_callback(SetupCallback(setup))
+        self.add_callback(SetupCallback(self._checkpointer))
         pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._weights, self.log)
         self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())

@@ -40,7 +40,8 @@ def masked_command(arguments: Sequence[str]) -> str:
 
 def name_of(value: Any) -> str:
     """Return module and qualified name of a function or class."""
-    return f"{value.__module__}.{value.__qualname__}" if value.__module__ else str(value.__qualname__)
+    module = getattr(value, "__module__", None)  # methods of built-in types have none
+    return f"{module}.{value.__qualname__}" if module else str(value.__qualname__)
 
 
 def _masked_entry(mapping: Mapping[Any, Any], name: object, item: Any) -> Any:

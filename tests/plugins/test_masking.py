@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ddpo_plugins.catalogue import PluginFailure
 from ddpo_plugins.errors import DDPOError, RewardError
 from ddpo_plugins.masking import (
     is_secret_name,
@@ -159,6 +160,19 @@ def test_messages(message):
 def test_messages_without_secrets_stay(message):
     assert str(DDPOError(message)) == message
     error = ValueError(message)
+    assert without_secrets(error) is error
+
+
+def test_a_plugin_that_failed_repeats_no_secret():
+    assert CANARY not in str(PluginFailure("a", "b", "1", OSError(f"no server at http://h/?key={CANARY}"), "Mend it."))
+
+
+def test_an_error_without_a_message():
+    class MuteError(Exception):
+        def __str__(self):
+            raise ValueError(CANARY)
+
+    error = MuteError()
     assert without_secrets(error) is error
 
 

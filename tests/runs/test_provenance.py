@@ -3,7 +3,9 @@
 import functools
 import json
 import os
+import shlex
 import traceback
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from trainer_ext.cli import main
 from trainer_ext.errors import ConfigError
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.setup import PACKAGES
+from trainer_ext.runs.setup.facts import describe_prompts
+from trainer_ext.scoring.code import code_fingerprint
 from trainer_ext.scoring.provenance import Provenance
 
 FAST = ["--num_train_epochs", "3", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "2",
@@ -97,6 +101,8 @@ def test_options_detectors_and_a_stop_rule_from_the_command_line(plugin, capsys,
         assert record["rewards/scaled"] % 2 == 0  # an even number by the scale alone
     (run,) = RunFolder(Path("run")).setups()
     toy = {"plugin": "toy", "distribution": "toy-plugin", "version": "1.2"}
+    codes = [run[kind][name].pop("code") for kind, name in (("rewards", "scaled"), ("detectors", "rising"))]
+    assert codes == [code_fingerprint(plugin.scaled), code_fingerprint(plugin.rising)]
     assert run["rewards"] == {
         "scaled": {
             **toy,
@@ -106,6 +112,42 @@ def test_options_detectors_and_a_stop_rule_from_the_command_line(plugin, capsys,
     }
     assert run["detectors"] == {"rising": {**toy, "options": {"by": 0.2}, "weight": -10.0}}
     assert "hf_secret" not in Path("run/run.json").read_text()
+    given = ["ddpo", "train", *FAST, "--output_dir", "run", "--reward_funcs", "scaled", "--reward_kwargs"]
+    kwargs["scaled"]["api_key"] = "***"
+    assert shlex.split(run["command"]) == [*given, json.dumps(kwargs), *options]
+
+
+def test_what_the_command_line_records(plugin):
+    Path("two.txt").write_text("a cat\na dog\n")
+    began = datetime.now(UTC).replace(microsecond=0)
+    lora = ["--lora_r", "2", "--lora_target_modules", "to_q", "--learning_rate", "0.001", "--max_grad_norm", "0.5"]
+    assert train("--num_train_epochs", "1", "--prompts", "two.txt", *lora) == 0
+    (run,) = RunFolder(Path("run")).setups()
+    assert began <= datetime.fromisoformat(run["date"]) <= datetime.now(UTC)
+    assert (run["preset"], run["model"], run["device"]) == (["embedded"], "embedded", "cpu")
+    assert (run["adapter"]["r"], run["adapter"]["lora_alpha"], run["adapter"]["target_modules"]) == (2, 2, ["to_q"])
+    assert (run["prompts"]["name"], run["prompts"]["rows"]) == ("two.txt", 2)
+    assert run["prompts"]["fingerprint"] == describe_prompts(prompts("a cat", "a dog"))["fingerprint"]
+    assert (run["options"]["learning_rate"], run["options"]["max_grad_norm"]) == (0.001, 0.5)
+
+
+def test_fingerprints_of_prompts():
+    """Of their texts, order and columns, and not of how they are stored."""
+    three = prompts("a cat", "a dog", "a lion")
+    same = [
+        prompts("a cat", "a dog", "a lion"),
+        three.with_format("numpy"),
+        three.add_column("n", [1, 2, 3]).remove_columns("n"),
+    ]
+    others = [
+        three.select([1, 0, 2]),
+        three.select([0, 1]),
+        three.add_column("n", [1, 2, 3]),
+        three.add_column("n", [1, 2, 4]),
+    ]
+    found = [describe_prompts(dataset)["fingerprint"] for dataset in (three, *same, *others)]
+    assert found[:4] == found[:1] * 4
+    assert len({*found[3:]}) == 5
 
 
 def test_options_as_a_mapping_in_a_config_file(plugin):
@@ -195,7 +237,8 @@ def test_functions_from_plugins(plugin):
     reward, detector = reward_from_plugin("scaled", scale=3.0), detector_from_plugin("rising", by=0.1)
     assert (reward.name, detector.name) == ("scaled", "rising")
     assert reward.provenance.options == {"model": "someone/judge", "revision": "abc123", "scale": 3.0, "api_key": None}
-    assert detector.provenance == Provenance(None, "toy", "toy-plugin", "1.2", {"by": 0.1})
+    code = code_fingerprint(plugin.rising)
+    assert detector.provenance == Provenance(None, "toy", "toy-plugin", "1.2", {"by": 0.1}, code)
     with pytest.raises(UnknownNameError, match="Unknown detector 'scaled'"):
         detector_from_plugin("scaled")
     with pytest.raises(ConfigError, match="Detector 'rising' has no option 'scale'"):
@@ -223,7 +266,7 @@ class Judge:
      (functools.partial(constant), f"{__name__}.constant")],
 )  # fmt: skip
 def test_a_users_own_function_is_named(function, name):
-    assert Provenance.of_function(function) == Provenance(name)
+    assert Provenance.of_function(function) == Provenance(name, code=code_fingerprint(function))
 
 
 def test_what_an_option_may_be():
@@ -239,6 +282,7 @@ def test_what_an_option_may_be():
         "nested": {"hf_token": "hf_1", "max_new_tokens": 64, "key": None},
     }
     found = Provenance.of_plugin(Origin("p"), factory, options).as_dict()
+    assert found.pop("code") == code_fingerprint(factory)
     assert found == {
         "plugin": "p",
         "options": {
@@ -270,8 +314,9 @@ def test_what_a_run_records(make_trainer, tmp_path):
     assert run["from_update"] == 0
     assert run["pipeline"] == "StableDiffusionPipeline"
     assert run["processes"] == 1
-    assert run["rewards"] == {"constant": {"function": f"{__name__}.constant", "weight": 1.0}}
-    assert run["eval_rewards"] == {"Judge": {"function": f"{__name__}.Judge"}}
+    code, judge = code_fingerprint(constant), code_fingerprint(Judge())
+    assert run["rewards"] == {"constant": {"function": f"{__name__}.constant", "code": code, "weight": 1.0}}
+    assert run["eval_rewards"] == {"Judge": {"function": f"{__name__}.Judge", "code": judge}}
     assert run["detectors"] == {}
     assert run["packages"]["torch"] == torch.__version__.split("+")[0] or run["packages"]["torch"] == torch.__version__
     assert run["packages"].keys() == set(PACKAGES)
@@ -295,7 +340,7 @@ def test_a_resumed_run_adds_only_what_is_different(make_trainer, tmp_path, monke
     make_trainer(num_train_epochs=2).train(resume_from_checkpoint=True)
     runs = RunFolder(tmp_path / "run").setups()
     assert [(run["from_update"], run["options"]["num_train_epochs"]) for run in runs] == [(0, 1), (1, 2)]
-    monkeypatch.setattr("trainer_ext.runs.setup.version", lambda name: "0.0")
+    monkeypatch.setattr("trainer_ext.runs.setup.facts.version", lambda name: "0.0")
     make_trainer(num_train_epochs=2).train(resume_from_checkpoint=True)
     assert [run["packages"]["torch"] == "0.0" for run in RunFolder(tmp_path / "run").setups()] == [False, False, True]
 

@@ -172,6 +172,20 @@ def test_killed_at_changes_of_files_in_a_save(forked, whole, tmp_path, every):
     assert differences(folder, expected) == []
 
 
+@pytest.mark.parametrize("call", [2, pytest.param(1, marks=pytest.mark.full)])
+def test_killed_after_the_checkpoint_of_the_last_update(forked, whole, tmp_path, call):
+    """In the middle of a rollout of three updates. It is whole, so nothing is left to train; also not the next time."""
+    options = {**SMALL, "max_steps": 2, "save_steps": 0.5}
+    expected, folder = whole(**options), tmp_path / "run"
+    assert forked.run(folder, options=options, at=MANIFEST, call=call, after=True)[0] == -signal.SIGKILL
+    for _ in range(2):
+        status, log = forked.run(folder, options=options)
+        assert status == 0, log
+        assert "do not match" not in log  # save_steps in `Trainer`'s own state
+        assert differences(folder, expected) == []
+        assert whole_checkpoints(folder) == whole_checkpoints(expected) == ["checkpoint-1", "checkpoint-2"]
+
+
 # ---- rewards beside the sampler ----
 
 

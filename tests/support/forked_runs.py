@@ -26,8 +26,10 @@ from support import trainers
 from support.pipelines import tiny_pipeline
 from support.processes import start
 from support.trainers import FOUR_ANIMALS, TINY
+from trainer_ext import RewardFunction
 from trainer_ext.cli import main as ddpo
 from trainer_ext.loop.interrupts import SAME_REQUEST_SECONDS
+from trainer_ext.scoring.provenance import Provenance
 
 OPTIONS = {
     **TINY,
@@ -183,7 +185,9 @@ def _wrap(dotted, wrapper):
 
 def train(job, pipeline):
     options = {**OPTIONS, **job["options"]}
-    reward = globals()[options.pop("reward", "brightness")]
+    name = options.pop("reward", "brightness")
+    # by its name alone: what is stopped at the reward's own code is another function
+    reward = RewardFunction(name, globals()[name], provenance=Provenance(function=name))
     evaluated = FOUR_ANIMALS.select([0, 3]) if options.pop("evaluate", False) else None
     adapter = options.pop("lora")
     adapter = None if options.get("full_finetuning") else LoraConfig(**adapter)

@@ -17,6 +17,7 @@ from support.trainers import CAT_AND_DOG, TINY, brightness, prompts
 from trainer_ext import RewardFunction
 from trainer_ext.runs import checkpointer
 from trainer_ext.runs.manifest import find_damage
+from trainer_ext.scoring.provenance import Provenance
 
 PROCESS = int(os.environ.get("RANK", "0"))
 FIVE_PROMPTS = prompts("a cat", "a dog", "a lion", "a bear", "a fox")
@@ -196,7 +197,11 @@ TRAININGS = {
 INTERRUPTED = {
     "after update 3": {"callbacks": [Interrupt(3)]},
     "in the first update on a rollout": {"callbacks": [Interrupt(2, in_the_middle=True)]},
-    "in the second rollout": {"reward": RewardFunction("brightness", InBatch(press_ctrl_c, 1, batch=3))},
+    "in the second rollout": {
+        "reward": RewardFunction(
+            "brightness", InBatch(press_ctrl_c, 1, batch=3), provenance=Provenance.of_function(brightness)
+        )
+    },
 }
 
 FAILING = {

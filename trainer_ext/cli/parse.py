@@ -18,7 +18,7 @@ from ddpo_plugins.masking import masked_message, without_secrets
 from ..errors import ConfigError
 
 EMBEDDED = "embedded"
-MAX_VALUES = 10_000  # of a config file; whatever prints or checks one walks through all
+MAX_VALUES = 10_000  # of a config file; what prints or checks one walks through all
 
 
 def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -59,6 +59,11 @@ def _early_parser() -> argparse.ArgumentParser:
 
 def load_preset(arguments: list[str]) -> dict[str, Any]:
     """Return the defaults of the presets that the arguments or their config file name; where several set one, the last wins."""
+    return {key: value for name in preset_names(arguments) for key, value in _read_preset(name).items()}
+
+
+def preset_names(arguments: list[str]) -> list[str]:
+    """Return the presets that the arguments or their config file name; by default that of the embedded model."""
     early = _early_parser()
     early.add_argument("--preset", nargs="+")
     early.add_argument("--model_name_or_path")
@@ -69,7 +74,7 @@ def load_preset(arguments: list[str]) -> dict[str, Any]:
     if presets is None and model == EMBEDDED:
         presets = EMBEDDED
     names = [presets] if isinstance(presets, str) else presets or []
-    return {key: value for name in names if name != "none" for key, value in _read_preset(name).items()}
+    return [name for name in names if name != "none"]
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

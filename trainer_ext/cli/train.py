@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 from ..options import DDPOOptions, TrainerDefaults
 from .options import LoraOptions, RunOptions
-from .parse import load_preset, parse
+from .parse import load_preset, parse, preset_names
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -46,13 +46,18 @@ def _help() -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    from ddpo_plugins.masking import masked_command, masked_text
+
     from ..config import DDPOConfig
     from ..loop.interrupts import StopRequestedError
+    from ..runs.setup import Launch, launched
     from .quiet import quiet_libraries
 
     quiet_libraries()
     options, lora, config = parse((RunOptions, LoraOptions, DDPOConfig), arguments, PROG, load_preset(arguments))
-    trainer = _build(options, lora, config)
+    command = masked_command(["ddpo", "train", *arguments])
+    with launched(Launch(command, preset_names(arguments), masked_text(options.prompts))):
+        trainer = _build(options, lora, config)
     try:
         trainer.train(resume_from_checkpoint=_resume(config.resume_from_checkpoint))
     except (KeyboardInterrupt, StopRequestedError):

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from transformers import DefaultFlowCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+
+@contextlib.contextmanager
+def steps_as_given(state: TrainerState, args: TrainingArguments) -> Iterator[None]:
+    """
+    Context manager in which the state has the intervals of logs, evaluations and checkpoints as they were given.
+
+    A checkpoint that is written in it can be compared with the options of the run that resumes. `Trainer` computes a share of
+    the run (`save_steps=0.1`) into updates, and would find another value each time.
+    """
+    names = ("logging_steps", "eval_steps", "save_steps")
+    computed = {name: getattr(state, name) for name in names}
+    given = {name: getattr(args, name) for name in names}
+    vars(state).update({name: value for name, value in given.items() if value is not None})
+    try:
+        yield
+    finally:
+        vars(state).update(computed)
 
 
 class EpochOnLastUpdate(DefaultFlowCallback):
@@ -26,6 +47,12 @@ class EpochOnLastUpdate(DefaultFlowCallback):
         """Replace `Trainer`'s own callback, and run before all others, which may overrule it."""
         handler.remove_callback(DefaultFlowCallback)
         handler.callbacks.insert(0, self)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Compute when to log, evaluate and save from the options of this run, not from those of a checkpoint."""
+        state.compute_steps(args, state.max_steps)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object

@@ -133,13 +133,13 @@ class TrainedDenoiser(torch.nn.Module):
         if not isinstance(pipeline, LoraBaseMixin):
             self._save_for_peft(folder, state)
             return
-        metadata = {f"{self.name}_lora_adapter_metadata": self._lora_metadata()}  # or lora_alpha is lost, silently
+        metadata = {f"{self.name}_lora_adapter_metadata": self.lora_metadata()}  # or lora_alpha is lost, silently
         type(pipeline).save_lora_weights(folder, **{f"{self.name}_lora_layers": self._lora_state(state), **metadata})
 
     def _save_for_peft(self, folder: Path, state: Mapping[str, torch.Tensor] | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{PEFT_PREFIX}{key}": value for key, value in self._lora_state(state).items()}
-        metadata = {f"{self.name}.{key}": value for key, value in self._lora_metadata().items()}
+        metadata = {f"{self.name}.{key}": value for key, value in self.lora_metadata().items()}
         save_file(tensors, folder / PEFT_FILE, {"lora_adapter_metadata": json.dumps(metadata)})
         self.network.peft_config[ADAPTER_NAME].save_pretrained(str(folder))
 
@@ -169,14 +169,15 @@ class TrainedDenoiser(torch.nn.Module):
         state = get_peft_model_state_dict(self.network, state_dict=state)
         return {key.removeprefix(PEFT_PREFIX): value.contiguous() for key, value in state.items()}
 
-    def _lora_metadata(self) -> dict[str, Any]:
+    def lora_metadata(self) -> dict[str, Any]:
+        """Return the adapter's options, with all their layers."""
         config = self.network.peft_config[ADAPTER_NAME].to_dict()
         return {key: _plain(config[key]) for key in LORA_METADATA_KEYS}
 
     def _check_lora_metadata(self, file: Path) -> None:
         with safe_open(file, "pt") as opened:
             saved = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
-        here = self._lora_metadata()
+        here = self.lora_metadata()
         there = {key: saved.get(f"{self.name}.{key}", here[key]) for key in here}
         others = [f"{key}={there[key]!r} instead of {here[key]!r}" for key in here if there[key] != here[key]]
         if others:

@@ -24,6 +24,8 @@ class DDPOState:
     One process's share of a checkpoint.
 
     Parameters:
+        setup (`Mapping[str, Any]`):
+            The run that it belongs to: its [`RunSetup`] as JSON holds it.
         algorithm (`str`):
             Name of the run's algorithm.
         weighting (`Sequence[Mapping[str, Sequence[float]]]`):
@@ -34,6 +36,7 @@ class DDPOState:
             Measurements since the last log.
     """
 
+    setup: Mapping[str, Any]
     algorithm: str
     weighting: Sequence[Mapping[str, Sequence[float]]]
     rollout: Rollout[Any] | None
@@ -43,6 +46,7 @@ class DDPOState:
         """Write the share of `process` into a checkpoint."""
         plain = {
             "num_processes": num_processes,
+            "setup": dict(self.setup),
             "algorithm": self.algorithm,
             "weighting": list(self.weighting),
             "rollout": None if self.rollout is None else _rollout_to_plain(self.rollout),
@@ -56,7 +60,7 @@ class DDPOState:
         Read the share of `process` from a checkpoint; only tensors and plain values, never code.
 
         Raises:
-            [`CheckpointError`]: the checkpoint belongs to a run with another number of processes.
+            [`CheckpointError`]: the checkpoint belongs to a run with another number of processes, or does not say to which.
         """
         plain = torch.load(folder / _file_name(min(process, _num_shares(folder) - 1)), weights_only=True)
         if plain["num_processes"] != num_processes:
@@ -64,8 +68,13 @@ class DDPOState:
                 f"{folder} was written by {plain['num_processes']} process(es), and this run has {num_processes}. Resume "
                 "with the same number: a rollout belongs to the processes that made it."
             )
+        if "setup" not in plain:
+            raise CheckpointError(
+                f"{folder} does not say which run it belongs to: an earlier version of ddpo-plugins wrote it. Resume with that "
+                "version, or begin a new run in another output_dir."
+            )
         rollout = None if plain["rollout"] is None else _rollout_from_plain(plain["rollout"])
-        return cls(plain["algorithm"], plain["weighting"], rollout, plain["metrics"])
+        return cls(plain["setup"], plain["algorithm"], plain["weighting"], rollout, plain["metrics"])
 
 
 def _file_name(process: int) -> str:

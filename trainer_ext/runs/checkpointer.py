@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import TrainerState
 from ..config import DDPOConfig
 from ..learning.algorithm import BoundAlgorithm
 from ..learning.rollout import Rollout
+from ..loop.epochs import steps_as_given
 from ..loop.metrics import RunMetrics
 from ..model.weights import RunWeights
 from .checkpoint import DDPOState, check_state
@@ -22,6 +23,8 @@ from .contents import check_contents
 from .folder import RunFolder
 from .manifest import check_checkpoint, prune, remove_manifest, write_manifest
 from .place import locked, naming_disk_faults
+from .setup import RunSetup
+from .setup.resuming import changes, check_setup, remembered
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +42,14 @@ class Checkpointer:
             The trained weights.
         accelerator (`Accelerator`):
             The trainer's accelerator, for which processes wait for one another.
+        setup ([`RunSetup`]):
+            What makes the run.
 
     Parameters:
         newest (`Path`, *optional*):
             The checkpoint that this run wrote or loaded last.
+        resumed_setup (`Mapping[str, Any]`, *optional*):
+            The setup of the checkpoint that was loaded last.
     """
 
     def __init__(
@@ -51,12 +58,15 @@ class Checkpointer:
         algorithm: BoundAlgorithm[Any, Any],
         weights: RunWeights,
         accelerator: Accelerator,
+        setup: RunSetup,
     ):
         self.args = args
         self.algorithm = algorithm
         self.weights = weights
         self.accelerator = accelerator
+        self.setup = setup
         self.newest: Path | None = None
+        self.resumed_setup: Mapping[str, Any] | None = None
 
     def folder_of(self, updates: int) -> Path:
         """Return the folder of the checkpoint after `updates` updates."""
@@ -95,12 +105,12 @@ class Checkpointer:
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # remove none before this one is whole
         try:
             remove_manifest(folder)
-            yield
+            with steps_as_given(state, self.args):
+                yield
         finally:
             self.args.save_total_limit = limit
-        own = DDPOState(
-            self.algorithm.algorithm.name, self.algorithm.weighting.state_dict(), rollout, metrics.state_dict()
-        )
+        name, memory = self.algorithm.algorithm.name, self.algorithm.weighting.state_dict()
+        own = DDPOState(self.setup.as_dict(), name, memory, rollout, metrics.state_dict())
         own.save(folder, self.args.process_index, self.args.world_size)
         if self.args.should_save:
             self.weights.add_to_checkpoint(folder)
@@ -118,7 +128,8 @@ class Checkpointer:
         Raises:
             [`CheckpointError`]: the named one is damaged, or not there.
         """
-        self.newest = None
+        self.newest = self.resumed_setup = None
+        self.setup = self.setup.begun(self.args)
         if isinstance(resume_from_checkpoint, str | Path):
             check_checkpoint(Path(resume_from_checkpoint))
             return str(resume_from_checkpoint)
@@ -143,7 +154,26 @@ class Checkpointer:
         check_contents(folder)
         state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
         check_state(folder, state, self.algorithm.algorithm.name, self.args.images_per_process)
+        setup = self.setup.as_dict()
+        check_setup(folder, state.setup, setup, state.rollout is not None)
         self.weights.load_checkpoint(folder, self.args.ema_decay)
-        self.algorithm.weighting.load_state_dict(state.weighting)
-        self.newest = folder.resolve()
+        memory, forgotten = remembered(state.setup, setup, state.weighting)
+        if memory is not None:
+            self.algorithm.weighting.load_state_dict(memory)
+        if self.args.should_save:
+            self._say_what_is_different(folder, changes(state.setup, setup), forgotten)
+        self.newest, self.resumed_setup = folder.resolve(), state.setup
         return state
+
+    def _say_what_is_different(self, folder: Path, options: Sequence[str], forgotten: Sequence[str]) -> None:
+        if options:
+            logger.warning(
+                "Resumed from %s with other options, which apply from here on: %s.", folder, ", ".join(options)
+            )
+        if forgotten:
+            logger.warning(
+                "Not as in the run that wrote %s (another function, version, option or weight): %s. What was remembered there "
+                "is not compared with the new rewards, so their baseline begins empty.",
+                folder,
+                ", ".join(forgotten),
+            )

@@ -19,10 +19,12 @@ import torch
 from safetensors import safe_open
 
 from .manifest import MANIFEST, checkpoints, find_damage
+from .setup.record import OF_A_MOMENT
 
 # Measured times, and the mean loss of the run, which `Trainer` averages since the last start and which affects nothing.
 CLOCK = ("seconds/", "images_per_second", "eval_runtime", "train_runtime", "train_loss")
 CLOCK_ENDINGS = ("_per_second", "_runtime")
+SETUP = "run.json"
 
 
 def differences(first: Path, second: Path) -> list[str]:
@@ -64,6 +66,8 @@ def _file_differences(first: Path, second: Path) -> list[str]:
         contents = [_tensors(path) for path in (first, second)]
     elif first.name == "trainer_state.json":
         contents = [_state(path) for path in (first, second)]
+    elif first.name == SETUP:
+        contents = [json.loads(path.read_text(encoding="utf-8")) for path in (first, second)]
     else:
         contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second)]
     return list(_value_differences(first.name, *contents))
@@ -99,7 +103,7 @@ def _value_differences(name: str, first: Any, second: Any) -> Iterator[str]:
 
 
 def _is_clock(key: Any) -> bool:
-    return isinstance(key, str) and (key.startswith(CLOCK) or key.endswith(CLOCK_ENDINGS))
+    return isinstance(key, str) and (key.startswith(CLOCK) or key.endswith(CLOCK_ENDINGS) or key in OF_A_MOMENT)
 
 
 def _is_same(first: Any, second: Any) -> bool:

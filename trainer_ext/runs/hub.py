@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from huggingface_hub import HfApi
-from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
+
+from .resumable import ResumableTrainer
 
 # Nothing that unpickles: `Trainer` would upload its arguments, with the token, as `training_args.bin`.
 UPLOADED = (
@@ -25,7 +26,7 @@ UPLOADED = (
 NOT_UPLOADED = ("_*", "checkpoint-*", ".*", "*/.*")  # unfinished files are in `.partial`
 
 
-class HubTrainer(Trainer):
+class HubTrainer(ResumableTrainer):
     """A `Trainer` that uploads what the run is for others: no pickles, and so not its arguments."""
 
     def push_to_hub(

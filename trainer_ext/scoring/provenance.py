@@ -11,6 +11,8 @@ from typing import Any
 from ddpo_plugins.catalogue import Origin
 from ddpo_plugins.masking import masked, name_of
 
+from .code import code_fingerprint
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -25,6 +27,8 @@ class Provenance:
         options (`Mapping[str, Any]`):
             The options of the plugin's factory: those that were given, and its defaults for the others, so that model ids and
             pinned revisions are included. The values of secrets (`api_key`) are hidden.
+        code (`str`, *optional*):
+            Fingerprint of the function or the plugin's factory, which changes with what it does; see [`code_fingerprint`].
     """
 
     function: str | None = None
@@ -32,6 +36,7 @@ class Provenance:
     distribution: str | None = None
     version: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    code: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", masked(self.options))
@@ -39,14 +44,15 @@ class Provenance:
     @classmethod
     def of_function(cls, function: Callable[..., Any]) -> Provenance:
         """Describe a function, or an object that can be called, by its class."""
+        code = code_fingerprint(function)
         while isinstance(function, functools.partial):
             function = function.func
-        return cls(function=name_of(function if inspect.isroutine(function) else type(function)))
+        return cls(name_of(function if inspect.isroutine(function) else type(function)), code=code)
 
     @classmethod
     def of_plugin(cls, origin: Origin, factory: Callable[..., Any], options: Mapping[str, Any]) -> Provenance:
         """Describe what `factory` of a plugin builds with `options`."""
-        return cls(None, *origin, {**defaults_of(factory), **options})
+        return cls(None, *origin, {**defaults_of(factory), **options}, code_fingerprint(factory))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that are set, for a file."""
