@@ -13,6 +13,7 @@ from ddpo_plugins import load_catalogue
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import COMMANDS, main
 from trainer_ext.cli.doctor import DoctorOptions
+from trainer_ext.cli.export import FORMATS, ExportOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
 from trainer_ext.cli.parse import load_preset, parse
 from trainer_ext.cli.sample import SampleOptions
@@ -78,10 +79,16 @@ def check_sample(arguments):
     parse((SampleOptions,), arguments, "ddpo sample", {})
 
 
+def check_export(arguments):
+    (options,) = parse((ExportOptions,), ["--run", *arguments], "ddpo export", {})
+    assert options.format in FORMATS
+
+
 CHECKS = {
     "train": check_train,
     "doctor": check_doctor,
     "sample": check_sample,
+    "export": check_export,
     "rewards": lambda arguments: main(["rewards", *arguments]),
     "new-plugin": lambda arguments: main(["new-plugin", *arguments]),
 }
@@ -98,7 +105,7 @@ def inline(start):
 
 
 def test_options_in_the_text_exist():
-    kinds = (*OF_TRAIN, SampleOptions, DoctorOptions)
+    kinds = (*OF_TRAIN, SampleOptions, DoctorOptions, ExportOptions)
     known = {field.name for kind in kinds for field in fields(kind)} | {"config", "help", "help_all", "folder"}
     for page in MANUAL:
         for span in spans(prose(page)):
@@ -126,7 +133,7 @@ def test_no_option_at_all_is_the_demonstration():
         ["jpeg_incompressibility"],
         "animals",
     )
-    assert (config.output_dir, config.num_train_epochs, config.num_images_per_rollout) == ("ddpo-output", 14, 64)
+    assert (config.folder.name, config.num_train_epochs, config.num_images_per_rollout) == ("ddpo-output", 14, 64)
     assert lora.lora_r == 16
 
 
