@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
+from transformers.training_args import trainer_log_levels
 
 from ddpo_plugins.masking import remember_secrets
 
@@ -29,6 +30,8 @@ CHOICES = {
     "algorithm": tuple(ALGORITHMS),
     "advantages": tuple(BASELINES),
     "multi_objective_aggregation": AGGREGATIONS,
+    "log_level": tuple(trainer_log_levels),
+    "log_level_replica": tuple(trainer_log_levels),
 }
 
 
