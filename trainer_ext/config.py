@@ -57,7 +57,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         check_not_owned(self.call_kwargs)
         self._check_values()
         check_trackers(self.report_to)
-        if self.load_best_model_at_end and self.metric_for_best_model is None:
+        if (self.load_best_model_at_end or self.save_strategy == "best") and self.metric_for_best_model is None:
             self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
         if self.use_cpu:
             join_process_group(self.ddp_backend, self.ddp_timeout_delta)

@@ -67,10 +67,8 @@ LIMIT_OF = {name: limit for limit in LIMITS for name in limit.names.split()}
 #: `None` turns these off, even where their type does not say so.
 OPTIONAL = ("max_grad_norm",)
 
-PARSED_LATER = (
-    "pipeline_kwargs",
-    "reward_kwargs",
-)  #: texts that are read, with errors of their own, where they are used
+#: Texts that are read, with errors of their own, where they are used.
+PARSED_LATER = ("pipeline_kwargs", "reward_kwargs")
 
 
 def check_values(options: Any) -> None:

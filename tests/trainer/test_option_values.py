@@ -239,6 +239,15 @@ def test_a_metric_that_no_evaluation_measures(make_trainer, datasets, metric, me
         make_trainer(eval_dataset=datasets, metric_for_best_model=metric, **BEST)
 
 
+def test_the_best_checkpoint_is_that_of_the_best_reward(make_trainer):
+    trainer = make_trainer(
+        eval_dataset=CAT_AND_DOG, **{**BEST, "load_best_model_at_end": False, "save_strategy": "best"}
+    )
+    trainer.train()
+    (log,) = [log for log in trainer.state.log_history if "eval_reward" in log]
+    assert trainer.state.best_metric == log["eval_reward"]
+
+
 @pytest.mark.parametrize("metric", ["others_reward", "eval_cats_rewards/redness/mean", "cats_detectors/bright/max"])
 def test_every_metric_that_the_message_names_is_measured(make_trainer, metric):
     def bright(images, prompts, **columns):
