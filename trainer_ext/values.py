@@ -180,12 +180,13 @@ MANY = {int: "a list of whole numbers, such as [0, 1]", float: "a list of number
 
 
 def _wrong(field: Field[Any], value: Any, kinds: set[Any]) -> ConfigError:
-    kind, given = next(iter(kinds - {NoneType}), str), f"{value!r} ({type(value).__name__})"
+    """Return the error for a value of another type: a single one, a list of them, or a mapping."""
+    kinds = kinds - {NoneType}
+    if len(kinds) > 1:  # a mapping or a text; the value is not shown, because it may hold a key
+        return ConfigError(f"{field.name} is a {type(value).__name__}; it must be a mapping, or JSON.")
+    (kind,) = kinds
     if get_origin(kind) is list:
         form = MANY.get(get_args(kind)[0], "a list of texts, such as ['a', 'b']")
-    elif kind in WORDS:
-        numbers_or_texts = isinstance(field.default, int | float | str)
-        form = WORDS[kind] + (f", such as {field.default!r}" if numbers_or_texts else "")
     else:
-        form, given = "a mapping, or JSON", f"a {type(value).__name__}"  # not shown: it may hold a key
-    return ConfigError(f"{field.name} is {given}; it must be {form}.")
+        form = WORDS[kind] + (f", such as {field.default!r}" if isinstance(field.default, int | float | str) else "")
+    return ConfigError(f"{field.name} is {value!r} ({type(value).__name__}); it must be {form}.")
