@@ -170,7 +170,9 @@ WAYS_OUT = {
 }
 
 
-@pytest.mark.parametrize("change", WAYS_OUT)
+@pytest.mark.parametrize(
+    "change", [style, *(pytest.param(change, marks=pytest.mark.full) for change in list(WAYS_OUT)[1:])]
+)
 def test_the_way_out_is_one(make_trainer, tiny_pipeline, change):
     """The run begins from the picture that the user's pipeline draws, and saves an adapter for that pipeline."""
     pipeline = tiny_pipeline()
@@ -213,7 +215,7 @@ def test_a_second_trainer_is_refused_while_the_first_one_s_adapter_is_there(make
         make_trainer("third", model=pipeline, peft_config=LoraConfig(target_modules=["to_k"]))
 
 
-@pytest.mark.parametrize("way_out", ["unload", fuse_and_unload])
+@pytest.mark.parametrize("way_out", ["unload", pytest.param(fuse_and_unload, marks=pytest.mark.full)])
 def test_the_first_trainer_cannot_overwrite_its_result_after_the_second_began(make_trainer, tiny_pipeline, way_out):
     pipeline = tiny_pipeline()
     base = picture(pipeline)

@@ -248,7 +248,14 @@ def test_the_best_checkpoint_is_that_of_the_best_reward(make_trainer):
     assert trainer.state.best_metric == log["eval_reward"]
 
 
-@pytest.mark.parametrize("metric", ["others_reward", "eval_cats_rewards/redness/mean", "cats_detectors/bright/max"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "cats_detectors/bright/max",
+        pytest.param("others_reward", marks=pytest.mark.full),
+        pytest.param("eval_cats_rewards/redness/mean", marks=pytest.mark.full),
+    ],
+)
 def test_every_metric_that_the_message_names_is_measured(make_trainer, metric):
     def bright(images, prompts, **columns):
         return [0.5] * len(prompts)
