@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
+from transformers.training_args import trainer_log_levels
 
 from ddpo_plugins.masking import remember_secrets
 
@@ -29,6 +30,8 @@ CHOICES = {
     "algorithm": tuple(ALGORITHMS),
     "advantages": tuple(BASELINES),
     "multi_objective_aggregation": AGGREGATIONS,
+    "log_level": tuple(trainer_log_levels),
+    "log_level_replica": tuple(trainer_log_levels),
 }
 
 
@@ -54,7 +57,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         check_not_owned(self.call_kwargs)
         self._check_values()
         check_trackers(self.report_to)
-        if self.load_best_model_at_end and self.metric_for_best_model is None:
+        if (self.load_best_model_at_end or self.save_strategy == "best") and self.metric_for_best_model is None:
             self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
         if self.use_cpu:
             join_process_group(self.ddp_backend, self.ddp_timeout_delta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
 from collections.abc import Callable
@@ -63,6 +64,13 @@ LIMITS = (
 LIMIT_OF = {name: limit for limit in LIMITS for name in limit.names.split()}
 
 
+#: `None` turns these off, even where their type does not say so.
+OPTIONAL = ("max_grad_norm",)
+
+#: Texts that are read, with errors of their own, where they are used.
+PARSED_LATER = ("pipeline_kwargs", "reward_kwargs")
+
+
 def check_values(options: Any) -> None:
     """
     Convert the values of a dataclass to the types of its fields where only one thing can be meant, and check their limits.
@@ -93,7 +101,7 @@ class CheckedOptions:
 
 def _converted(field: Field[Any], value: Any, hint: Any) -> Any:
     kinds = _alternatives(hint)
-    if value is None and kinds <= CONVERTERS.keys() and field.default is not None:
+    if value is None and kinds <= CONVERTERS.keys() and field.default is not None and field.name not in OPTIONAL:
         raise _wrong(field, value, kinds)
     if value is None or value is field.default:
         return value
@@ -101,7 +109,7 @@ def _converted(field: Field[Any], value: Any, hint: Any) -> Any:
     if len(kinds) == 1:
         convert = _converter(next(iter(kinds)))
     elif any(kind is dict or get_origin(kind) is dict for kind in kinds):
-        convert = _mapping_or_text
+        convert = _mapping if field.name in PARSED_LATER else _mapping_or_json
     else:
         return value  # of one of several types: transformers reads it
     try:
@@ -153,7 +161,13 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(value)
 
 
-def _mapping_or_text(value: Any) -> Any:
+def _mapping_or_json(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        json.loads(value)
+    return _mapping(value)
+
+
+def _mapping(value: Any) -> Any:
     if isinstance(value, list | tuple | set | numbers.Number):
         raise TypeError(value)
     return value  # or an object of a class of its own, as transformers allows
@@ -166,12 +180,13 @@ MANY = {int: "a list of whole numbers, such as [0, 1]", float: "a list of number
 
 
 def _wrong(field: Field[Any], value: Any, kinds: set[Any]) -> ConfigError:
-    kind, given = next(iter(kinds - {NoneType}), str), f"{value!r} ({type(value).__name__})"
+    """Return the error for a value of another type: a single one, a list of them, or a mapping."""
+    kinds = kinds - {NoneType}
+    if len(kinds) > 1:  # a mapping or a text; the value is not shown, because it may hold a key
+        return ConfigError(f"{field.name} is a {type(value).__name__}; it must be a mapping, or JSON.")
+    (kind,) = kinds
     if get_origin(kind) is list:
         form = MANY.get(get_args(kind)[0], "a list of texts, such as ['a', 'b']")
-    elif kind in WORDS:
-        numbers_or_texts = isinstance(field.default, int | float | str)
-        form = WORDS[kind] + (f", such as {field.default!r}" if numbers_or_texts else "")
     else:
-        form, given = "a mapping, or JSON", f"a {type(value).__name__}"  # not shown: it may hold a key
-    return ConfigError(f"{field.name} is {given}; it must be {form}.")
+        form = WORDS[kind] + (f", such as {field.default!r}" if isinstance(field.default, int | float | str) else "")
+    return ConfigError(f"{field.name} is {value!r} ({type(value).__name__}); it must be {form}.")

@@ -65,8 +65,8 @@ def fails(images, prompts, **columns):
     ("options", "error"),
     [
         ({}, None),
-        ({RECOMPUTE: True}, None),
-        ({"full_finetuning": True}, None),
+        pytest.param({RECOMPUTE: True}, None, marks=pytest.mark.full),
+        pytest.param({"full_finetuning": True}, None, marks=pytest.mark.full),
         ({"reward": fails}, "no such server"),
     ],
 )

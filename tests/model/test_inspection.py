@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from support import trainers
 
@@ -73,6 +73,14 @@ def group_offload(pipeline):
     pipeline.unet.enable_group_offload(onload_device=CPU, offload_type="leaf_level")
 
 
+def style_of_the_text_encoder(pipeline):
+    inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), pipeline.text_encoder)
+
+
+def fused_projections(pipeline):
+    pipeline.unet.fuse_qkv_projections()
+
+
 def meta_weights(pipeline):
     pipeline.unet.to("meta")
 
@@ -107,6 +115,8 @@ def inference_weights(pipeline):
         (style, {"full_finetuning": True}, "has a loaded LoRA"),
         (style_that_is_off, {}, "has a loaded LoRA"),
         (fused_style, {}, r"has a fused LoRA whose layers are still there. Call pipeline.unload_lora_weights\(\)"),
+        (style_of_the_text_encoder, {}, "pipeline.text_encoder has a loaded LoRA"),
+        (fused_projections, {}, r"fused attention projections.*pipeline.unet.unfuse_qkv_projections\(\)"),
         (in_peft, {}, r"is a PeftModel of PEFT.*pipeline.unet = pipeline.unet.unload\(\) drops the adapter"),
         (compiled, {}, r"is compiled.*pipeline.unet = pipeline.unet._orig_mod.*torch_compile=True"),
         (compiled_in_place, {}, r"is compiled.*load it again without compile\(\)"),
@@ -152,14 +162,24 @@ def fuse_and_unload(pipeline):
     pipeline.unload_lora_weights()
 
 
-@pytest.mark.parametrize("change", [style, sequential_offload, model_offload])
+WAYS_OUT = {
+    style: fuse_and_unload,
+    fused_projections: lambda pipeline: pipeline.unet.unfuse_qkv_projections(),
+    sequential_offload: lambda pipeline: pipeline.remove_all_hooks(),
+    model_offload: lambda pipeline: pipeline.remove_all_hooks(),
+}
+
+
+@pytest.mark.parametrize(
+    "change", [style, *(pytest.param(change, marks=pytest.mark.full) for change in list(WAYS_OUT)[1:])]
+)
 def test_the_way_out_is_one(make_trainer, tiny_pipeline, change):
     """The run begins from the picture that the user's pipeline draws, and saves an adapter for that pipeline."""
     pipeline = tiny_pipeline()
     expected = picture(pipeline)
     change(pipeline)
     expected = picture(pipeline) if change is style else expected
-    fuse_and_unload(pipeline) if change is style else pipeline.remove_all_hooks()
+    WAYS_OUT[change](pipeline)
     trainer = make_trainer(model=pipeline)
     assert (picture(pipeline) - expected).abs().max() < 1e-4
     trainer.train()
@@ -195,7 +215,7 @@ def test_a_second_trainer_is_refused_while_the_first_one_s_adapter_is_there(make
         make_trainer("third", model=pipeline, peft_config=LoraConfig(target_modules=["to_k"]))
 
 
-@pytest.mark.parametrize("way_out", ["unload", fuse_and_unload])
+@pytest.mark.parametrize("way_out", ["unload", pytest.param(fuse_and_unload, marks=pytest.mark.full)])
 def test_the_first_trainer_cannot_overwrite_its_result_after_the_second_began(make_trainer, tiny_pipeline, way_out):
     pipeline = tiny_pipeline()
     base = picture(pipeline)

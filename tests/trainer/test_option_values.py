@@ -78,6 +78,8 @@ def test_a_value_that_can_mean_only_one_thing(tmp_path, name, given, taken):
         ({"scale_rewards": "sometimes"}, "scale_rewards is 'sometimes' .*; it must be true or false"),
         ({"algorithm": ["rwr"]}, r"algorithm is \['rwr'\] \(list\); it must be a text, such as 'ddpo_is'"),
         ({"pipeline_kwargs": ["height"]}, "pipeline_kwargs is a list; it must be a mapping, or JSON"),
+        ({"lr_scheduler_kwargs": "{"}, "lr_scheduler_kwargs is a str; it must be a mapping, or JSON"),
+        ({"log_level": "loud"}, "log_level is 'loud'; it must be one of .*warning"),
         ({"output_dir": 3}, r"output_dir is 3 \(int\); it must be a text"),
     ],
 )
@@ -174,7 +176,9 @@ def test_options_that_would_have_no_effect_are_refused_by_name(tmp_path, field):
 
 
 def test_options_that_are_harmless_are_ignored(tmp_path):
-    config(tmp_path, do_train=True, do_eval=True, dataloader_num_workers=2, dataloader_pin_memory=False)
+    config(
+        tmp_path, max_grad_norm=None, do_train=True, do_eval=True, dataloader_num_workers=2, dataloader_pin_memory=False
+    )
 
 
 def test_methods_that_have_no_meaning(make_trainer):
@@ -235,7 +239,23 @@ def test_a_metric_that_no_evaluation_measures(make_trainer, datasets, metric, me
         make_trainer(eval_dataset=datasets, metric_for_best_model=metric, **BEST)
 
 
-@pytest.mark.parametrize("metric", ["others_reward", "eval_cats_rewards/redness/mean", "cats_detectors/bright/max"])
+def test_the_best_checkpoint_is_that_of_the_best_reward(make_trainer):
+    trainer = make_trainer(
+        eval_dataset=CAT_AND_DOG, **{**BEST, "load_best_model_at_end": False, "save_strategy": "best"}
+    )
+    trainer.train()
+    (log,) = [log for log in trainer.state.log_history if "eval_reward" in log]
+    assert trainer.state.best_metric == log["eval_reward"]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "cats_detectors/bright/max",
+        pytest.param("others_reward", marks=pytest.mark.full),
+        pytest.param("eval_cats_rewards/redness/mean", marks=pytest.mark.full),
+    ],
+)
 def test_every_metric_that_the_message_names_is_measured(make_trainer, metric):
     def bright(images, prompts, **columns):
         return [0.5] * len(prompts)

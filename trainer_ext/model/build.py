@@ -111,7 +111,7 @@ def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraC
     with given_back_on_error(policy.pipeline):
         adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
         freeze(policy.pipeline)
-        calls = policy.first_calls()
+        calls = policy.first_calls() if adapter is not None else []
         denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter, keep_reference=args.beta > 0)
         _check_unchanged(calls, denoiser)
     return denoiser

@@ -26,8 +26,8 @@ class PipelineState:
             The safety checker, if the pipeline has one.
         progress_bar (`Mapping[str, Any]`):
             Settings of the progress bar.
-        device (`torch.device`):
-            Where the weights are.
+        devices (`Mapping[torch.nn.Module, torch.device | None]`):
+            Where the weights of each component are, if it has any.
         trainable (`Mapping[torch.nn.Parameter, bool]`):
             Whether each weight outside of the denoiser can have a gradient.
         in_training (`Mapping[torch.nn.Module, bool]`):
@@ -38,7 +38,7 @@ class PipelineState:
 
     safety_checker: Any
     progress_bar: Mapping[str, Any]
-    device: torch.device
+    devices: Mapping[torch.nn.Module, torch.device | None]
     trainable: Mapping[torch.nn.Parameter, bool]
     in_training: Mapping[torch.nn.Module, bool]
     recomputing: Mapping[ModelMixin, bool]
@@ -52,7 +52,7 @@ class PipelineState:
         return cls(
             pipeline.components.get("safety_checker"),
             dict(vars(pipeline).get("_progress_bar_config", {})),
-            pipeline.device,
+            {part: _device(part) for part in networks.values()},
             {value: value.requires_grad for part in others for value in part.parameters()},
             {module: module.training for part in networks.values() for module in part.modules()},
             {model: model.is_gradient_checkpointing for model in models},
@@ -63,8 +63,10 @@ class PipelineState:
         if "safety_checker" in pipeline.components:
             pipeline.register_modules(safety_checker=self.safety_checker)
         pipeline.set_progress_bar_config(**self.progress_bar)
-        if pipeline.device != self.device:
-            pipeline.to(self.device)
+        if not torch.distributed.is_initialized():  # several processes share what they have on their devices
+            for part, device in self.devices.items():
+                if _device(part) != device:
+                    part.to(device)
         for parameter, trainable in self.trainable.items():
             parameter.requires_grad_(trainable)
         for module, training in self.in_training.items():
@@ -72,6 +74,10 @@ class PipelineState:
         for model, recomputing in self.recomputing.items():
             if model.is_gradient_checkpointing != recomputing:
                 model.enable_gradient_checkpointing() if recomputing else model.disable_gradient_checkpointing()
+
+
+def _device(module: torch.nn.Module) -> torch.device | None:
+    return next((value.device for value in module.parameters()), None)
 
 
 # The states in which pipelines came that have not been given back: also those of a trainer that failed, or never trained.

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.loaders import PeftAdapterMixin
-from diffusers.loaders.lora_base import LoraBaseMixin
+from diffusers.models.attention_processor import Attention
 from peft import PeftMixedModel, PeftModel
 
 from ..errors import PipelineError
 from ..policy.runner import DENOISER_NAMES, find_denoiser
-from .ownership import adapter_layers, has_learned, is_claimed, remove_adapter
+from .ownership import adapter_layers, has_learned, is_claimed, remove_adapter, ways_out
 
 GRADIENTS_OFF = (
     "Gradients are off (torch.set_grad_enabled(False), torch.no_grad() or torch.inference_mode()), and training needs them. "
@@ -113,13 +112,26 @@ def wrapped(inspected: Inspected) -> Iterator[str]:
         yield f"{place} is a {kind}; the trainer wraps the denoiser itself: {place} = {place}.module."
 
 
+def fused_projections(inspected: Inspected) -> Iterator[str]:
+    """Find attention whose projections are computed as one, so that an adapter on each of them would have no effect."""
+    for module in inspected.denoiser.modules():
+        own = vars(module)
+        # `Attention` keeps its mark when it is unfused, but not its processor.
+        stale = isinstance(module, Attention) and not type(own.get("processor")).__name__.startswith("Fused")
+        if own.get("fused_projections") and not stale:
+            yield (
+                f"pipeline.{inspected.name} has fused attention projections (fuse_qkv_projections()), and what is trained in "
+                f"to_q, to_k and to_v would have no effect. Call pipeline.{inspected.name}.unfuse_qkv_projections()."
+            )
+
+
 def adapters(inspected: Inspected) -> Iterator[str]:
     """Find adapter layers in any component: a loaded LoRA, a fused one, or that of an earlier trainer."""
     for name, part in inspected.modules.items():
         layers = list(adapter_layers(part))
         if not layers:
             continue
-        kept, dropped = _ways_out(inspected.pipeline, name)
+        kept, dropped = ways_out(inspected.pipeline, name)
         if any(layer.merged for layer in layers):
             yield (
                 f"pipeline.{name} has a fused LoRA whose layers are still there. Call {dropped}: what is fused stays in the "
@@ -128,24 +140,13 @@ def adapters(inspected: Inspected) -> Iterator[str]:
         elif is_claimed(part):
             yield (
                 f"pipeline.{name} has the trained adapter of an earlier DDPOTrainer. Save it first (save_model()). Then call "
-                f"{dropped} to begin from the base model again, or {kept} to train on top of it."
+                f"{dropped} to begin from the base model again, or to resume, or {kept} to train on top of it."
             )
         else:
             yield (
                 f"pipeline.{name} has a loaded LoRA, and the adapter that is trained would take its place. Call {kept} to train "
                 f"on top of it, or {dropped} to train without it."
             )
-
-
-def _ways_out(pipeline: DiffusionPipeline, name: str) -> tuple[str, str]:
-    """Return the calls that keep an adapter in the weights, and that drop it."""
-    if isinstance(pipeline, LoraBaseMixin):
-        return "pipeline.fuse_lora() and pipeline.unload_lora_weights()", "pipeline.unload_lora_weights()"
-    part = f"pipeline.{name}"
-    if isinstance(pipeline.components[name], PeftAdapterMixin):
-        return f"{part}.fuse_lora() and {part}.unload_lora()", f"{part}.unload_lora()"
-    again = "DiffusionPipeline.from_pretrained(...) for a new pipeline"
-    return f"{again} and PeftModel.from_pretrained({part}, FOLDER).merge_and_unload()", again
 
 
 def moved_weights(inspected: Inspected) -> Iterator[str]:
@@ -187,6 +188,7 @@ LOOKS: tuple[Callable[[Inspected], Iterator[str]], ...] = (
     gradients_off,
     several_denoisers,
     wrapped,
+    fused_projections,
     adapters,
     moved_weights,
     precision,

@@ -6,6 +6,9 @@ import weakref
 from collections.abc import Iterator
 
 import torch
+from diffusers import DiffusionPipeline
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.utils import recurse_remove_peft_layers
 from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -43,3 +46,14 @@ def remove_adapter(denoiser: torch.nn.Module) -> None:
     recurse_remove_peft_layers(denoiser)
     vars(denoiser).pop("peft_config", None)
     _OWNERS.pop(denoiser, None)
+
+
+def ways_out(pipeline: DiffusionPipeline, name: str) -> tuple[str, str]:
+    """Return the calls that keep an adapter in the weights, and that drop it."""
+    if isinstance(pipeline, LoraBaseMixin):
+        return "pipeline.fuse_lora() and pipeline.unload_lora_weights()", "pipeline.unload_lora_weights()"
+    part = f"pipeline.{name}"
+    if isinstance(pipeline.components[name], PeftAdapterMixin):
+        return f"{part}.fuse_lora() and {part}.unload_lora()", f"{part}.unload_lora()"
+    again = "DiffusionPipeline.from_pretrained(...) for a new pipeline"
+    return f"{again} and PeftModel.from_pretrained({part}, FOLDER).merge_and_unload()", again
