@@ -16,6 +16,7 @@ COMMANDS = {
     "sample": ("sample", "make images of the same prompts and seeds with and without an adapter"),
     "doctor": ("doctor", "report whether a pipeline can be trained, and why"),
     "export": ("export", "write a run's adapter for ComfyUI, A1111 and others, or merged into its pipeline"),
+    "push": ("push", "push a run's adapter and images to the Hub"),
     "rewards": ("list_plugins", "list the rewards, detectors, prompt sets and guidance rules that are installed"),
     "new-plugin": ("new_plugin", "write a plugin project with tests, as a starting point"),
 }
