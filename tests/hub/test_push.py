@@ -7,7 +7,7 @@ from support.loopback_hub import CUT, HANG, Fault
 
 from trainer_ext.errors import ConfigError, HubAccessError, HubError
 from trainer_ext.file_names import LORA_FILE
-from trainer_ext.hub.push import Push, later
+from trainer_ext.hub.push import Push, command
 from trainer_ext.runs.folder import RunFolder
 
 ENDPOINTS = {
@@ -169,4 +169,4 @@ def test_tokens_and_names(run, client, monkeypatch, token, repo, message):
 
 def test_the_command_that_pushes_later(run):
     push = Push(RunFolder(run), "user/cats", private=True, update=4, tag="best")
-    assert later(push) == f"ddpo push {run} --repo user/cats --update 4 --tag best --private"
+    assert " ".join(command(push)) == f"ddpo push {run} --repo user/cats --update 4 --tag best --private"

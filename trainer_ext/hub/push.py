@@ -71,6 +71,11 @@ class Push:
             hub.tag(name, self.tag, self.revision)
         return hub.address(name)
 
+    @property
+    def title(self) -> str:
+        """What is pushed, for messages."""
+        return "The adapter" if self.update is None else f"The adapter after update {self.update}"
+
     def _adapter_files(self) -> Mapping[str, Content]:
         """Return the files of the adapter's repository, with the weights that are meant."""
         files = dict(adapter_files(self.folder))
@@ -105,8 +110,9 @@ class Push:
         return self.message or moment
 
 
-def later(push: Push) -> str:
-    """Return the command that does the same push later."""
-    options = {"update": push.update, "revision": push.revision, "tag": push.tag}
-    flags = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
-    return f"ddpo push {push.folder.path} --repo {push.repo}{flags}{' --private' if push.private else ''}"
+def command(push: Push) -> list[str]:
+    """Return the command that does a push, now or later."""
+    options = {"update": push.update, "revision": push.revision, "tag": push.tag, "message": push.message}
+    flags = [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
+    private = ["--private"] if push.private else []
+    return ["ddpo", "push", str(push.folder.path), "--repo", push.repo, *flags, *private]
