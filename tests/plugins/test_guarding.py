@@ -213,7 +213,7 @@ def test_in_the_kit(function):
 def test_in_the_kit_a_factory_and_a_prompt_set():
     with pytest.raises(ContractError, match=f"'factory': built with device='cpu' and no options, it changed {HALF}"):
         check_reward(RewardSpec("mine", lambda device: spoils(images=[], prompts=[]) and None, "One."))
-    with pytest.raises(ContractError, match=f"Prompt set 'mine': changed {HALF}"):
+    with pytest.raises(ContractError, match=f"Prompt set 'mine' .*, it changed {HALF}"):
         check_prompt_set(PromptSetSpec("mine", lambda: [{"prompt": str(spoils([1], []))}]))
     assert torch.get_default_dtype() == torch.float32
 

@@ -229,7 +229,7 @@ def test_prompt_sets(install, tmp_path, capsys, monkeypatch, way):
     if message == "Arrow":  # of the dataset's own
         assert len(check_prompt_set(spec)) == 2
     else:
-        with pytest.raises(ContractError, match=f"^Prompt set 'mine_prompts': .*{message}"):
+        with pytest.raises(ContractError, match=f"^Prompt set 'mine_prompts' fails the check 'rows': .*{message}"):
             check_prompt_set(spec)
 
 
