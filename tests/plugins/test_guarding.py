@@ -1,6 +1,7 @@
 """Settings of the whole process that a plugin changes are set back, and the plugin is named, wherever its code runs."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ CHANGES = {
         lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
         "to .*SIG_IGN",
     ),
+    "the level up to which logging is off": (lambda: logging.disable(logging.CRITICAL), "from 0 to 50"),
     "torch's default dtype": (lambda: torch.set_default_dtype(torch.float64), "torch.float32 to torch.float64"),
     "torch's default device": (lambda: torch.set_default_device("meta"), "cpu to meta"),
     "torch's gradient mode": (lambda: torch.set_grad_enabled(False), "True to False"),
