@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
 from transformers.training_args import trainer_log_levels
 
 from ddpo_plugins.masking import remember_secrets
@@ -69,7 +68,6 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             self.ddp_broadcast_buffers = False
         self._defaults = {name: getattr(self, name) for name in left_out}
         self._check_batches()
-        self._check_saving()
         self.check_algorithm(ALGORITHMS[self.algorithm].kind)
 
     @property
@@ -174,14 +172,6 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             raise ConfigError(
                 f"reward_timeout is {self.reward_timeout} and overlap_rewards {self.overlap_rewards}; a time-out must be greater "
                 "than 0 seconds, and needs overlap_rewards=True: a call in the trainer's own thread cannot be abandoned."
-            )
-
-    def _check_saving(self) -> None:
-        if self.push_to_hub and self.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            raise ConfigError(
-                f"hub_strategy={HubStrategy(self.hub_strategy).value!r} uploads checkpoints; they hold pickles (optimizer.pt "
-                "and others), which can run code where they are loaded. Use 'every_save' or 'end', which upload the trained "
-                "weights, records and pictures."
             )
 
     def _check_batches(self) -> None:

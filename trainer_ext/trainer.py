@@ -169,7 +169,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         resuming = bool(resume_from_checkpoint) or self._owns_output_dir
         check_output_dir(self.args.folder, resuming)
         self._owns_output_dir = True
-        checkpoint = self._checkpointer.resolve(resume_from_checkpoint)
+        checkpoint = self._checkpointer.resolve(self.fetched(resume_from_checkpoint))
         self._forget_progress()
         with self._weights.loan.training(), self._checkpointer.owning_folder():
             with self._lockstep.naming_lost_processes(), self._stop.handling_signals():

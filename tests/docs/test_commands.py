@@ -16,6 +16,7 @@ from trainer_ext.cli.doctor import DoctorOptions
 from trainer_ext.cli.export import FORMATS, ExportOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
 from trainer_ext.cli.parse import load_preset, parse
+from trainer_ext.cli.push import PushOptions
 from trainer_ext.cli.sample import SampleOptions
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -84,7 +85,12 @@ def check_export(arguments):
     assert options.format in FORMATS
 
 
+def check_push(arguments):
+    parse((PushOptions,), ["--run", *arguments], "ddpo push", {})
+
+
 CHECKS = {
+    "push": check_push,
     "train": check_train,
     "doctor": check_doctor,
     "sample": check_sample,
@@ -105,7 +111,7 @@ def inline(start):
 
 
 def test_options_in_the_text_exist():
-    kinds = (*OF_TRAIN, SampleOptions, DoctorOptions, ExportOptions)
+    kinds = (*OF_TRAIN, SampleOptions, DoctorOptions, ExportOptions, PushOptions)
     known = {field.name for kind in kinds for field in fields(kind)} | {"config", "help", "help_all", "folder"}
     for page in MANUAL:
         for span in spans(prose(page)):

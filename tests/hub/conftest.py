@@ -7,7 +7,7 @@ import torch
 from support import pipelines, trainers
 from support.loopback_hub import LoopbackHub
 
-from trainer_ext.hub.upload import Hub
+from trainer_ext.hub.client import Hub
 
 #: A run of two updates, with pictures and a checkpoint after each.
 RUN = {
@@ -28,6 +28,16 @@ def loopback(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", lambda seconds: None)
     with LoopbackHub(tmp_path / "hub") as hub:
         yield hub
+
+
+@pytest.fixture
+def logged_in(loopback, monkeypatch):
+    """The environment of a user who is logged in at this Hub, for this process, whose client has read its own, and for others."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", loopback.url)
+    template = f"{loopback.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for name, value in loopback.environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import logging
 import zipfile
 from pathlib import Path
 
-import huggingface_hub.constants
 import pyarrow.parquet as pq
 import pytest
 from support.loopback_hub import CUT, Fault
@@ -29,11 +28,8 @@ COMMIT = ("POST", "/api/models/*/commit/*")
 
 
 @pytest.fixture(autouse=True)
-def environment(loopback, monkeypatch):
-    """That of a user who is logged in at this Hub, for the processes that push; the client of the tests has read its own."""
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", loopback.url)
-    for name, value in loopback.environment.items():
-        monkeypatch.setenv(name, value)
+def environment(logged_in):
+    """That of a user who is logged in at the Hub on this machine."""
 
 
 def everything_in(folder):
@@ -109,7 +105,7 @@ def test_a_wrong_token_is_said_before_training(make_trainer, token):
 
 def test_a_hub_that_cannot_be_reached_ends_nothing(make_trainer, loopback, caplog, monkeypatch):
     """Before the training, in it, and at its end."""
-    monkeypatch.setattr("trainer_ext.hub.upload.WAITS_SECONDS", ())
+    monkeypatch.setattr("trainer_ext.hub.client.WAITS_SECONDS", ())
     loopback.faults.append(Fault("*", "*", 503, times=-1))
     trainer = make_trainer(hub_strategy="every_save", hub_model_id="user/cats", **PUSHING)
     for later in ("Hub cannot be reached now", "The run goes on"):

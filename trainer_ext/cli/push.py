@@ -29,6 +29,9 @@ class PushOptions(CheckedOptions):
     private: bool = option(False, "Create private repositories.")
     revision: str | None = option(None, "Branch to push to; main by default.")
     update: int | None = option(None, "Push the adapter of the checkpoint after so many updates.")
+    checkpoints: str | None = option(
+        None, "Also push what the run can be resumed from, without pickles: 'last', or 'all' checkpoints."
+    )
     tag: str | None = option(None, "Tag for the state that is pushed.")
     message: str | None = option(None, "First line of the commit.")
 
@@ -37,11 +40,13 @@ def run(arguments: list[str]) -> int:
     """Run the command. Exit status 3 if the Hub could not be reached; everything local is there."""
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--run", *arguments]
-    from ..hub.upload import ABANDONED
+    from ..hub.attempts import ABANDONED
 
     (options,) = parse((PushOptions,), arguments, PROG, {})
     if not Path(options.run).is_dir():
         raise ConfigError(f"{options.run} is no folder; give the output folder of a run.")
+    if options.checkpoints not in (None, "last", "all"):
+        raise ConfigError(f"--checkpoints is {options.checkpoints!r}; it must be 'last' or 'all'.")
     try:
         status = _push(options)
     except HubAccessError:
@@ -57,8 +62,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _push(options: PushOptions) -> int:
+    from ..hub.client import Hub
     from ..hub.push import Push
-    from ..hub.upload import Hub
     from ..runs.folder import RunFolder
 
     push = Push(
@@ -69,6 +74,7 @@ def _push(options: PushOptions) -> int:
         options.update,
         options.tag,
         options.message,
+        options.checkpoints,
     )
     print(push.adapter(Hub()))
     return 0

@@ -11,7 +11,7 @@ from ..file_names import LORA_FILE, PEFT_FILE
 from ..runs.folder import RunFolder
 from ..runs.manifest import find_damage
 from .card import adapter_card, adapter_files
-from .upload import Content, Hub
+from .client import Content, Hub
 
 CARD = "README.md"
 WEIGHTS = (LORA_FILE, PEFT_FILE, "adapter_config.json")
@@ -37,6 +37,9 @@ class Push:
             A tag for this state of the repository.
         message (`str`, *optional*):
             First line of the commit.
+        checkpoints (`str`, *optional*):
+            Checkpoints to resume from that are pushed too: `"last"` (the one that is meant, as `last-checkpoint`) or `"all"`
+            (each that is whole, by its name).
     """
 
     folder: RunFolder
@@ -46,6 +49,7 @@ class Push:
     update: int | None = None
     tag: str | None = None
     message: str | None = None
+    checkpoints: str | None = None
 
     def adapter(self, hub: Hub, dataset: str | None = None) -> str:
         """
@@ -67,9 +71,27 @@ class Push:
         existing = hub.read(name, CARD, revision=self.revision)
         files[CARD] = adapter_card(self.folder, name, dataset, existing).encode()
         hub.commit(name, files, self._message(), revision=self.revision)
+        self._push_checkpoints(hub, name)
         if self.tag is not None:
             hub.tag(name, self.tag, self.revision)
         return hub.address(name)
+
+    def _push_checkpoints(self, hub: Hub, name: str) -> None:
+        """Push what the run can be resumed from."""
+        if self.checkpoints is None:
+            return
+        from .checkpoints import LAST, push_checkpoint  # needs torch
+
+        if self.checkpoints == "all":
+            whole = [path for path in self.folder.checkpoints() if find_damage(path) is None]
+            places = {path: path.name for path in whole}
+        else:
+            newest = self._source() or self.folder.newest()
+            places = {} if newest is None else {newest: LAST}
+        if not places:
+            raise ConfigError(f"{self.folder.path} has no checkpoint that is whole, so none can be pushed.")
+        for checkpoint, place in places.items():
+            push_checkpoint(hub, name, checkpoint, place, self.revision)
 
     @property
     def title(self) -> str:
@@ -112,7 +134,13 @@ class Push:
 
 def command(push: Push) -> list[str]:
     """Return the command that does a push, now or later."""
-    options = {"update": push.update, "revision": push.revision, "tag": push.tag, "message": push.message}
+    options = {
+        "update": push.update,
+        "checkpoints": push.checkpoints,
+        "revision": push.revision,
+        "tag": push.tag,
+        "message": push.message,
+    }
     flags = [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
     private = ["--private"] if push.private else []
     return ["ddpo", "push", str(push.folder.path), "--repo", push.repo, *flags, *private]

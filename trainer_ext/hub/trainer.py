@@ -6,16 +6,22 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import HubStrategy
 
 from ..errors import HubAccessError, HubError
 from ..runs.folder import RunFolder
 from ..runs.resumable import ResumableTrainer
+from .checkpoints import local_checkpoint
+from .client import Hub
 from .process import PushProcess
 from .push import Push
-from .upload import Hub
 
 logger = logging.getLogger(__name__)
+
+
+# What of checkpoints is pushed, by strategy. All but the new ones are there already, and are not uploaded again.
+CHECKPOINTS = {HubStrategy.CHECKPOINT: "last", HubStrategy.ALL_CHECKPOINTS: "all"}
 
 
 class HubTrainer(ResumableTrainer):
@@ -87,8 +93,15 @@ class HubTrainer(ResumableTrainer):
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self._finish_current_push()
-        private, revision = self.args.hub_private_repo, self.args.hub_revision
-        self._start_push(Push(self._run, str(self.hub_model_id), private, revision, self.state.global_step), None)
+        push = Push(
+            self._run,
+            str(self.hub_model_id),
+            self.args.hub_private_repo,
+            self.args.hub_revision,
+            self.state.global_step,
+            checkpoints=CHECKPOINTS.get(HubStrategy(self.args.hub_strategy)),
+        )
+        self._start_push(push, None)
 
     def _start_push(self, push: Push, token: str | None) -> None:
         self.push_in_progress = PushProcess.start(push, token or self.args.hub_token)
@@ -101,6 +114,21 @@ class HubTrainer(ResumableTrainer):
         address: str | None = process.result()
         self.failed_push = process.push if address is None else None
         return address
+
+    def fetched(self, resume_from: str | bool | None) -> str | bool | None:
+        """
+        Return what to resume from on this machine. Every process must call this; one of them fetches.
+
+        Raises:
+            [`CheckpointError`], [`HubError`]: there is no such checkpoint, or it cannot be fetched.
+        """
+        if not isinstance(resume_from, str | Path):
+            return resume_from
+        found = None
+        if self.is_world_process_zero():
+            found = local_checkpoint(str(resume_from), self._run.path, Hub(self.args.hub_token))
+        place: str = broadcast_object_list([found])[0]
+        return place
 
     @property
     def _run(self) -> RunFolder:

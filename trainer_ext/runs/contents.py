@@ -32,9 +32,10 @@ def check_contents(checkpoint: Path) -> None:
             ) from error
 
 
-def _load_plain(file: Path) -> None:
+def load_plain(file: Path) -> Any:
+    """Read a file of torch's: tensors, arrays and plain values, on the CPU."""
     with torch.serialization.safe_globals(NUMPY_ARRAYS):
-        torch.load(file, weights_only=True, mmap=True, map_location="cpu")
+        return torch.load(file, weights_only=True, mmap=True, map_location="cpu")
 
 
 def _open_safetensors(file: Path) -> None:
@@ -49,9 +50,9 @@ def _load_json(file: Path) -> None:
 # What numpy's arrays are made of, which the states of random generators hold.
 NUMPY_ARRAYS: list[Any] = [np.zeros(0).__reduce__()[0], np.ndarray, np.dtype, type(np.dtype(np.uint32))]
 CONTENT_CHECKS: Mapping[str, Callable[[Path], None]] = {
-    ".pt": _load_plain,
-    ".pth": _load_plain,
-    ".bin": _load_plain,
+    ".pt": load_plain,
+    ".pth": load_plain,
+    ".bin": load_plain,
     ".safetensors": _open_safetensors,
     ".json": _load_json,
 }

@@ -1,45 +1,29 @@
 """
-Uploads to the Hub that end: every step is tried a few times, for a bounded time, and an error says what to do about it.
+The Hub, as one user sees it: repositories, commits, branches, tags.
 
-Nothing local depends on them. What is uploaded once is not uploaded again, so a later attempt continues where one stopped.
+What is uploaded once is not uploaded again, so a later attempt continues where one stopped.
 """
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import shorten
 from typing import TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.hf_api import RepoFile
 
-from ..errors import HubAccessError, HubError
-
-logger = logging.getLogger(__name__)
+from .attempts import PATIENCE_SECONDS, WAITS_SECONDS, attempt
 
 Result = TypeVar("Result")
 Content = Path | bytes
 CommitOperation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
-WAITS_SECONDS = (1.0, 3.0, 9.0)  #: before the second attempt, the third, ...
-PATIENCE_SECONDS = 120.0  #: for an answer, besides the time that its bytes take
 SLOWEST_BYTES_PER_SECOND = 100_000
-TEMPORARY = frozenset({408, 409, 412, 425, 429, 500, 502, 503, 504})
-ABANDONED = (
-    threading.Event()
-)  #: set if a thread of the client's may still wait, and would keep the program from its end
-ADVICE = {
-    401: "the token is wrong, or there is none: log in with `hf auth login`, or set HF_TOKEN",
-    403: "the token may not write there: use one with the role `write`, and a name under your account or organisation",
-    404: "there is no such repository, or the token may not see it",
-}
 
 
 @dataclass(frozen=True)
@@ -144,6 +128,32 @@ class Hub:
 
         return self.attempt(f"read {path} of the {kind} {name}", read)
 
+    def paths(self, name: str, folder: str = "", revision: str | None = None, kind: str = "model") -> dict[str, str]:
+        """
+        Return the files below a folder of a repository, each with what identifies its content: git's name of the blob, or for a
+        large file its SHA-256. See [`digests_of`].
+        """
+
+        def found() -> dict[str, str]:
+            try:
+                tree = list(
+                    self.api.list_repo_tree(name, folder or None, recursive=True, revision=revision, repo_type=kind)
+                )
+            except EntryNotFoundError:
+                return {}
+            files = [entry for entry in tree if isinstance(entry, RepoFile)]
+            return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
+
+        return self.attempt(f"list the {kind} {name}", found)
+
+    def download(self, name: str, pattern: str, folder: Path, revision: str | None = None) -> None:
+        """Download the files of a repository whose paths match a pattern."""
+        self.attempt(
+            f"download {name}",
+            lambda: self.api.snapshot_download(name, allow_patterns=pattern, local_dir=folder, revision=revision),
+            seconds=3600.0,
+        )
+
     def branch(self, name: str, branch: str, kind: str = "model") -> None:
         """Create a branch unless it exists."""
         self.attempt(
@@ -175,77 +185,15 @@ class Hub:
 
     def attempt(self, what: str, action: Callable[[], Result], seconds: float = 0.0) -> Result:
         """
-        Do something that may fail for a moment: a few times, with waits in between.
-
-        Args:
-            what (`str`):
-                What is done, after "could not".
-            action (`Callable`):
-                Does it. Must do no harm if it is done twice.
-            seconds (`float`):
-                How long its bytes may take, besides the patience that everything gets.
+        Do something that may fail for a moment. See [`attempts.attempt`](attempt); `seconds` come on top of the patience.
 
         Raises:
-            [`HubAccessError`]: the user must do something first.
-            [`HubError`]: all attempts failed.
+            [`HubAccessError`], [`HubError`]: it failed for good.
         """
-        for wait in (*self.waits, None):
-            try:
-                return _within(self.patience + seconds, action)
-            except Exception as error:
-                _refuse(what, error)
-                if wait is None:
-                    raise HubError(f"could not {what}: {_described(error)}") from error
-                logger.warning("The Hub: could not %s (%s); trying again in %g s.", what, _described(error), wait)
-                time.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+        return attempt(what, action, self.patience + seconds, self.waits)
 
 
-def _within(seconds: float, action: Callable[[], Result]) -> Result:
-    """Do something in a thread, which is abandoned after some time: the client has no time-outs of its own."""
-    done: Future[Result] = Future()
-
-    def work() -> None:
-        try:
-            done.set_result(action())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=work, name="upload to the Hub", daemon=True).start()
-    try:
-        return done.result(seconds)
-    except TimeoutError:
-        ABANDONED.set()
-        raise
-
-
-def _refuse(what: str, error: Exception) -> None:
-    """Raise the errors that waiting does not cure."""
-    if isinstance(error, LocalTokenNotFoundError):
-        raise HubAccessError(f"could not {what}: {ADVICE[401]}.") from error
-    if isinstance(error, OfflineModeIsEnabled):
-        raise HubAccessError(f"could not {what}: the Hub is switched off; unset HF_HUB_OFFLINE.") from error
-    status = _status(error)
-    if status is None and isinstance(error, ValueError | TypeError):
-        raise HubAccessError(f"could not {what}: {error}") from error
-    if status is not None and status not in TEMPORARY:
-        advice = ADVICE.get(status, "the Hub refuses the request")
-        raise HubAccessError(f"could not {what}: {advice} ({_described(error)}).") from error
-
-
-def _status(error: BaseException | None) -> int | None:
-    """Return the status with which the Hub answered; uploads of large files wrap the error that has it."""
-    while error is not None:
-        if isinstance(error, HfHubHTTPError) and error.response is not None:
-            return int(error.response.status_code)
-        error = error.__cause__
-    return None
-
-
-def _described(error: Exception) -> str:
-    """Describe an error in one line."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    status = _status(error)
-    text = shorten(str(error).partition("\n")[0] or type(error).__name__, 160)
-    return text if status is None or str(status) in text else f"{status}: {text}"
+def digests_of(file: Path) -> tuple[str, str]:
+    """Return what may identify a file's content on the Hub: git's name of the blob, and its SHA-256."""
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), hashlib.sha256(content).hexdigest()
