@@ -222,6 +222,16 @@ def test_a_failure_after_an_update_leaves_one_whole_checkpoint(folder, two):
     assert len(list(checkpoint.glob("ddpo_state_*.pt"))) == 2
 
 
+def test_records_that_cannot_be_written_are_an_error_of_both_and_leave_a_checkpoint(folder, two):
+    name = "processes log different types"
+    (kind, message), (other, told) = (seen[name] for seen in two)
+    assert (kind, other) == ("RewardError", "DDPOError")
+    assert message.startswith("The column 'mine/x' cannot be recorded: ")
+    assert told == f"Process 0 failed, so all stop. Its error: RewardError: {message}"
+    (checkpoint,) = (folder / name).glob("checkpoint-*")
+    assert (checkpoint.name, find_damage(checkpoint)) == ("checkpoint-2", None)
+
+
 def test_failures_of_both_processes_are_their_own(two):
     for seen in two:
         kind, message = seen["reward of both fails"]

@@ -83,6 +83,15 @@ def test_a_type_that_does_not_fit_names_the_column(tmp_path, values):
     assert [file.name for file in tmp_path.iterdir()] == ["rollout-00000.parquet"]
 
 
+def test_processes_that_log_different_types_name_the_column(tmp_path):
+    records = [{"rollout": 0, "mine/x": 1.0}, {"rollout": 0, "mine/x": "a"}]
+    with pytest.raises(
+        RewardError, match="The column 'mine/x' cannot be recorded: .*log_extra has one type in the whole run"
+    ):
+        write_records(tmp_path / "rollout-00000.parquet", records)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_that_was_killed_while_it_wrote_files_again(tmp_path):
     write_series(tmp_path, [None], [None])
     old = (tmp_path / "rollout-00000.parquet").read_bytes()

@@ -66,6 +66,13 @@ def sure_in_one(images, prompts, trainer_state, **columns):
     return [float(PROCESS == 1 and trainer_state.global_step > 0)] * len(images)
 
 
+def logs_by_process(images, prompts, trainer_state, log_extra, **columns):
+    """Logs texts in process 1 and numbers in process 0, in the second rollout."""
+    if trainer_state.global_step > 0:
+        log_extra("mine/x", ["a" if PROCESS == 1 else 1.0] * len(images))
+    return brightness(images, prompts)
+
+
 class InBatch:
     """Does something else with its rewards in one batch on one process."""
 
@@ -208,6 +215,7 @@ FAILING = {
     "reward of process 1 fails": InBatch(fail, 1, batch=2),
     "reward of process 0 is not a number": InBatch(not_a_number, 0, batch=2),
     "reward of process 1 fails in the second rollout": InBatch(fail, 1, batch=3),
+    "processes log different types": logs_by_process,
     "reward of both fails": lambda images, prompts, **columns: fail(None),
 }
 

@@ -23,6 +23,11 @@ Record = Mapping[str, Any]  #: the values that are recorded for one image
 
 _SCHEMAS: dict[pa.Schema, pa.Schema] = {}  # one object for each schema, because most files have the same
 
+_ONE_TYPE = (
+    "A column that a reward or detector logs with log_extra has one type in the whole run, on all processes: give it another "
+    "name, or log the type that it had."
+)
+
 TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
@@ -69,11 +74,15 @@ def files_beside(file: Path) -> Iterator[Path]:
 def _table(records: Sequence[Record]) -> pa.Table:
     """Return records as a table, with the type of each column of the trainer. Some processes may have logged more columns."""
     names = dict.fromkeys(name for record in records for name in record)
-    columns = {}
-    for name in names:
-        kind = record_type(name)
-        columns[name] = pa.array([record.get(name) for record in records], None if kind is None else TYPES[kind])
-    return pa.table(columns)
+    return pa.table({name: _column(name, [record.get(name) for record in records]) for name in names})
+
+
+def _column(name: str, values: Sequence[Any]) -> pa.Array:
+    kind = record_type(name)
+    try:
+        return pa.array(values, None if kind is None else TYPES[kind])
+    except pa.ArrowException as error:  # processes log different types, each of which is one in its process
+        raise RewardError(f"The column {name!r} cannot be recorded: {error}. {_ONE_TYPE}") from error
 
 
 def _common_schema(file: Path, schemas: Sequence[pa.Schema]) -> pa.Schema:
@@ -81,8 +90,7 @@ def _common_schema(file: Path, schemas: Sequence[pa.Schema]) -> pa.Schema:
         return pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException as error:
         raise RewardError(
-            f"{file.name} cannot be recorded beside the other files of the run: {error}. A column that a reward or detector "
-            "logs with log_extra has one type in the whole run: give it another name, or log the type that it had."
+            f"{file.name} cannot be recorded beside the other files of the run: {error}. {_ONE_TYPE}"
         ) from error
 
 
