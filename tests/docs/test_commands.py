@@ -21,7 +21,7 @@ from trainer_ext.cli.sample import SampleOptions
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OF_TRAIN = (RunOptions, LoraOptions, DDPOConfig)
-OTHERS = {"accelerate", "cd", "git", "pip", "pytest", "torchrun", "vllm", "npm", "twine"}
+OTHERS = {"accelerate", "cd", "git", "hf", "pip", "pytest", "torchrun", "vllm", "npm", "twine"}
 OF_OTHERS = (
     "pip",
     "accelerate",

@@ -17,10 +17,10 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def start(command, **options):
+def start(command, variables=None, **options):
     """Start a program whose Ctrl-C works, also where the tests run in the background, in which a shell ignores it."""
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    return subprocess.Popen(list(map(str, command)), env=environment(), text=True, **heard, **options)
+    return subprocess.Popen(list(map(str, command)), env=variables or environment(), text=True, **heard, **options)
 
 
 def torchrun(*arguments, on_start=lambda launcher: None):

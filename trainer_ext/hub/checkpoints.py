@@ -24,7 +24,7 @@ def push_checkpoint(hub: Hub, name: str, checkpoint: Path, place: str, revision:
 
     Args:
         hub ([`Hub`]):
-            Where to.
+            The Hub to push to.
         name (`str`):
             The repository, `user/name`.
         checkpoint (`Path`):
@@ -69,7 +69,7 @@ def fetch_checkpoint(address: str, output_dir: Path, hub: Hub | None = None) -> 
         output_dir (`Path`):
             The run's folder.
         hub ([`Hub`], *optional*):
-            Where from.
+            The Hub to fetch from.
 
     Returns:
         `Path`: the checkpoint, `output_dir/checkpoint-N`.

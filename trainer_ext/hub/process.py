@@ -1,4 +1,4 @@
-"""A push in a process of its own: whatever happens to it, the training neither waits nor fails."""
+"""A push in a process of its own: the training neither waits for it nor fails with it."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Push:
 
         Args:
             hub ([`Hub`]):
-                Where to.
+                The Hub to push to.
             dataset (`str`, *optional*):
                 The dataset of the run, for the card.
 
