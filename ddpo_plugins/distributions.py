@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from .catalogue import Origin, PluginFailure
-from .errors import PluginError
+from .errors import PluginError, describe
 
 
 def declared_plugins(group: str) -> tuple[list[tuple[EntryPoint, Origin]], list[PluginFailure]]:
@@ -33,6 +33,15 @@ def declared_plugins(group: str) -> tuple[list[tuple[EntryPoint, Origin]], list[
         except Exception as error:
             failures.append(_unreadable(entry_point.dist, error))
     return declared, failures
+
+
+def unreadable_distribution(error: BaseException, group: str) -> PluginFailure | None:
+    """
+    Return the distribution whose broken metadata raised an error elsewhere: torch and fsspec, too, read the metadata of all
+    distributions when they are imported. None if the error is another one.
+    """
+    failures = declared_plugins(group)[1]
+    return next((failure for failure in failures if describe(failure.error) == describe(error)), None)
 
 
 def load(entry_point: EntryPoint) -> object:
@@ -64,8 +73,9 @@ def _with_parents(module: str) -> list[str]:
 
 def import_advice(entry_point: EntryPoint, origin: Origin) -> str:
     """Return what users can do about a plugin that cannot be imported, as a sentence."""
-    module = entry_point.value.partition(":")[0].strip()
-    return f"`python -c 'import {module}'` shows where; upgrade it, or {origin.removal}."
+    if entry_point.pattern.match(entry_point.value) is None:
+        return f"Or {origin.removal}."
+    return f"`python -c 'import {entry_point.module}'` shows where; upgrade it, or {origin.removal}."
 
 
 def _origin(entry_point: EntryPoint) -> Origin:

@@ -96,6 +96,13 @@ SETTINGS = (
     Setting("the working directory", "os", _working_directory, lambda os, value: os.chdir(value)),
     Setting("the handlers of SIGINT and SIGTERM", "signal", _signal_handlers, _restore_signal_handlers),
     Setting(
+        "the level up to which logging is off",
+        "logging",
+        lambda logging: logging.root.manager.disable,
+        lambda logging, value: logging.disable(value),
+        0,
+    ),
+    Setting(
         "torch's default dtype",
         "torch",
         lambda torch: str(torch.get_default_dtype()),

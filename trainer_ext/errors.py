@@ -7,6 +7,8 @@ DDPOError
 │   ├── OutputDirError              the output folder holds another run, or cannot be written
 │   └── CheckpointError             a checkpoint that cannot be resumed from
 ├── ProcessLostError                another process of the run is gone
+├── HubError                        an upload failed; everything local is there
+│   └── HubAccessError              the user must do something first: a token, a right, a name
 └── PipelineError (ValueError)      this pipeline cannot be used as a policy
     └── GuidanceError               its rule for combining guided predictions is unknown
 ```
@@ -29,6 +31,14 @@ class CheckpointError(ConfigError):
 
 class ProcessLostError(DDPOError):
     """Another process of the run was killed, or did not answer in time."""
+
+
+class HubError(DDPOError):
+    """An upload to the Hub failed. Everything local is there, and it can be done later."""
+
+
+class HubAccessError(HubError):
+    """An upload cannot work before the user does something: the token, its rights, or a name is wrong."""
 
 
 class PipelineError(DDPOError, ValueError):

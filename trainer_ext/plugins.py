@@ -162,6 +162,8 @@ def _build(
 ) -> Function:
     check_options(offer, options)
     remember_secrets(options)
+    # before the factory, which may change its options
+    provenance = Provenance.of_plugin(offer.origin, offer.spec.factory, options)
     with _plugin_code(offer, "build", f"Check the {offer.kind}'s options and what it needs installed."):
         function = offer.spec.factory(device=device, **options)
     if not callable(function):
@@ -170,7 +172,6 @@ def _build(
             f"factory of plugin {offer.origin} returned it: a factory gets `device` and options, and returns the function "
             "that is called with images."
         )
-    provenance = Provenance.of_plugin(offer.origin, offer.spec.factory, options)
     return kind(offer.spec.name, function, offer.spec.images, provenance)
 
 

@@ -19,6 +19,7 @@ from transformers.trainer_utils import TrainOutput
 from ddpo_plugins import GuidanceSpec
 
 from .config import DDPOConfig
+from .hub.trainer import HubTrainer
 from .inherited import RefusedMethods
 from .learning.algorithm import Algorithm
 from .learning.rollout import Rollout
@@ -43,7 +44,6 @@ from .rollouts.schedule import PromptSchedule
 from .runs.checkpoint import check_output_dir
 from .runs.checkpointer import Checkpointer
 from .runs.folder import RunFolder
-from .runs.hub import HubTrainer
 from .runs.place import check_writable, naming_disk_faults
 from .runs.setup import RunSetup, SetupCallback, name_of
 from .runs.summary import RunSummary

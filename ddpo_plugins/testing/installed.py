@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ddpo_plugins.catalogue import Catalogue
-from ddpo_plugins.errors import ContractError, PluginError, cure_of, describe, message_of
-from ddpo_plugins.guarding import unchanged_settings
+from ddpo_plugins.errors import ContractError
 from ddpo_plugins.prompt_rows import check_rows
 from ddpo_plugins.specs import PromptSetSpec
+
+from .subject import BreachError, own_code
 
 
 def check_rows_of(spec: PromptSetSpec) -> list[dict[str, Any]]:
@@ -19,15 +20,10 @@ def check_rows_of(spec: PromptSetSpec) -> list[dict[str, Any]]:
         [`ContractError`]: it breaks the contract.
     """
     try:
-        with unchanged_settings():
+        with own_code("`rows` was called"):
             return check_rows(spec.rows())
-    except KeyboardInterrupt:
-        raise
-    except PluginError as error:
-        raise ContractError(f"Prompt set {spec.name!r}: {message_of(error)}") from error
-    except BaseException as error:
-        text = f"Prompt set {spec.name!r}: `rows` raised {describe(error)}. {cure_of(error)}"
-        raise ContractError(text.strip()) from error
+    except BreachError as breach:
+        raise ContractError(f"Prompt set {spec.name!r} fails the check 'rows': {breach}") from breach.__cause__
 
 
 def check_loaded(plugin: str, catalogue: Catalogue) -> None:

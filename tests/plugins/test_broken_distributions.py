@@ -1,6 +1,8 @@
 """Distributions whose metadata is broken: each is named, and the rest works."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -66,3 +68,21 @@ def test_a_training_warns_of_it_and_trains(break_file, tmp_path, caplog):
     )
     assert main(["train", *options.split()]) == 0
     assert [m for m in caplog.messages if m.startswith("Plugin ")] == [str(load_catalogue().failures[0])]
+
+
+def test_where_torch_itself_cannot_be_imported_the_distribution_is_named(break_file, tmp_path):
+    """Torch and fsspec read the entry points of all distributions."""
+    break_file("entry_points.txt", b"\xff")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from trainer_ext.cli import main; sys.exit(main(sys.argv[1:]))"
+    run = [sys.executable, "-c", code]
+    listed = subprocess.run([*run, "rewards"], capture_output=True, text=True)
+    assert listed.returncode == 1
+    assert "jpeg_compressibility" in listed.stdout
+    trained = subprocess.run(
+        [*run, "train", "--reward_funcs", "jpeg_compressibility"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (trained.returncode, trained.stdout) == (2, "")
+    message = "ddpo train: Plugin 'bad-dist' (bad-dist 0.3) failed: UnicodeDecodeError: "
+    assert trained.stderr.strip().startswith(message)
+    assert "install it again, or remove" in trained.stderr
+    assert "Traceback" not in trained.stderr

@@ -1,6 +1,7 @@
 """Settings of the whole process that a plugin changes are set back, and the plugin is named, wherever its code runs."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ CHANGES = {
         lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
         "to .*SIG_IGN",
     ),
+    "the level up to which logging is off": (lambda: logging.disable(logging.CRITICAL), "from 0 to 50"),
     "torch's default dtype": (lambda: torch.set_default_dtype(torch.float64), "torch.float32 to torch.float64"),
     "torch's default device": (lambda: torch.set_default_device("meta"), "cpu to meta"),
     "torch's gradient mode": (lambda: torch.set_grad_enabled(False), "True to False"),
@@ -213,7 +215,7 @@ def test_in_the_kit(function):
 def test_in_the_kit_a_factory_and_a_prompt_set():
     with pytest.raises(ContractError, match=f"'factory': built with device='cpu' and no options, it changed {HALF}"):
         check_reward(RewardSpec("mine", lambda device: spoils(images=[], prompts=[]) and None, "One."))
-    with pytest.raises(ContractError, match=f"Prompt set 'mine': changed {HALF}"):
+    with pytest.raises(ContractError, match=f"Prompt set 'mine' .*, it changed {HALF}"):
         check_prompt_set(PromptSetSpec("mine", lambda: [{"prompt": str(spoils([1], []))}]))
     assert torch.get_default_dtype() == torch.float32
 

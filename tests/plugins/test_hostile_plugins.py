@@ -75,6 +75,14 @@ def test_the_command_line_says_who_failed_and_trains_nothing(install, tmp_path, 
     assert list(tmp_path.glob("run/*")) == []
 
 
+def test_a_factory_that_changes_its_options_does_not_change_the_record(install):
+    factory = (
+        "def factory(device, sizes=()):\n    sizes.clear()\n    return lambda images, **columns: [1.0] * len(images)\n"
+    )
+    install("mine-dist", "mine", plugin(factory))
+    assert reward_from_plugin("mine", sizes=[1, 2]).provenance.options == {"sizes": [1, 2]}
+
+
 # In the call
 
 

@@ -108,6 +108,7 @@ def test_a_finished_run_makes_no_update_more(resume, finished, tmp_path, length,
     assert "train_runtime" in trainer.state.log_history[-1]
 
 
+@pytest.mark.full
 def test_fewer_updates_than_were_made(resume):
     assert resume(upto=6, max_steps=3).state.global_step == 6
 
@@ -180,12 +181,17 @@ def test_advantages_after_a_resume_with_another_reward(resume):
 @pytest.mark.parametrize(
     ("before", "after", "kept"),
     [
-        ([brightness], [brightness, redness], [2, 1]),
-        ([brightness, redness], [redness], [2]),
-        ([brightness, redness], [redness, brightness], [2, 2]),
-        ([brightness, redness], [brightness, RewardFunction("redness", louder)], [2, 1]),
+        pytest.param([brightness], [brightness, redness], [2, 1], id="one more"),
+        pytest.param([brightness, redness], [redness, brightness], [2, 2], id="another order"),
+        pytest.param([brightness, redness], [redness], [2], id="one less", marks=pytest.mark.full),
+        pytest.param(
+            [brightness, redness],
+            [brightness, RewardFunction("redness", louder)],
+            [2, 1],
+            id="one mended",
+            marks=pytest.mark.full,
+        ),
     ],
-    ids=["one more", "one less", "another order", "one mended"],
 )
 def test_baselines_of_their_own_belong_to_each_reward(resume, caplog, before, after, kept):
     """With normalize_then_sum, each reward remembers its own."""
@@ -334,6 +340,7 @@ def test_another_model_is_refused(finished, tiny_pipeline, tmp_path):
         trainers.make_trainer(tiny_pipeline(), tmp_path / "run", **OPTIONS).train(resume_from_checkpoint=True)
 
 
+@pytest.mark.full
 def test_other_batches_of_the_same_updates_go_on(resume):
     """In the middle of a rollout: the next update trains on the same images."""
     whole = resume(upto=2, before={"per_device_train_batch_size": 2}, folder="whole", per_device_train_batch_size=2)

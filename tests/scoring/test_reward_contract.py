@@ -300,6 +300,12 @@ def test_functions_that_cannot_be_called_are_refused(function, message):
         RewardFunction("mine", function)
 
 
+@pytest.mark.parametrize("images", ["PIL", "np", None])
+def test_forms_of_images_that_do_not_exist(images):
+    with pytest.raises(ConfigError, match=f"Reward 'mine' has images={images!r}; it must be 'pil'"):
+        RewardFunction("mine", returning([]), images)
+
+
 @pytest.mark.parametrize(
     ("names", "weights", "message"),
     [

@@ -26,6 +26,7 @@ from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.runner import swapped
 from trainer_ext.policy.seeds import image_generators
 from trainer_ext.runs.pictures.sheets import load_images
+from trainer_ext.scoring.provenance import Provenance
 
 PROMPTS = Dataset.from_dict(
     {"prompt": ["a cat", "a dog", "a lion", "a bear"], "animal": ["cat", "dog", "lion", "bear"]}
@@ -396,6 +397,9 @@ def interrupting(images, prompts, trainer_state, **columns):
     return brightness(images, prompts)
 
 
+# To a checkpoint, another function is another reward.
+AS_BRIGHTNESS = RewardFunction("brightness", interrupting, provenance=Provenance.of_function(brightness))
+
 # The prompts' own statistics from the first reward on: one that is remembered twice is seen.
 RESUMED = {
     "num_train_epochs": 3,
@@ -421,7 +425,7 @@ def whole(tmp_path_factory):
     [
         pytest.param({"callbacks": [Interrupt(3)]}, 3, id="in training"),
         pytest.param({"callbacks": [InterruptFirstUpdate()]}, 2, id="before the first update on a rollout"),
-        pytest.param({"reward": RewardFunction("brightness", interrupting)}, 2, id="in a rollout"),
+        pytest.param({"reward": AS_BRIGHTNESS}, 2, id="in a rollout"),
     ],
 )
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_exactly(make_trainer, whole, options, step):

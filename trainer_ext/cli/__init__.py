@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from ddpo_plugins.distributions import unreadable_distribution
 from ddpo_plugins.errors import DDPOError
+from ddpo_plugins.hookspecs import PROJECT_NAME
 
 from ..errors import ProcessLostError
 from .output import lossy_output
@@ -16,6 +18,7 @@ COMMANDS = {
     "sample": ("sample", "make images of the same prompts and seeds with and without an adapter"),
     "doctor": ("doctor", "report whether a pipeline can be trained, and why"),
     "export": ("export", "write a run's adapter for ComfyUI, A1111 and others, or merged into its pipeline"),
+    "push": ("push", "push a run's adapter and images to the Hub"),
     "rewards": ("list_plugins", "list the rewards, detectors, prompt sets and guidance rules that are installed"),
     "new-plugin": ("new_plugin", "write a plugin project with tests, as a starting point"),
 }
@@ -50,6 +53,12 @@ def _run(name: str, *rest: str) -> int:
     except DDPOError as error:
         print(f"\nddpo {name}: {error}", file=sys.stderr)
         return 1 if isinstance(error, ProcessLostError) else 2
+    except Exception as error:
+        failure = unreadable_distribution(error, PROJECT_NAME)
+        if failure is None:
+            raise
+        print(f"\nddpo {name}: {failure} Until then, no package works that reads all metadata.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as interrupt:
         print(f"\n{f'ddpo {name}: interrupted {interrupt}'.strip()}.", file=sys.stderr)
         return INTERRUPTED

@@ -9,6 +9,7 @@ from ..errors import ConfigError
 from ..options import DDPOOptions, TrainerDefaults
 from .options import LoraOptions, RunOptions
 from .parse import load_preset, parse, preset_names
+from .push import PUSH_FAILED
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -69,7 +70,7 @@ def _train(arguments: list[str]) -> int:
     trainer.save_model()
     if trainer.is_world_process_zero():
         _summary(trainer)
-    return 0
+    return 0 if trainer.failed_push is None else PUSH_FAILED
 
 
 def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTrainer:

@@ -19,7 +19,6 @@ from ..loop.epochs import steps_as_given
 from ..loop.metrics import RunMetrics
 from ..model.weights import RunWeights
 from .checkpoint import DDPOState, check_state
-from .contents import check_contents
 from .folder import RunFolder
 from .manifest import check_checkpoint, prune, remove_manifest, write_manifest
 from .place import locked, naming_disk_faults
@@ -148,10 +147,9 @@ class Checkpointer:
         Load the weights and the algorithm's memory; return the whole state.
 
         Raises:
-            [`CheckpointError`]: the checkpoint belongs to a run with other options, or a file of it cannot be read.
+            [`CheckpointError`]: the checkpoint belongs to a run with other options.
             [`ConfigError`]: its weights do not fit the model.
         """
-        check_contents(folder)
         state = DDPOState.load(folder, self.args.process_index, self.args.world_size)
         check_state(folder, state, self.algorithm.algorithm.name, self.args.images_per_process)
         setup = self.setup.as_dict()

@@ -9,6 +9,8 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from .contents import check_contents
+
 
 class ResumableTrainer(Trainer):
     """A `Trainer` that makes no update more when it resumes a run that has made its last one."""
@@ -16,9 +18,15 @@ class ResumableTrainer(Trainer):
     _updates_before = 0
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train. See `Trainer.train`; the checkpoint must be a folder."""
+        """
+        Train. See `Trainer.train`; the checkpoint must be a folder.
+
+        Raises:
+            [`CheckpointError`]: a file of the checkpoint cannot be read.
+        """
         self._updates_before = 0
         if resume_from_checkpoint:
+            check_contents(Path(resume_from_checkpoint))
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
             self._updates_before = state.global_step
         return super().train(resume_from_checkpoint, *args, **kwargs)

@@ -57,7 +57,7 @@ class Batch:
 
     def _images(self, form: str) -> Any:
         """Return the images as RGB PIL images, or as float32 `(B, 3, H, W)` in [0, 1]."""
-        return to_pil(self.images) if form == "pil" else self.images.permute(0, 3, 1, 2).float() / 255
+        return to_pil(self.images) if form == "pil" else self.images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _read_only(state: Any) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from ddpo_plugins.contract import check_detections, check_rewards
+from ddpo_plugins.spec_checks import IMAGE_FORMATS
 
 from ..errors import ConfigError
 from .provenance import Provenance
@@ -35,6 +36,11 @@ class ImageFunction:
         kind = self.kind.capitalize()
         if not callable(self.function):
             raise ConfigError(f"{kind} {self.name!r} is a {type(self.function).__name__}; it must be a function.")
+        if self.images not in IMAGE_FORMATS:
+            raise ConfigError(
+                f"{kind} {self.name!r} has images={self.images!r}; it must be 'pil' (RGB PIL images) or 'pt' (a float32 tensor "
+                "(B, 3, H, W) in [0, 1])."
+            )
         parameters = _parameters(self.function)
         if parameters is not None and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             raise ConfigError(

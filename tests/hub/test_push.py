@@ -1,0 +1,172 @@
+"""A run on the Hub, through the real client and a Hub on this machine."""
+
+import shutil
+
+import pytest
+from support.loopback_hub import CUT, HANG, Fault
+
+from trainer_ext.errors import ConfigError, HubAccessError, HubError
+from trainer_ext.file_names import LORA_FILE
+from trainer_ext.hub.push import Push, command
+from trainer_ext.runs.folder import RunFolder
+
+ENDPOINTS = {
+    "create": ("POST", "/api/repos/create"),
+    "validate-yaml": ("POST", "/api/validate-yaml"),
+    "preupload": ("POST", "/api/models/*/preupload/*"),
+    "LFS batch": ("POST", "*/info/lfs/objects/batch"),
+    "LFS put": ("PUT", "/lfs/*"),
+    "LFS verify": ("POST", "/lfs/verify"),
+    "commit": ("POST", "/api/models/*/commit/*"),
+}
+TEMPORARY = [409, 412, 429, 500, 503, CUT, HANG]
+
+
+def bytes_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_finished_run(run, loopback, client):
+    assert Push(RunFolder(run), "cats").adapter(client()) == f"{loopback.url}/user/cats"
+    files = loopback.files("user/cats")
+    assert files[LORA_FILE] == (run / LORA_FILE).read_bytes()
+    assert "README.md" in files
+    assert not loopback.repo("user/cats").private
+
+
+def test_an_interrupted_run_gives_its_newest_checkpoint(run, loopback, client):
+    (run / LORA_FILE).unlink()
+    Push(RunFolder(run), "cats").adapter(client())
+    assert loopback.files("user/cats")[LORA_FILE] == (run / "checkpoint-2" / LORA_FILE).read_bytes()
+
+
+def test_a_checkpoint_by_its_number_with_a_tag(run, loopback, client):
+    Push(RunFolder(run), "cats", update=1, tag="half").adapter(client())
+    Push(RunFolder(run), "cats").adapter(client())
+    earlier, newest = (loopback.files("user/cats", revision=name)[LORA_FILE] for name in ("half", "main"))
+    assert earlier == (run / "checkpoint-1" / LORA_FILE).read_bytes() != newest
+    assert loopback.repo("user/cats").history()[1][1].title == "Training in progress, update 1"
+    with pytest.raises(HubAccessError, match="has the tag 'half' already, on another commit"):
+        Push(RunFolder(run), "cats", tag="half").adapter(client())
+
+
+def test_a_branch_and_a_private_repository(run, loopback, client):
+    Push(RunFolder(run), "user/cats", private=True, revision="night").adapter(client())
+    assert LORA_FILE in loopback.files("user/cats", revision="night")
+    assert LORA_FILE not in loopback.files("user/cats")
+    assert loopback.repo("user/cats").private
+
+
+def test_nothing_is_uploaded_twice(run, loopback, client):
+    Push(RunFolder(run), "cats").adapter(client())
+    before = len(loopback.repo("user/cats").history())
+    loopback.requests.clear()
+    Push(RunFolder(run), "cats").adapter(client())
+    assert len(loopback.repo("user/cats").history()) == before
+    assert loopback.asked("PUT", "/lfs/") == []
+
+
+def no_adapter(folder):
+    (folder / LORA_FILE).unlink()
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def damaged(folder):
+    (folder / "checkpoint-1" / LORA_FILE).write_bytes(b"half")
+
+
+@pytest.mark.parametrize(
+    ("change", "update", "message"),
+    [
+        (no_adapter, None, "holds no adapter .* and no checkpoint that is whole"),
+        (lambda folder: None, 7, "there is no such folder. Checkpoints of this run: checkpoint-1, checkpoint-2"),
+        (damaged, 1, f"checkpoint-1 cannot be pushed: {LORA_FILE} has 4 bytes instead of"),
+    ],
+)
+def test_what_cannot_be_pushed(run, loopback, client, change, update, message):
+    change(run)
+    with pytest.raises(ConfigError, match=message):
+        Push(RunFolder(run), "cats", update=update).adapter(client())
+    assert loopback.requests == []
+
+
+# ---- faults ----
+
+
+def every(faults, times):
+    """Each fault at each endpoint: of the default run, each fault at one of them, and each at the commit."""
+    rows = []
+    for index, fault in enumerate(faults):
+        for name in ENDPOINTS:
+            if (name, fault) == ("create", 409) or (name, times) == ("LFS verify", "for ever"):
+                continue  # "it exists already" is no fault; and what is there once is not verified again
+            usual = fault != HANG and name in (list(ENDPOINTS)[index % len(ENDPOINTS)], "commit")
+            marks = [] if usual else [pytest.mark.full]
+            rows.append(pytest.param(name, fault, id=f"{name} {fault} {times}", marks=marks))
+    return rows
+
+
+def break_it(loopback, name, fault, times):
+    loopback.faults.append(Fault(*ENDPOINTS[name], fault, times))
+
+
+def patience(fault):
+    return 1.0 if fault == HANG else 30.0
+
+
+@pytest.mark.parametrize(("name", "fault"), every(TEMPORARY, "once"))
+def test_a_fault_that_passes_ends_in_a_complete_push(run, loopback, client, name, fault):
+    break_it(loopback, name, fault, 1)
+    Push(RunFolder(run), "cats").adapter(client(patience=patience(fault)))
+    assert loopback.files("user/cats")[LORA_FILE] == (run / LORA_FILE).read_bytes()
+
+
+@pytest.mark.parametrize(("name", "fault"), every(TEMPORARY, "for ever"))
+def test_a_fault_that_stays_loses_nothing(run, loopback, client, name, fault):
+    before = bytes_of(run)
+    break_it(loopback, name, fault, -1)
+    with pytest.raises(HubError, match="could not") as raised:
+        Push(RunFolder(run), "cats").adapter(client(patience=patience(fault)))
+    assert not isinstance(raised.value, HubAccessError)
+    assert bytes_of(run) == before
+    loopback.faults.clear()
+    Push(RunFolder(run), "cats").adapter(client())
+    assert loopback.files("user/cats")[LORA_FILE] == (run / LORA_FILE).read_bytes()
+
+
+def test_an_answer_that_is_lost(run, loopback, client):
+    """The commit was made, and the connection cut before the client heard of it: it is not made twice."""
+    loopback.faults.append(Fault(*ENDPOINTS["commit"], CUT, after=True))
+    Push(RunFolder(run), "cats").adapter(client())
+    assert len(loopback.repo("user/cats").history()) == 2
+
+
+@pytest.mark.parametrize(("name", "status"), every([401, 403], "once"))
+def test_what_the_user_must_mend_is_said_at_once(run, loopback, client, name, status):
+    break_it(loopback, name, status, -1)
+    with pytest.raises(HubAccessError, match={401: "the token is wrong", 403: "may not write there"}[status]):
+        Push(RunFolder(run), "cats").adapter(client())
+    assert len(loopback.asked(ENDPOINTS[name][0], "")) < 10
+
+
+@pytest.mark.parametrize(
+    ("token", "repo", "message"),
+    [
+        ("hf_nobodys", "cats", "the token is wrong, or there is none"),
+        ("hf_readsOnlyLoopback", "cats", "may not write there: use one with the role `write`"),
+        (None, "cats", "the token is wrong, or there is none"),
+        ("hf_canaryOfTheLoopbackHub", "another/cats", "a name under your account or organisation"),
+        ("hf_canaryOfTheLoopbackHub", "user/c a t s", "Repo id must"),
+    ],
+)
+def test_tokens_and_names(run, client, monkeypatch, token, repo, message):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(HubAccessError, match=message) as raised:
+        Push(RunFolder(run), repo).adapter(client(token))
+    assert token is None or token not in str(raised.value)
+
+
+def test_the_command_that_pushes_later(run):
+    push = Push(RunFolder(run), "user/cats", private=True, update=4, tag="best")
+    assert " ".join(command(push)) == f"ddpo push {run} --repo user/cats --update 4 --tag best --private"
