@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: ignore[attr-defined]
 
-from .markdown import Markdown
+from .markdown import Markdown, escaped
 from .readme import licence_of
 
 EMBEDDED = "embedded"  #: the model that ships with the package, by its name in a run
@@ -75,6 +76,15 @@ class Base:
     def link(self) -> Markdown | str:
         """The name, with a link to its page on the Hub."""
         return self.name if self.hub_id is None else Markdown(f"[{self.hub_id}]({HUB}/{self.hub_id})")
+
+    @property
+    def licence_text(self) -> Markdown | None:
+        """The licence, with a link to its text if there is one; `None` if it is not known."""
+        name = self.licence.get("license_name") or self.licence.get("license")
+        link = quote(str(self.licence.get("license_link", "")), safe="/:?=&#%~@+,;")
+        if name is None or not link.startswith(("https://", "http://")):
+            return None if name is None else escaped(name)
+        return Markdown(f"[{escaped(name)}]({link})")
 
 
 def _is_hub_id(model: str) -> bool:

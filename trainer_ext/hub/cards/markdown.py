@@ -39,15 +39,15 @@ def code(value: object) -> Markdown:
 
 
 def fenced(value: object, language: str = "") -> Markdown:
-    """Return a block of code."""
-    text = str(value)
+    """Return a block of code, in which no comment of HTML begins: such comments mark our part of a card."""
+    text = str(value).replace("<!--", "<!- -")
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
     return Markdown(f"{fence}{language}\n{text}\n{fence}")
 
 
 def python(value: object) -> Markdown:
-    """Return a value as a literal of Python, with double quotes where that needs no others."""
-    literal = repr(value)
+    """Return a value as a literal of Python, with double quotes where that needs no others, and no markup."""
+    literal = repr(value).replace("<", r"\x3c")
     plain = isinstance(value, str) and literal.startswith("'") and not {'"', "\\"} & set(literal)
     return Markdown(f'"{literal[1:-1]}"' if plain else literal)
 
