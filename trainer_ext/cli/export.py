@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..file_names import LORA_FILE
+from ..file_names import KOHYA_FILE, LORA_FILE
 from ..options import described, option
 from ..values import CheckedOptions
 from .parse import parse
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..hub.export import Adapter
 
 PROG = "ddpo export"
-FORMATS = {"kohya": "pytorch_lora_weights_kohya.safetensors", "diffusers": LORA_FILE, "merged": "merged"}
+FORMATS = {"kohya": KOHYA_FILE, "diffusers": LORA_FILE, "merged": "merged"}
 
 
 @described

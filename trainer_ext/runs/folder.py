@@ -60,6 +60,10 @@ class RunFolder:
         """The records of one rollout's images."""
         return self.path / "rollouts" / f"rollout-{index:05d}.parquet"
 
+    def kept_images(self, index: int) -> Path:
+        """The folder with the images of one rollout that were kept, by their number in the rollout."""
+        return self.path / "rollouts" / "images" / f"rollout-{index:05d}"
+
     def pictures_of(self, updates: int) -> Path:
         """The folder with the pictures of the fixed prompts after some updates."""
         return self.path / "samples" / f"update-{updates:05d}"

@@ -1,0 +1,52 @@
+"""What the cards on the Hub say of a run: the values for their templates."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from ...options import DDPOOptions, TrainerDefaults, default_of
+from .base import Base
+from .results import Results
+
+SAMPLING = ("num_inference_steps", "guidance_scale", "sampler", "eta")  #: options that a card always has
+DEFAULTS = {item.name: default_of(item) for options in (TrainerDefaults, DDPOOptions) for item in fields(options)}
+
+
+def describe(results: Results, base: Base) -> dict[str, Any]:
+    """
+    Describe a run for the templates of cards.
+
+    Args:
+        results ([`Results`]):
+            The run.
+        base ([`Base`]):
+            The pipeline that it trained.
+    """
+    setup = results.setup
+    options = {**DEFAULTS, **setup["options"]}
+    return {
+        "base": base,
+        "setup": setup,
+        "resumed": len(results.setups) - 1,
+        "command": results.setups[0]["command"],
+        "summary": results.summary,
+        "pairs": results.pairs,
+        "options": options,
+        "sampling": {name: options[name] for name in SAMPLING if options[name] is not None},
+        "learning": {name: value for name, value in setup["options"].items() if name not in (*SAMPLING, "seed")},
+        "detectors": _detections(results),
+        "rollouts": len(results.folder.rollouts()),
+    }
+
+
+def _detections(results: Results) -> dict[str, list[float | None]]:
+    """Return the mean of each detector over the first and over the last rollout, by name."""
+    rollouts = results.folder.rollouts()
+    ends = [results.folder.records(index) for index in (rollouts[0], rollouts[-1])] if rollouts else []
+    return {name: [_mean(records, f"detectors/{name}") for records in ends] for name in results.setup["detectors"]}
+
+
+def _mean(records: list[dict[str, Any]], column: str) -> float | None:
+    values = [record[column] for record in records if record.get(column) is not None]
+    return sum(values) / len(values) if values else None
