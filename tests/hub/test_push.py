@@ -1,8 +1,10 @@
 """A run on the Hub, through the real client and a Hub on this machine."""
 
+import json
 import shutil
 
 import pytest
+from huggingface_hub import ModelCard
 from support.loopback_hub import CUT, HANG, Fault
 
 from trainer_ext.errors import ConfigError, HubAccessError, HubError
@@ -27,7 +29,7 @@ def bytes_of(folder):
 
 
 def test_a_finished_run(run, loopback, client):
-    assert Push(RunFolder(run), "cats").adapter(client()) == f"{loopback.url}/user/cats"
+    assert Push(RunFolder(run), "cats").adapter(client()) == "user/cats"
     files = loopback.files("user/cats")
     assert files[LORA_FILE] == (run / LORA_FILE).read_bytes()
     assert "README.md" in files
@@ -79,7 +81,7 @@ def damaged(folder):
 @pytest.mark.parametrize(
     ("change", "update", "message"),
     [
-        (no_adapter, None, "holds no adapter .* and no checkpoint that is whole"),
+        (no_adapter, None, "holds no adapter or pipeline .* and no checkpoint that is whole"),
         (lambda folder: None, 7, "there is no such folder. Checkpoints of this run: checkpoint-1, checkpoint-2"),
         (damaged, 1, f"checkpoint-1 cannot be pushed: {LORA_FILE} has 4 bytes instead of"),
     ],
@@ -89,6 +91,59 @@ def test_what_cannot_be_pushed(run, loopback, client, change, update, message):
     with pytest.raises(ConfigError, match=message):
         Push(RunFolder(run), "cats", update=update).adapter(client())
     assert loopback.requests == []
+
+
+# ---- the dataset, and both ----
+
+
+def test_both_link_to_each_other_and_are_collected(run, loopback, client):
+    assert Push(RunFolder(run), "cats", tag="v1").both(client()) == ("user/cats", "user/cats-images")
+    adapter, dataset = (
+        loopback.files(name, kind)["README.md"].decode()
+        for name, kind in (("user/cats", "model"), ("user/cats-images", "dataset"))
+    )
+    assert "user/cats-images" in adapter
+    assert "user/cats" in dataset
+    (collection,) = loopback.collections.values()
+    assert [(item["type"], item["id"]) for item in collection["items"]] == [
+        ("model", "user/cats"),
+        ("dataset", "user/cats-images"),
+    ]
+    loopback.requests.clear()
+    Push(RunFolder(run), "cats", tag="v1").both(client())  # once more
+    assert loopback.asked("PUT", "/lfs/") == []
+    assert len(loopback.collections) == 1
+
+
+def test_a_base_on_the_hub_is_read_and_collected(run, loopback, client):
+    """Its licence stands in the card."""
+    client().create("user/base")
+    client().commit("user/base", {"README.md": b"---\nlicense: creativeml-openrail-m\n---\n"}, "card")
+    setup = json.loads((run / "run.json").read_text())
+    for entry in setup["runs"]:
+        entry["model"] = "user/base"
+    (run / "run.json").write_text(json.dumps(setup))
+    Push(RunFolder(run), "cats").both(client())
+    metadata = ModelCard(loopback.files("user/cats")["README.md"].decode()).data
+    assert (metadata.license, metadata.base_model) == ("creativeml-openrail-m", "user/base")
+    (collection,) = loopback.collections.values()
+    assert ("model", "user/base") in [(item["type"], item["id"]) for item in collection["items"]]
+
+
+def test_a_base_that_is_gone_keeps_nothing_back(run, loopback, client):
+    setup = json.loads((run / "run.json").read_text())
+    for entry in setup["runs"]:
+        entry["model"] = "somebody/gone"
+    (run / "run.json").write_text(json.dumps(setup))
+    assert Push(RunFolder(run), "cats").adapter(client()) == "user/cats"
+
+
+def test_a_persons_words_survive_a_second_push(run, loopback, client):
+    Push(RunFolder(run), "cats").adapter(client())
+    card = loopback.files("user/cats")["README.md"]
+    client().commit("user/cats", {"README.md": card + b"\n## My notes\n\nFor Ada.\n"}, "notes")
+    Push(RunFolder(run), "cats").adapter(client())
+    assert b"## My notes\n\nFor Ada." in loopback.files("user/cats")["README.md"]
 
 
 # ---- faults ----

@@ -76,5 +76,12 @@ def _push(options: PushOptions) -> int:
         options.message,
         options.checkpoints,
     )
-    print(push.adapter(Hub()))
+    hub = Hub()
+    if options.all or (options.adapter and options.dataset):
+        adapter, dataset = push.both(hub)
+        print(hub.address(dataset, "dataset"), hub.address(adapter), sep="\n")
+    elif options.dataset:
+        print(hub.address(push.dataset(hub), "dataset"))
+    else:
+        print(hub.address(push.adapter(hub)))
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -178,6 +178,18 @@ class Hub:
                 raise ValueError(f"{name} has the tag {tag!r} already, on another commit. Choose another name.")
 
         self.attempt(f"set the tag {tag} of {name}", create)
+
+    def collect(self, title: str, items: Sequence[tuple[str, str]], private: bool | None = None) -> None:
+        """Add repositories (kind, name) to a collection of the user's, which is created unless it exists."""
+
+        def collect() -> None:
+            found = self.api.create_collection(title, private=bool(private), exists_ok=True)
+            for kind, name in items:
+                self.api.add_collection_item(
+                    found.slug, name, "dataset" if kind == "dataset" else "model", exists_ok=True
+                )
+
+        self.attempt(f"collect {', '.join(name for _, name in items)}", collect)
 
     def address(self, name: str, kind: str = "model") -> str:
         """Return the address of a repository's page."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError
-from ..file_names import LORA_FILE, PEFT_FILE
+from ..errors import ConfigError, HubError
 from ..runs.folder import RunFolder
 from ..runs.manifest import find_damage
 from .card import adapter_card, adapter_files
+from .cards.base import Base
+from .cards.readme import licence_of
+from .cards.results import Results
 from .client import Content, Hub
+from .dataset import dataset_card, dataset_files
 
 CARD = "README.md"
-WEIGHTS = (LORA_FILE, PEFT_FILE, "adapter_config.json")
+DATASET = "-images"  #: end of the name of a dataset, after that of the adapter
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Push:
 
     def adapter(self, hub: Hub, dataset: str | None = None) -> str:
         """
-        Push the adapter, its card and its pictures; return the address of the repository.
+        Push the adapter, its card and its pictures; return the name of the repository.
 
         Args:
             hub ([`Hub`]):
@@ -65,16 +67,74 @@ class Push:
             [`ConfigError`]: the run has no such adapter.
             [`HubAccessError`], [`HubError`]: it could not be pushed.
         """
-        files = dict(self._adapter_files())
-        name = hub.create(hub.full_name(self.repo), private=self.private)
-        self._branch(hub, name, "model")
-        existing = hub.read(name, CARD, revision=self.revision)
-        files[CARD] = adapter_card(self.folder, name, dataset, existing).encode()
+        checkpoint = self._checkpoint()
+        files: dict[str, Content] = dict(adapter_files(self.folder, checkpoint))
+        name = self._create(hub, "model")
+        existing, licence = hub.read(name, CARD, revision=self.revision), self._base_licence(hub)
+        files[CARD] = adapter_card(self.folder, name, dataset, existing, checkpoint, licence).encode()
         hub.commit(name, files, self._message(), revision=self.revision)
         self._push_checkpoints(hub, name)
         if self.tag is not None:
             hub.tag(name, self.tag, self.revision)
-        return hub.address(name)
+        return name
+
+    def dataset(self, hub: Hub, adapter: str | None = None) -> str:
+        """
+        Push the images of the run with their rewards, and a card; return the name of the repository.
+
+        Args:
+            hub ([`Hub`]):
+                The Hub to push to.
+            adapter (`str`, *optional*):
+                The repository of the run's adapter, for the card.
+
+        Raises:
+            [`ConfigError`]: the run has no images.
+            [`HubAccessError`], [`HubError`]: as [`adapter`](Push.adapter).
+        """
+        files: dict[str, Content] = dict(dataset_files(self.folder))
+        name = self._create(hub, "dataset")
+        existing = hub.read(name, CARD, "dataset", self.revision)
+        files[CARD] = dataset_card(self.folder, name, adapter, existing, self._base_licence(hub)).encode()
+        hub.commit(name, files, self._message(), "dataset", self.revision)
+        if self.tag is not None:
+            hub.tag(name, self.tag, self.revision, "dataset")
+        return name
+
+    def both(self, hub: Hub) -> tuple[str, str]:
+        """
+        Push both, each with a link to the other, and collect them with the base; return the repositories' names.
+
+        Raises:
+            [`ConfigError`], [`HubAccessError`], [`HubError`]: as [`adapter`](Push.adapter) and [`dataset`](Push.dataset).
+        """
+        adapter = hub.full_name(self.repo)
+        dataset = self.dataset(hub, adapter)
+        self.adapter(hub, dataset)
+        base = self._base
+        items = [("model", adapter), ("dataset", dataset), *([("model", base)] if base else [])]
+        hub.collect(f"{adapter.partition('/')[2]} by DDPO", items, self.private)
+        return adapter, dataset
+
+    def _create(self, hub: Hub, kind: str) -> str:
+        """Create the repository and the branch, unless they exist; return the repository's name."""
+        name = hub.create(hub.full_name(self.repo + (DATASET if kind == "dataset" else "")), kind, self.private)
+        if self.revision is not None:
+            hub.branch(name, self.revision, kind)
+        return name
+
+    @property
+    def _base(self) -> str | None:
+        """The base's repository on the Hub; `None` if it is elsewhere."""
+        return Base.of(Results(self.folder).setup).hub_id
+
+    def _base_licence(self, hub: Hub) -> dict[str, str] | None:
+        """Return the licence of a base on the Hub; `None` where it is elsewhere, or does not say."""
+        try:
+            text = None if self._base is None else hub.read(self._base, CARD)
+        except HubError:  # a private or removed base keeps nothing from being pushed
+            return None
+        return licence_of(text) if text else None
 
     def _push_checkpoints(self, hub: Hub, name: str) -> None:
         """Push what the run can be resumed from."""
@@ -86,7 +146,7 @@ class Push:
             whole = [path for path in self.folder.checkpoints() if find_damage(path) is None]
             places = {path: path.name for path in whole}
         else:
-            newest = self._source() or self.folder.newest()
+            newest = self._checkpoint() or self.folder.newest()
             places = {} if newest is None else {newest: LAST}
         if not places:
             raise ConfigError(f"{self.folder.path} has no checkpoint that is whole, so none can be pushed.")
@@ -98,34 +158,16 @@ class Push:
         """What is pushed, for messages."""
         return "The adapter" if self.update is None else f"The adapter after update {self.update}"
 
-    def _adapter_files(self) -> Mapping[str, Content]:
-        """Return the files of the adapter's repository, with the weights that are meant."""
-        files = dict(adapter_files(self.folder))
-        source = self._source()
-        if source is not None:
-            files.update({name: source / name for name in WEIGHTS if (source / name).is_file()})
-        if not any(name in files for name in WEIGHTS):
-            raise ConfigError(
-                f"{self.folder.path} holds no adapter ({LORA_FILE}), and no checkpoint that is whole. Give the output folder of "
-                "a run; one with full_finetuning is a pipeline, which `hf upload` takes as it is."
-            )
-        return files
-
-    def _source(self) -> Path | None:
+    def _checkpoint(self) -> Path | None:
         """Return the checkpoint whose adapter is meant; `None`: the one at the end of the run."""
         if self.update is None:
-            at_the_end = any((self.folder.path / name).is_file() for name in WEIGHTS)
-            return None if at_the_end else self.folder.newest()
+            return None
         checkpoint = self.folder.path / f"checkpoint-{self.update}"
         problem = find_damage(checkpoint) if checkpoint.is_dir() else "there is no such folder"
         if problem is not None:
             there = ", ".join(str(path.name) for path in self.folder.checkpoints()) or "none"
             raise ConfigError(f"{checkpoint} cannot be pushed: {problem}. Checkpoints of this run: {there}.")
         return checkpoint
-
-    def _branch(self, hub: Hub, name: str, kind: str) -> None:
-        if self.revision is not None:
-            hub.branch(name, self.revision, kind)
 
     def _message(self) -> str:
         moment = "End of training" if self.update is None else f"Training in progress, update {self.update}"
