@@ -16,6 +16,7 @@ RECORD_COLUMNS: dict[str, type[int] | type[float] | type[str]] = {
     "seed": int,
     "prompt": str,
     "reward": float,
+    "advantage": float,
 }
 
 #: Metrics that the trainer logs itself.

@@ -143,6 +143,14 @@ class DDPOOptions:
         None,
         "Seconds that a reward or detector may take for a batch; after that the run ends with an error. No limit by default.",
     )
+    keep_images: float | None = option(
+        None,
+        "Share of the rollouts' images to keep as PNG files in rollouts/images/, for a dataset: 0.1 keeps a tenth of them, 1 "
+        "all. None by default.",
+    )
+    keep_images_gb: float = option(
+        10.0, "Disk space for images that are kept, in GB: once it is used, no images of later rollouts are kept."
+    )
     full_finetuning: bool = option(False, "Train all weights of the denoiser instead of a LoRA adapter.")
     ema_decay: float | None = option(
         None,

@@ -10,13 +10,13 @@ from huggingface_hub import DatasetCardData
 
 from ..errors import ConfigError
 from ..runs.folder import RunFolder
-from ..runs.records import numbered
+from ..runs.records import numbered, read_records
 from .cards.base import Base
 from .cards.description import describe
 from .cards.markdown import render
 from .cards.readme import merged_readme
 from .cards.results import Results
-from .shards import Shard, Source
+from .shards import Shard, Source, common_schema
 
 STAGING = ".hub"  #: in the run's folder: files that can be made of the others again
 ROLLOUTS, BEFORE_AFTER = "rollouts", "before_after"  #: configurations of the dataset
@@ -42,8 +42,9 @@ def dataset_files(folder: RunFolder) -> dict[str, Path]:
     """
     written = {}
     for shards in _configurations(Results(folder)).values():
+        records = common_schema(shards)
         for shard in shards:
-            written[shard.name] = shard.write(folder.path / STAGING)
+            written[shard.name] = shard.write(folder.path / STAGING, records)
     return written
 
 
@@ -127,10 +128,11 @@ def _rollouts(results: Results) -> Iterator[Shard]:
 
 def _kept(results: Results) -> Iterator[Source]:
     for rollout in results.folder.rollouts():
-        pictures = numbered(results.folder.kept_images(rollout), "", ".png")
-        step = rollout * results.setup["updates_per_rollout"]
-        if pictures:
-            yield Source(rollout, results.folder.rollout_file(rollout), pictures, {"step": step})
+        pictures, file = numbered(results.folder.kept_images(rollout), "", ".png"), results.folder.rollout_file(rollout)
+        records = read_records(file, ["seed"]) if pictures else None
+        recorded = {index: picture for index, picture in pictures.items() if index < len(records or ())}
+        if recorded:
+            yield Source(rollout, file, recorded, {"step": rollout * results.setup["updates_per_rollout"]})
 
 
 def _before_after(results: Results) -> Iterator[Shard]:

@@ -97,16 +97,24 @@ class Shard:
         """Number of images."""
         return sum(len(source.pictures) for source in self.sources)
 
-    def write(self, folder: Path) -> Path:
-        """Write the file into a folder, unless it is there and newer than the images; return its place."""
+    def write(self, folder: Path, records: pa.Schema) -> Path:
+        """
+        Write the file, unless it is there and newer than the images; return its place.
+
+        Args:
+            folder (`Path`):
+                Where to.
+            records (`pa.Schema`):
+                The columns of the records of all shards; see [`common_schema`].
+        """
         file = folder / self.name
-        newest = max(source.modified for source in self.sources)
-        if file.is_file() and file.stat().st_mtime_ns > newest and pq.read_metadata(file).num_rows == self.num_rows:
+        columns = _ordered(["image", *records.names, *self.sources[0].constants])
+        if self._is_current(file, columns):
             return file
-        table = pa.concat_tables([source.table() for source in self.sources], promote_options="permissive")
+        tables = [records.empty_table(), *(source.table() for source in self.sources)]
+        table = pa.concat_tables(tables, promote_options="permissive").select(columns)
         if self.interleaved:
             table = table.take([row for rows in self._rows_by_rank() for row in rows])
-        table = table.select(_ordered(table.column_names))
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as place:
             # Chunks that depend on the content, and an index of pages: as `datasets` writes them, for partial uploads and reads.
@@ -119,6 +127,12 @@ class Shard:
             )
         return file
 
+    def _is_current(self, file: Path, columns: Sequence[str]) -> bool:
+        if not file.is_file() or file.stat().st_mtime_ns <= max(source.modified for source in self.sources):
+            return False
+        with pq.ParquetFile(file) as written:
+            return written.metadata.num_rows == self.num_rows and written.schema_arrow.names == list(columns)
+
     def _rows_by_rank(self) -> list[list[int]]:
         """Return the rows of the first images of all sources, then of the second ones, and so on."""
         starts = [sum(len(source.pictures) for source in self.sources[:i]) for i in range(len(self.sources))]
@@ -127,6 +141,13 @@ class Shard:
             [start + rank for start, source in zip(starts, self.sources, strict=True) if rank < len(source.pictures)]
             for rank in range(longest)
         ]
+
+
+def common_schema(shards: Sequence[Shard]) -> pa.Schema:
+    """Return the columns of all records, so that shards that were written at different times can be read together."""
+    schemas = [pq.read_schema(source.records) for shard in shards for source in shard.sources]
+    schema = pa.unify_schemas(schemas, promote_options="permissive")
+    return pa.schema([column for column in schema if column.name not in LEFT_OUT])
 
 
 def _ordered(names: Sequence[str]) -> list[str]:

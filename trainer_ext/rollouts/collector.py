@@ -25,6 +25,7 @@ from ..runs.folder import RunFolder
 from ..runs.records import write_records
 from ..scoring.judges import Judges
 from ..types import FloatArray
+from .keeping import ImageKeeper
 from .measure import column, detection_metrics, image_records, reward_metrics
 from .sampling import Collected, sample_and_score
 from .schedule import PromptSchedule, SamplingPlan
@@ -63,6 +64,7 @@ class RolloutCollector:
     def __post_init__(self) -> None:
         rules = [StopRule.parse(rule) for rule in self.args.stop_when or ()]
         self._rules = StopRules(rules, self.judges.trained.detector_names)
+        self._keeper = ImageKeeper.of(self.args)
         self._replay_checked = False
 
     def collect(
@@ -108,6 +110,8 @@ class RolloutCollector:
             raise
         self._check_rules(index, measured, collected)
         weights = self._weigh(records, metrics)
+        with self.lockstep.guarded():
+            self._record(index, records, weights)
         metrics.note(measured)
         metrics.note(collected.measured(len(records)))
         first = self.args.process_index * len(plan.seeds)
@@ -117,21 +121,27 @@ class RolloutCollector:
     def _sample_and_score(
         self, model: torch.nn.Module, index: int, plan: SamplingPlan, trainer_state: Any
     ) -> Collected:
-        return sample_and_score(
-            policy=self.policy,
-            model=model,
-            batches=plan.batches(self.args.rollout_batch_size),
-            score=partial(self.judges.trained.score, trainer_state=trainer_state),
-            scorer=self.judges.scorer,
-            retain=self.algorithm.retain,
-            on_first=partial(self._check_replay, model),
-            on_step=self.lockstep.check,
-            title=f"rollout {index}" if not self.args.disable_tqdm and self.args.process_index == 0 else None,
-        )
+        number = len(plan.seeds)
+        with self._keeper.keeping(index, self.args.process_index * number, number) as keep:
+            return sample_and_score(
+                policy=self.policy,
+                model=model,
+                batches=plan.batches(self.args.rollout_batch_size),
+                score=partial(self.judges.trained.score, trainer_state=trainer_state),
+                scorer=self.judges.scorer,
+                retain=self.algorithm.retain,
+                keep=keep,
+                on_first=partial(self._check_replay, model),
+                on_step=self.lockstep.check,
+                title=f"rollout {index}" if not self.args.disable_tqdm and self.args.process_index == 0 else None,
+            )
 
-    def _record(self, index: int, records: Sequence[Mapping[str, Any]]) -> None:
+    def _record(self, index: int, records: Sequence[Mapping[str, Any]], weights: FloatArray | None = None) -> None:
+        """Record images, first without the weights with which they are trained on: a rule may end the run before that."""
         if self.args.process_index == 0:
-            write_records(RunFolder(self.args.folder).rollout_file(index), records)
+            advantages = [None] * len(records) if weights is None else weights.tolist()
+            rows = [{**record, "advantage": value} for record, value in zip(records, advantages, strict=True)]
+            write_records(RunFolder(self.args.folder).rollout_file(index), rows)
 
     def _check_replay(self, model: torch.nn.Module, trajectory: Trajectory) -> None:
         """Check once, before the first update, that replaying a step gives what was sampled, and a gradient."""

@@ -51,6 +51,7 @@ def sample_and_score(
     score: Callable[[torch.Tensor, Sequence[Mapping[str, Any]]], Scores],
     scorer: BackgroundScorer,
     retain: Callable[[Trajectory], Any],
+    keep: Callable[[int, torch.Tensor], None],
     on_first: Callable[[Trajectory], None],
     on_step: Callable[[], None],
     title: str | None,
@@ -71,6 +72,8 @@ def sample_and_score(
             Runs `score`.
         retain (`Callable`):
             Maps a trajectory in host memory to the part that is retained.
+        keep (`Callable`):
+            Called with each batch: the index of its first image, and its images. See [`ImageKeeper.keeping`].
         on_first (`Callable`):
             Called with the first trajectory, on the device.
         on_step (`Callable`):
@@ -79,6 +82,7 @@ def sample_and_score(
             Title of the progress bar; no bar by default.
     """
     retained: list[Any] = []
+    sampled_before = 0
     seconds: dict[str, float] = {}
     with (
         RolloutBar(len(batches) * policy.table.num_steps, title or "", title is not None) as bar,
@@ -101,6 +105,8 @@ def sample_and_score(
                 retained.append(retain(sampled.trajectory.cpu()))
             if len(retained) == 1:
                 on_first(sampled.trajectory)
+            keep(sampled_before, sampled.images)
+            sampled_before += len(sampled.images)
             scoring.put(partial(score, sampled.images, batch.image_rows))
             if scoring.results:
                 bar.on_reward(scoring.results[-1].mean)
