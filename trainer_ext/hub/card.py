@@ -118,7 +118,7 @@ def _front_matter(
 
 
 def _family(pipeline: str) -> str:
-    """Return the tag of a class of pipelines: `stable-diffusion-xl` for `StableDiffusionXLPipeline`."""
+    """Return the tag of a class of pipelines: its words, with hyphens between them, as in `stable-diffusion-xl`."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|\d+", pipeline.removesuffix("Pipeline"))
     return "-".join(words).lower()
 
