@@ -22,9 +22,16 @@ KINDS = {
         "per_device_train_batch_size": 2,
         "num_sample_images": 1,
         "sample_every": 1,
+        "keep_images": 0.5,
         "save_total_limit": 2,
     },
-    "sparse RWR": {"algorithm": "sparse_rwr", "rwr_quantile": 0.5, "num_train_epochs": 3, "save_total_limit": 1},
+    "sparse RWR, images kept": {
+        "algorithm": "sparse_rwr",
+        "rwr_quantile": 0.5,
+        "num_train_epochs": 3,
+        "save_total_limit": 1,
+        "keep_images": 0.5,
+    },
     "average, evaluation, global generators": {
         "ema_decay": 0.9,
         "reward": "noisy",
@@ -89,7 +96,7 @@ STOPS_OF = {
         "after the sheet before and after": {"at": COMPARISON, "after": True},
         "in the last save": {"at": FINAL, "after": True},
     },
-    "sparse RWR": {place: STOPS[place] for place in ("in the first gradient", "before the seal")}
+    "sparse RWR, images kept": {place: STOPS[place] for place in ("in the first gradient", "before the seal")}
     | {
         "after the first checkpoint": {"at": SAVE, "after": True},
         "in a gradient of a rollout that was saved": {"at": LOSS, "call": 2},

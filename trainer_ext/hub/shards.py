@@ -103,7 +103,7 @@ class Shard:
 
         Args:
             folder (`Path`):
-                Where to.
+                The folder to write to.
             records (`pa.Schema`):
                 The columns of the records of all shards; see [`common_schema`].
         """

@@ -27,7 +27,7 @@ class Base:
 
     Parameters:
         name (`str`):
-            For readers.
+            The name that the card shows.
         hub_id (`str`, *optional*):
             Its id, if it is on the Hub.
         code (`str`):

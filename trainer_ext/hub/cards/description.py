@@ -33,11 +33,18 @@ def describe(results: Results, base: Base) -> dict[str, Any]:
         "summary": results.summary,
         "pairs": results.pairs,
         "options": options,
+        "call_kwargs": _call_kwargs(options["pipeline_kwargs"]),
         "sampling": {name: options[name] for name in SAMPLING if options[name] is not None},
         "learning": {name: value for name, value in setup["options"].items() if name not in (*SAMPLING, "seed")},
         "detectors": _detections(results),
         "rollouts": len(results.folder.rollouts()),
     }
+
+
+def _call_kwargs(given: Any) -> dict[str, Any]:
+    """Return the additional arguments of the pipeline's calls that can be written as Python, such as `height`."""
+    kwargs = given if isinstance(given, dict) else {}
+    return {name: value for name, value in kwargs.items() if name.isidentifier()}
 
 
 def _detections(results: Results) -> dict[str, list[float | None]]:
