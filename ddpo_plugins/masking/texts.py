@@ -45,6 +45,7 @@ TOKEN_SAID = re.compile(
 PLACEHOLDERS = ("", "none", "null", "true", "false", "empty", HIDDEN)  # `api_key="EMPTY"` is how one gives none
 SHORTEST_KNOWN = 4  #: characters; a shorter text stands in too many messages by chance
 SHORTEST_OF_ENVIRONMENT = 8
+FOLDERS = ("PWD", "OLDPWD")  #: variables of every shell: a path with the current folder is none of the secrets
 _known: set[str] = set()
 
 
@@ -88,7 +89,8 @@ def without_secrets(error: BaseException) -> BaseException | None:
 
 
 def _of_environment() -> set[str]:
-    secret = (value for name, value in os.environ.items() if is_secret_name(name, anywhere=False))
+    named = (name for name in os.environ if is_secret_name(name, anywhere=False) and name not in FOLDERS)
+    secret = (os.environ[name] for name in named)
     return {value for value in secret if len(value) >= SHORTEST_OF_ENVIRONMENT}
 
 

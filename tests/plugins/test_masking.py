@@ -204,3 +204,12 @@ def test_secrets_of_the_environment_are_known(monkeypatch):
 )  # fmt: skip
 def test_command_lines(arguments, command):
     assert masked_command(["ddpo", "train", *arguments]) == f"ddpo train {command}"
+
+
+def test_the_current_folder_is_no_secret(monkeypatch):
+    """Shells keep it in PWD, whose last letters otherwise mean a password."""
+    monkeypatch.setenv("PWD", "/home/someone/runs")
+    monkeypatch.setenv("OLDPWD", "/home/someone/earlier")
+    monkeypatch.setenv("DB_PWD", "a-real-password")
+    text = "ddpo train --output_dir /home/someone/runs/cats --data /home/someone/earlier/x a-real-password"
+    assert masked_text(text) == text.replace("a-real-password", "***")
