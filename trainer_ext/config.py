@@ -166,6 +166,11 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             )
 
     def _check_judging(self) -> None:
+        if self.sample_defaults and (self.full_finetuning or not self.num_sample_images):
+            raise ConfigError(
+                "sample_defaults=True needs an adapter, which can be switched off, and num_sample_images above 0: "
+                f"full_finetuning is {self.full_finetuning} and num_sample_images {self.num_sample_images}."
+            )
         for rule in self.stop_when or ():
             StopRule.parse(rule)
         if self.reward_timeout is not None and not (self.reward_timeout > 0 and self.overlap_rewards):

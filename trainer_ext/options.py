@@ -143,6 +143,11 @@ class DDPOOptions:
         None,
         "Seconds that a reward or detector may take for a batch; after that the run ends with an error. No limit by default.",
     )
+    sample_defaults: bool = option(
+        False,
+        "After training, also score the fixed prompts as users of the base draw them, with its own scheduler at its default "
+        "steps and guidance, without and with the adapter: what was learned with training's sampler may be lost there.",
+    )
     keep_images: float | None = option(
         None,
         "Share of the rollouts' images to keep as PNG files in rollouts/images/, for a dataset: 0.1 keeps a tenth of them, 1 "

@@ -16,7 +16,7 @@ from ..loop.describing import describing
 from ..loop.rewind import preserved_rng
 from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
-from ..policy.stock import stock_images
+from ..policy.stock import default_images, stock_images
 from ..rollouts.measure import image_records
 from ..rollouts.schedule import SamplingPlan
 from ..runs.folder import RunFolder, SampleSheet
@@ -72,6 +72,7 @@ class SampleCallback(TrainerCallback):
         self.batch_size = args.rollout_batch_size
         self.every = args.sample_every * args.updates_per_rollout
         self.updates_per_rollout = args.updates_per_rollout
+        self.defaults, self.call_kwargs = args.sample_defaults, args.call_kwargs
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -111,9 +112,23 @@ class SampleCallback(TrainerCallback):
         with describing(f"The pictures after {state.global_step} updates"):
             if not (drawn and self.folder.pictures_of(state.global_step).exists()) or args.load_best_model_at_end:
                 self._draw(state.global_step, state)
+        if self.defaults:
+            with describing("The rewards with the base's own scheduler, steps and guidance"):
+                self._score_defaults(state)
         with describing("The sheet that compares before and after"):
             self._compare(state.global_step)
         draw_reward_curve(self.folder)
+
+    def _score_defaults(self, state: TrainerState) -> None:
+        """Score the fixed prompts and seeds as users of the base draw them, without the adapter and with it."""
+        moments = {0: self.weights.untrained, state.global_step: self.weights.evaluated}
+        for updates, weights in moments.items():
+            with weights():
+                images = default_images(
+                    self.policy.pipeline, self.plan.prompts, self.plan.seeds, self.batch_size, self.call_kwargs
+                )
+            records, _ = self._scored(images, updates, state)
+            write_records(self.folder.default_sample_file(updates), records)
 
     def _compare(self, updates: int) -> None:
         sheets = self.folder.samples()
@@ -132,17 +147,19 @@ class SampleCallback(TrainerCallback):
             images = stock_images(
                 self.policy.pipeline, plan.prompts, plan.seeds, self.batch_size, self.policy.sampling_kwargs
             )
-        samples = self._scored(images, updates, state)
+        records, rewards = self._scored(images, updates, state)
+        write_records(self.folder.sample_file(updates), records)
+        samples = SampleSet(self.plan.prompts, self.plan.seeds, images, rewards)
         samples.save(self.folder.pictures_of(updates))
 
-    def _scored(self, images: torch.Tensor, updates: int, state: TrainerState) -> SampleSet:
-        """Score pictures and record their rewards."""
+    def _scored(
+        self, images: torch.Tensor, updates: int, state: TrainerState
+    ) -> tuple[list[dict[str, Any]], list[float]]:
+        """Score pictures; return their records, and their rewards."""
         with preserved_rng():  # scoring pictures changes nothing for the rewards of rollouts, which may draw too
             scores = self.scorer.run(partial(self.score, images, self.plan.image_rows, state))
         moment = {"updates": updates, "rollouts": updates / self.updates_per_rollout}
-        records = image_records(moment, self.plan, scores)
-        write_records(self.folder.sample_file(updates), records)
-        return SampleSet(self.plan.prompts, self.plan.seeds, images, scores.total.tolist())
+        return image_records(moment, self.plan, scores), scores.total.tolist()
 
     def _log_mean(self, state: TrainerState) -> None:
         """Log the mean reward of the newest pictures, unless none has one. There may be later ones of a run that was killed."""

@@ -44,16 +44,31 @@ def stock_images(
     """
     takes = inspect.signature(type(pipeline).__call__).parameters
     call_kwargs = {name: value for name, value in call_kwargs.items() if name != "eta" or name in takes}
-    images = []
     with swapped(pipeline, {"scheduler": stock_scheduler(pipeline.scheduler)}):
-        for first in range(0, len(prompts), batch_size):
-            part = slice(first, first + batch_size)
-            made, *_ = pipeline(
-                prompt=list(prompts[part]),
-                generator=image_generators(seeds[part]),
-                output_type="pt",
-                return_dict=False,
-                **spread_texts(call_kwargs, len(prompts[part])),
-            )
-            images.append(to_uint8(made))
+        return default_images(pipeline, prompts, seeds, batch_size, call_kwargs)
+
+
+@torch.no_grad()
+def default_images(
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    batch_size: int,
+    call_kwargs: Mapping[str, Any],
+) -> torch.Tensor:
+    """
+    Make images as [`stock_images`] does, but with the pipeline's own scheduler, as it came. Without the arguments in
+    `call_kwargs` the pipeline's own steps and guidance apply.
+    """
+    images = []
+    for first in range(0, len(prompts), batch_size):
+        part = slice(first, first + batch_size)
+        made, *_ = pipeline(
+            prompt=list(prompts[part]),
+            generator=image_generators(seeds[part]),
+            output_type="pt",
+            return_dict=False,
+            **spread_texts(call_kwargs, len(prompts[part])),
+        )
+        images.append(to_uint8(made))
     return torch.cat(images)

@@ -72,6 +72,10 @@ class RunFolder:
         """The records of these pictures."""
         return self.pictures_of(updates).with_suffix(".parquet")
 
+    def default_sample_file(self, updates: int) -> Path:
+        """The records of pictures of the same prompts and seeds with the base's own scheduler, steps and guidance."""
+        return self.path / "samples" / f"defaults-{updates:05d}.parquet"
+
     @property
     def comparison_file(self) -> Path:
         """The sheet of the fixed prompts before and after training."""
@@ -116,6 +120,11 @@ class RunFolder:
             for updates, table in tables.items()
             if table is not None
         ]
+
+    def default_samples(self) -> list[list[dict[str, Any]]]:
+        """Return the records of the pictures with the base's own scheduler, steps and guidance: before training, and after."""
+        tables = map(read_records, numbered(self.path / "samples", "defaults-").values())
+        return [table.to_pylist() for table in tables if table is not None]
 
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, whole or not, by their number of updates."""

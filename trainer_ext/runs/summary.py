@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..types import FloatArray
 from .folder import RunFolder, SampleSheet
+from .records import Record
 
 CONFIDENCE = 0.95
 
@@ -59,6 +60,8 @@ class RunSummary:
             Optimizer updates when the fixed samples were last drawn.
         paired ([`PairedFigure`], *optional*):
             The fixed samples' reward before and after training.
+        paired_by_default ([`PairedFigure`], *optional*):
+            The same with the base's own scheduler at its default steps and guidance; see `sample_defaults` of [`DDPOConfig`].
         first_rollout, last_rollout (`float`, *optional*):
             Mean rewards of these rollouts. Their prompts differ, so their difference does not measure what was learned.
         verdict (`str`, *optional*):
@@ -71,6 +74,7 @@ class RunSummary:
 
     updates: int | None = None
     paired: PairedFigure | None = None
+    paired_by_default: PairedFigure | None = None
     first_rollout: float | None = None
     last_rollout: float | None = None
     verdict: str | None = None
@@ -81,10 +85,12 @@ class RunSummary:
     def of(cls, folder: RunFolder) -> RunSummary:
         """Read a run's folder."""
         sheets = folder.samples()
+        defaults = folder.default_samples()
         means = [float(rewards.mean()) for rewards in folder.rewards().values() if len(rewards)]
         return cls(
             updates=sheets[-1].updates if sheets else None,
             paired=_paired_sheets(sheets[0], sheets[-1]) if sheets else None,
+            paired_by_default=_paired_records(defaults[0], defaults[-1]) if len(defaults) > 1 else None,
             first_rollout=means[0] if means else None,
             last_rollout=means[-1] if means else None,
         )
@@ -94,7 +100,11 @@ def _paired_sheets(first: SampleSheet, last: SampleSheet) -> PairedFigure | None
     """Compare the base model with the trained one, image by image."""
     if first.updates != 0 or last.updates == 0:
         return None
-    before, after = ({(r["seed"], r["prompt"]): r["reward"] for r in sheet.records} for sheet in (first, last))
+    return _paired_records(first.records, last.records)
+
+
+def _paired_records(first: Sequence[Record], last: Sequence[Record]) -> PairedFigure | None:
+    before, after = ({(r["seed"], r["prompt"]): r["reward"] for r in records} for records in (first, last))
     pairs = [(before[key], after[key]) for key in before if before[key] is not None and after.get(key) is not None]
     return paired_figure(np.array(pairs, np.float64)) if pairs else None
 

@@ -24,7 +24,7 @@ PACKAGES = ("ddpo-plugins", "torch", "diffusers", "transformers", "peft", "accel
 # Options that change no result; those that are recorded elsewhere: weights with their rewards, the device; and our defaults.
 NOT_RECORDED = """
 reward_weights detector_weights use_cpu seed
-output_dir num_sample_images sample_every keep_images keep_images_gb overlap_rewards reward_timeout stop_when
+output_dir num_sample_images sample_every sample_defaults keep_images keep_images_gb overlap_rewards reward_timeout stop_when
 disable_tqdm report_to run_name project trackio_space_id log_level log_level_replica log_on_each_node
 logging_dir logging_first_step logging_nan_inf_filter logging_steps logging_strategy include_num_input_tokens_seen
 save_steps save_strategy save_total_limit save_on_each_node enable_jit_checkpoint overwrite_output_dir
