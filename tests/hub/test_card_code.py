@@ -15,7 +15,7 @@ from support.processes import environment
 from transformers import T5Config
 
 from trainer_ext.hub.card import adapter_card, adapter_files
-from trainer_ext.hub.upload import Hub
+from trainer_ext.hub.client import Hub
 from trainer_ext.policy.stock import stock_images
 from trainer_ext.runs.folder import RunFolder
 

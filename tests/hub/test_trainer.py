@@ -62,7 +62,7 @@ def test_neither_pickles_nor_the_token_are_uploaded_or_written(make_trainer, loo
     trainer.save_model()
     assert trainer.failed_push is None
     files = loopback.files("user/run")
-    assert {LORA_FILE, "README.md", "run.json", "samples/before_after.png"} <= files.keys()
+    assert {LORA_FILE, "README.md", "run.json", "before_after.png"} <= files.keys()
     assert files[LORA_FILE] == (folder / LORA_FILE).read_bytes()
     assert not [
         name for name in files if name.endswith(PICKLES) or "checkpoint-" in name or name.startswith(".partial")
@@ -90,6 +90,7 @@ def test_every_save_pushes_the_adapter_of_its_checkpoint(make_trainer, loopback)
 
 def test_a_push_by_hand(make_trainer, loopback):
     trainer = make_trainer()
+    trainer.train()
     assert trainer.push_to_hub("done", private=True) == f"{loopback.url}/user/run"
     assert loopback.files("user/run")[LORA_FILE] == (trainer.args.folder / LORA_FILE).read_bytes()
     assert loopback.repo("user/run").history()[0][1].title == "done"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, HubError
+from ..loop.describing import describing
 from ..runs.folder import RunFolder
 from ..runs.manifest import find_damage
 from .card import adapter_card, adapter_files
@@ -71,7 +72,8 @@ class Push:
         files: dict[str, Content] = dict(adapter_files(self.folder, checkpoint))
         name = self._create(hub, "model")
         existing, licence = hub.read(name, CARD, revision=self.revision), self._base_licence(hub)
-        files[CARD] = adapter_card(self.folder, name, dataset, existing, checkpoint, licence).encode()
+        with describing("The card"):
+            files[CARD] = adapter_card(self.folder, name, dataset, existing, checkpoint, licence).encode()
         hub.commit(name, files, self._message(), revision=self.revision)
         self._push_checkpoints(hub, name)
         if self.tag is not None:
@@ -95,7 +97,9 @@ class Push:
         files: dict[str, Content] = dict(dataset_files(self.folder))
         name = self._create(hub, "dataset")
         existing = hub.read(name, CARD, "dataset", self.revision)
-        files[CARD] = dataset_card(self.folder, name, adapter, existing, self._base_licence(hub)).encode()
+        licence = self._base_licence(hub)
+        with describing("The card"):
+            files[CARD] = dataset_card(self.folder, name, adapter, existing, licence).encode()
         hub.commit(name, files, self._message(), "dataset", self.revision)
         if self.tag is not None:
             hub.tag(name, self.tag, self.revision, "dataset")
