@@ -5,178 +5,31 @@ imported would silently change every training, also those that do not use it.
 
 from __future__ import annotations
 
-import os
-import signal
+import functools
+import logging
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 from .errors import PluginError
+from .settings import SETTINGS, UNKNOWN
 
-_UNKNOWN = object()  # value of a setting that cannot be read
+logger = logging.getLogger(__name__)
 
 
 class ChangedSettingError(PluginError):
     """A plugin's code changed settings of the whole process, such as torch's default dtype, and left them so."""
 
 
-@final
-@dataclass(frozen=True)
-class Setting:
-    """
-    A setting that all code of the process, or of the thread, shares.
-
-    Parameters:
-        name (`str`):
-            Its name in messages.
-        module (`str`):
-            The module that has it. It is not imported: a setting of a module that nobody imported cannot be changed.
-        read (`Callable[[Any], Any]`):
-            Returns the value, given the module.
-        restore (`Callable[[Any, Any], Any]`):
-            Sets the value, given the module and the value.
-        fresh (`Any`, *optional*):
-            The value when the module is imported, for plugins that import it first. Without it, they are not checked.
-    """
-
-    name: str
-    module: str
-    read: Callable[[Any], Any]
-    restore: Callable[[Any, Any], Any]
-    fresh: Any = _UNKNOWN
-
-    def value(self) -> Any:
-        """Return the value now, or the fresh one where the module is not imported."""
-        module = sys.modules.get(self.module)
-        return self.fresh if module is None else self.read(module)
-
-
-def _working_directory(module: Any) -> Any:
-    try:
-        return module.getcwd()
-    except OSError:  # it was removed
-        return _UNKNOWN
-
-
-def _signal_handlers(module: Any) -> Any:
-    """Return the handlers of Ctrl-C and of a polite end, which only the main thread can set."""
-    if threading.current_thread() is not threading.main_thread():
-        return _UNKNOWN
-    return tuple(module.getsignal(number) for number in (module.SIGINT, module.SIGTERM))
-
-
-def _restore_signal_handlers(module: Any, handlers: Any) -> None:
-    for number, handler in zip((module.SIGINT, module.SIGTERM), handlers, strict=True):
-        if handler is not None:  # one that Python did not set
-            module.signal(number, handler)
-
-
-def _autocast(torch: Any) -> Any:
-    return tuple(torch.is_autocast_enabled(kind) for kind in ("cuda", "cpu"))
-
-
-def _restore_autocast(torch: Any, value: Any) -> None:
-    for kind, enabled in zip(("cuda", "cpu"), value, strict=True):
-        torch.set_autocast_enabled(kind, enabled)
-
-
-def _deterministic(torch: Any) -> Any:
-    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-
-
-def _restore_cudnn(torch: Any, value: Any) -> None:
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = value
-
-
-#: The table: what is compared before and after a plugin's code, in the order of messages.
-SETTINGS = (
-    Setting("the working directory", "os", _working_directory, lambda os, value: os.chdir(value)),
-    Setting("the handlers of SIGINT and SIGTERM", "signal", _signal_handlers, _restore_signal_handlers),
-    Setting(
-        "the level up to which logging is off",
-        "logging",
-        lambda logging: logging.root.manager.disable,
-        lambda logging, value: logging.disable(value),
-        0,
-    ),
-    Setting(
-        "torch's default dtype",
-        "torch",
-        lambda torch: str(torch.get_default_dtype()),
-        lambda torch, value: torch.set_default_dtype(vars(torch)[value.removeprefix("torch.")]),
-        "torch.float32",
-    ),
-    Setting(
-        "torch's default device",
-        "torch",
-        lambda torch: str(torch.get_default_device()),
-        lambda torch, value: torch.set_default_device(None if value == "cpu" else value),
-        "cpu",
-    ),
-    Setting(
-        "torch's gradient mode",
-        "torch",
-        lambda torch: torch.is_grad_enabled(),
-        lambda torch, value: torch.set_grad_enabled(value),
-        True,
-    ),
-    Setting("torch's autocast (cuda, cpu)", "torch", _autocast, _restore_autocast, (False, False)),
-    Setting(
-        "torch's deterministic algorithms (enabled, only warn)",
-        "torch",
-        _deterministic,
-        lambda torch, value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
-        (False, False),
-    ),
-    Setting(
-        "torch's anomaly detection",
-        "torch",
-        lambda torch: torch.is_anomaly_enabled(),
-        lambda torch, value: torch.autograd.set_detect_anomaly(value),
-        False,
-    ),
-    Setting(
-        "torch's precision of matrix products",
-        "torch",
-        lambda torch: torch.get_float32_matmul_precision(),
-        lambda torch, value: torch.set_float32_matmul_precision(value),
-        "highest",
-    ),
-    Setting(
-        "cuDNN's (benchmark, deterministic)",
-        "torch",
-        lambda torch: (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
-        _restore_cudnn,
-        (False, False),
-    ),
-    Setting(
-        "torch's number of threads",
-        "torch",
-        lambda torch: torch.get_num_threads(),
-        lambda torch, value: torch.set_num_threads(value),
-    ),
-    Setting(
-        "numpy's treatment of floating-point errors",
-        "numpy",
-        lambda numpy: numpy.geterr(),
-        lambda numpy, value: numpy.seterr(**value),
-        {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"},
-    ),
-)
-
-_ALWAYS_THERE = (os, signal)  # the modules of the table that are always imported
-
-
 @contextmanager
 def unchanged_settings() -> Iterator[None]:
     """
-    Context manager for a plugin's code: sets back the settings that it changes.
+    Context manager for a plugin's code: sets back the settings that it changes. Those that only concern speed or warnings
+    cost a warning.
 
     Raises:
-        [`ChangedSettingError`]: it changed settings, and raised no other error. The message begins with a verb.
+        [`ChangedSettingError`]: it changed others, and raised no other error. The message begins with a verb.
     """
     before = [setting.value() for setting in SETTINGS]
     try:
@@ -193,12 +46,21 @@ def unchanged_settings() -> Iterator[None]:
 
 
 def _restore(before: list[Any]) -> list[str]:
-    """Set back the settings that differ, and describe the differences."""
-    changes = []
+    """Set back the settings that differ, and describe the differences that are refused."""
+    refused = []
     for setting, old in zip(SETTINGS, before, strict=True):
         new = setting.value()
-        if old is _UNKNOWN or new is _UNKNOWN or new == old:
+        if old is UNKNOWN or new is UNKNOWN or new == old:
             continue
         setting.restore(sys.modules[setting.module], old)
-        changes.append(f"{setting.name} from {old} to {new}")
-    return changes
+        change = f"{setting.name} from {old} to {new}"
+        if setting.refused:
+            refused.append(change)
+        else:
+            _warn_once(change)
+    return refused
+
+
+@functools.cache
+def _warn_once(change: str) -> None:
+    logger.warning("A plugin's code changed %s. The whole process shares that, so it was set back.", change)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from ddpo_plugins import ContractError, PluginError, PromptSetSpec, RewardError, RewardSpec, load_catalogue
-from ddpo_plugins.guarding import SETTINGS, ChangedSettingError, unchanged_settings
+from ddpo_plugins.guarding import ChangedSettingError, unchanged_settings
+from ddpo_plugins.settings import SETTINGS
 from ddpo_plugins.testing import check_prompt_set, check_reward
 from trainer_ext import prompts_from_plugin, reward_from_plugin
 from trainer_ext.scoring.functions import DetectorFunction, RewardFunction
@@ -55,8 +57,12 @@ def test_every_setting_is_tried():
     assert CHANGES.keys() == {setting.name for setting in SETTINGS}
 
 
+REFUSED = [setting.name for setting in SETTINGS if setting.refused]
+FOR_SPEED = [setting.name for setting in SETTINGS if not setting.refused]
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", REFUSED)
 def test_a_changed_setting_is_set_back_and_named(name):
     change, message = CHANGES[name]
     before = values()
@@ -65,6 +71,18 @@ def test_a_changed_setting_is_set_back_and_named(name):
             change()
     assert f"changed {name} from " in str(caught.value)
     assert values() == before
+
+
+@pytest.mark.parametrize("name", FOR_SPEED)
+def test_what_models_set_for_speed_is_set_back_with_a_warning(name, caplog):
+    change, message = CHANGES[name]
+    before = values()
+    for _ in range(2):
+        with unchanged_settings():
+            change()
+        assert values() == before
+    (warning,) = [record.getMessage() for record in caplog.records]  # once
+    assert re.search(f"changed {re.escape(name)} .*{message}.*so it was set back", warning)
 
 
 def test_an_error_counts_more_than_a_changed_setting():
