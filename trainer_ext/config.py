@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.training_args import trainer_log_levels
+from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames, trainer_log_levels
 
-from ddpo_plugins.masking import remember_secrets
+from ddpo_plugins.masking import masked, remember_secrets
 
 from .errors import ConfigError
 from .inherited import check_inherited
@@ -25,12 +27,21 @@ from .policy.runner import check_not_owned
 from .policy.transitions.samplers import SamplerOptions
 from .values import check_values
 
+ENUMERATED: dict[str, type[Enum]] = {
+    "eval_strategy": IntervalStrategy,
+    "logging_strategy": IntervalStrategy,
+    "save_strategy": SaveStrategy,
+    "lr_scheduler_type": SchedulerType,
+    "hub_strategy": HubStrategy,
+    "optim": OptimizerNames,
+}
 CHOICES = {
     "algorithm": tuple(ALGORITHMS),
     "advantages": tuple(BASELINES),
     "multi_objective_aggregation": AGGREGATIONS,
     "log_level": tuple(trainer_log_levels),
     "log_level_replica": tuple(trainer_log_levels),
+    **{name: tuple(member.value for member in kind) for name, kind in ENUMERATED.items()},
 }
 
 
@@ -77,6 +88,10 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         names = [name for name in names if name not in self._defaults or getattr(self, name) != self._defaults[name]]
         values = self.to_dict()
         return {name: values[name] for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options without secrets: trackers and their files get them from here."""
+        return dict(masked(super().to_dict()))
 
     @property
     def updates_per_rollout(self) -> int:

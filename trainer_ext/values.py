@@ -46,7 +46,7 @@ LIMITS = (
         "greater than 0",
         lambda value: value > 0,
         "clip_range advantage_clip rwr_beta keep_images_gb learning_rate adam_epsilon num_train_epochs save_steps "
-        "logging_steps eval_steps",
+        "logging_steps eval_steps ddp_timeout",
     ),
     Limit(
         "at least 0",
@@ -67,6 +67,10 @@ LIMIT_OF = {name: limit for limit in LIMITS for name in limit.names.split()}
 
 #: `None` turns these off, even where their type does not say so.
 OPTIONAL = ("max_grad_norm",)
+#: Infinity turns these off.
+UNBOUNDED = ("max_grad_norm", "clip_range", "advantage_clip", "reward_timeout", "keep_images_gb")
+#: YAML reads `no` as false.
+OFF = {"eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no", "report_to": "none"}
 
 #: Texts that are read, with errors of their own, where they are used.
 PARSED_LATER = ("pipeline_kwargs", "reward_kwargs")
@@ -88,6 +92,8 @@ def check_values(options: Any) -> None:
         limit = LIMIT_OF.get(field.name)
         if limit is not None and value is not None and not limit.allows(value):
             raise ConfigError(f"{field.name} is {value}; it must be {limit.text}.")
+        if field.name not in UNBOUNDED and _is_infinite(value):
+            raise ConfigError(f"{field.name} is {value}; it must be finite.")
         if value is not given:
             setattr(options, field.name, value)
 
@@ -106,6 +112,8 @@ def _converted(field: Field[Any], value: Any, hint: Any) -> Any:
         raise _wrong(field, value, kinds)
     if value is None or value is field.default:
         return value
+    if value is False and field.name in OFF:
+        return OFF[field.name]
     kinds -= {NoneType}
     if len(kinds) == 1:
         convert = _converter(next(iter(kinds)))
@@ -154,6 +162,10 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real | str) or math.isnan(float(value)):
         raise ValueError(value)
     return value if isinstance(value, int | float) else float(value)
+
+
+def _is_infinite(value: Any) -> bool:
+    return any(map(_is_infinite, value)) if isinstance(value, list) else isinstance(value, float) and math.isinf(value)
 
 
 def _text(value: Any) -> str:

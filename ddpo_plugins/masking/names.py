@@ -7,13 +7,16 @@ from typing import Any
 
 HIDDEN = "***"
 
-PARTS = frozenset(
-    ("key", "keys", "token", "tokens", "auth", "jwt", "sas", "pat", "pwd", "pw", "pass", "sig", "signature", "creds")
-)
+SECRET_WORDS = """
+key keys token tokens auth authn oauth jwt sas pat pwd pw pass pswd sig signature cred creds hmac dsn
+session sessions sid csrf xsrf otp pin mnemonic
+"""
+PARTS = frozenset(SECRET_WORDS.split())
 # What is found anywhere in a name, even if it is written as one word (`dbpassword`).
 ANYWHERE = re.compile(
-    "password|passwd|passphrase|passcode|secret|credential|cookie|authori[sz]ation|bearer|webhook|"
-    "(?:api|access|private|auth|account|signing|encryption|master|license|subscription|openai|hf|ssh|app|shared)key|token$"
+    "password|passwd|passwort|passphrase|passcode|userpass|secret|credential|cookie|authori[sz]ation|bearer|webhook|oauth|"
+    "sessionid|seedphrase|connection(?:string|url)|connstr|serviceaccount|"
+    "(?:api|access|private|priv|auth|account|signing|encryption|master|license|subscription|openai|hf|ssh|app|shared)key|token$"
 )
 COUNTED = frozenset(("keys", "tokens", "pass"))  # `max_new_tokens=64`: a number under such a name counts something
 WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")

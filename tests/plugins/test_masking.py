@@ -22,10 +22,12 @@ SECRET_NAMES = """
 api_key apiKey APIKey api-key X-API-KEY x_api_key OPENAI_API_KEY key hf_token hfToken token_2 authToken access_token
 passwd db_passwd dbpassword password pwd passphrase secret clientSecret client-secret cookie Set-Cookie session_cookie
 credentials awsSecretAccessKey Authorization proxy-authorization auth bearer private_key accesskey signature jwt webhookUrl
+session session_id sessionId JSESSIONID otp pin oauth oauth2 cred connection_string connStr dsn csrf_token privkey userpass
+service_account_json seed_phrase hmac Passwort
 """
 OPEN_NAMES = """
 model keyword keywords tokenizer max_new_images monkey author turkey compass description passing_score bypass
-guidance hockey base_url question authors
+guidance hockey base_url question authors pinned spin opinion shuffle side obsession credits
 """
 
 

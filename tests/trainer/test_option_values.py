@@ -44,12 +44,16 @@ def config(tmp_path, **options):
         ("overlap_rewards", 0, False),
         ("bf16", "no", False),
         ("max_steps", 3.0, 3),
+        ("report_to", False, []),
+        ("save_strategy", False, "no"),  # as YAML reads `no`
+        ("eval_strategy", False, "no"),
+        ("logging_strategy", False, "no"),
     ],
 )
 def test_a_value_that_can_mean_only_one_thing(tmp_path, name, given, taken):
     value = getattr(config(tmp_path, **{name: given}), name)
     assert value == taken
-    assert type(value) is type(taken)
+    assert isinstance(value, type(taken))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +85,10 @@ def test_a_value_that_can_mean_only_one_thing(tmp_path, name, given, taken):
         ({"lr_scheduler_kwargs": "{"}, "lr_scheduler_kwargs is a str; it must be a mapping, or JSON"),
         ({"log_level": "loud"}, "log_level is 'loud'; it must be one of .*warning"),
         ({"output_dir": 3}, r"output_dir is 3 \(int\); it must be a text"),
+        ({"report_to": 3}, "report_to is 3; it must be the name of a tracker, a list of names, or 'none'"),
+        ({"save_strategy": "often"}, "save_strategy is 'often'; it must be one of no, steps, epoch, best"),
+        ({"lr_scheduler_type": "flat"}, "lr_scheduler_type is 'flat'; it must be one of linear, "),
+        ({"optim": "adam"}, "optim is 'adam'; it must be one of .*adamw_torch"),
     ],
 )
 def test_a_value_of_another_type(tmp_path, options, message):
@@ -104,12 +112,29 @@ def test_a_value_of_another_type(tmp_path, options, message):
         ({"adam_beta1": 1.0}, r"adam_beta1 is 1.0; it must be in \[0, 1\)"),
         ({"save_total_limit": 0}, "save_total_limit is 0; it must be at least 1"),
         ({"save_steps": 0}, "save_steps is 0; it must be greater than 0"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf; it must be finite"),
+        ({"reward_weights": [1, float("-inf")]}, r"reward_weights is \[1, -inf\]; it must be finite"),
+        ({"ddp_timeout": 0}, "ddp_timeout is 0; it must be greater than 0"),
         ({"num_sample_images": -1}, "num_sample_images is -1; it must be 0, which turns it off, or more"),
     ],
 )
 def test_a_number_outside_of_its_limits(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         config(tmp_path, **options)
+
+
+def test_infinity_turns_limits_off(tmp_path):
+    options = {name: float("inf") for name in ("max_grad_norm", "clip_range", "advantage_clip")}
+    assert {name: getattr(config(tmp_path, **options), name) for name in options} == options
+
+
+def test_trackers_are_given_no_secrets(tmp_path):
+    args = config(
+        tmp_path, hub_token="hf_Canary7Zx91Canary", pipeline_kwargs={"headers": {"Authorization": "Canary7Zx91"}}
+    )
+    for given in (args.to_json_string(), str(args.to_sanitized_dict()), str(args.to_dict())):
+        assert "Canary7Zx91" not in given
+    assert args.call_kwargs["headers"] == {"Authorization": "Canary7Zx91"}
 
 
 def test_the_options_of_the_command_line_are_checked_alike():

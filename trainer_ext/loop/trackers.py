@@ -19,6 +19,8 @@ def check_trackers(report_to: str | Sequence[str] | None) -> None:
     Raises:
         [`ConfigError`]: one does not, or is not.
     """
+    if report_to is not None and not isinstance(report_to, str | list | tuple):
+        raise ConfigError(f"report_to is {report_to!r}; it must be the name of a tracker, a list of names, or 'none'.")
     names = [report_to] if isinstance(report_to, str) else list(report_to or ())
     installed = get_available_reporting_integrations() if names else []
     for name in names:
