@@ -49,6 +49,7 @@ print(trainer.state.global_step)
 """
 
 
+@pytest.mark.full
 def test_a_script_trains_on_where_its_progress_bar_cannot_be_drawn(tmp_path):
     """Also the bar of a rollout, whose first line is drawn when it is made."""
     command = [sys.executable, "-c", TRAINING, str(tmp_path / "run")]

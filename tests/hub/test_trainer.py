@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.loopback_hub import CUT, Fault
+from support.loopback_hub import Fault
 from support.trainers import brightness
 
 from trainer_ext import RewardFunction
@@ -111,7 +111,7 @@ def test_a_hub_that_cannot_be_reached_ends_nothing(make_trainer, loopback, caplo
     trainer = make_trainer(hub_strategy="every_save", hub_model_id="user/cats", **PUSHING)
     for later in ("Hub cannot be reached now", "The run goes on"):
         assert later in caplog.text
-    loopback.faults[:] = [Fault(*COMMIT, CUT, times=-1)]
+    loopback.faults[:] = [Fault(*COMMIT, 400, times=-1)]  # which is not tried again, as it would be after a cut
     trainer.train()
     trainer.save_model()
     assert trainer.failed_push is not None
