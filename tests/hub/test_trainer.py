@@ -97,6 +97,15 @@ def test_a_push_by_hand(make_trainer, loopback):
     assert loopback.repo("user/run").private
 
 
+def test_the_dataset_by_hand(make_trainer, loopback):
+    trainer = make_trainer(num_sample_images=1, hub_model_id="user/cats")
+    trainer.train()
+    assert trainer.push_dataset_to_hub(private=True) == f"{loopback.url}/datasets/user/cats-images"
+    assert loopback.repo("user/cats-images", "dataset").private
+    assert [path for path in loopback.files("user/cats-images", "dataset") if path.endswith(".parquet")]
+    assert ("model", "user/cats") not in loopback.repos
+
+
 @pytest.mark.parametrize("token", ["hf_nobodysTokenAtAll", "hf_readsOnlyLoopback"])
 def test_a_wrong_token_is_said_before_training(make_trainer, token):
     with pytest.raises(HubAccessError, match="could not .*token") as raised:
@@ -134,4 +143,5 @@ def test_only_one_of_several_processes_pushes(make_trainer, loopback, monkeypatc
     trainer.init_hf_repo()
     trainer._push_from_checkpoint("checkpoint-1")
     assert trainer.push_to_hub() is None
+    assert trainer.push_dataset_to_hub() is None
     assert loopback.requests == []

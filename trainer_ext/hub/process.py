@@ -22,22 +22,25 @@ class PushProcess:
 
     Parameters:
         push ([`Push`]):
-            What is pushed.
+            The push.
         process (`subprocess.Popen`):
             The process.
+        dataset (`bool`):
+            True pushes the images, False the adapter.
     """
 
     push: Push
     process: subprocess.Popen[str]
+    dataset: bool = False
 
     @classmethod
-    def start(cls, push: Push, token: str | None) -> PushProcess:
+    def start(cls, push: Push, token: str | None, dataset: bool = False) -> PushProcess:
         """Start a push. The token is handed on in the environment, where no list of processes shows it."""
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         given = {} if token is None else {"HF_TOKEN": token}
         environment = {**os.environ, **given, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # a full pipe would stop it
-        arguments = [sys.executable, "-m", "trainer_ext.cli", *command(push)[1:]]
-        return cls(push, subprocess.Popen(arguments, env=environment, text=True, **pipes))
+        arguments = [sys.executable, "-m", "trainer_ext.cli", *command(push, dataset)[1:]]
+        return cls(push, subprocess.Popen(arguments, env=environment, text=True, **pipes), dataset)
 
     def is_done(self) -> bool:
         """Return whether it has ended, one way or the other."""
@@ -51,9 +54,9 @@ class PushProcess:
         reason = errors[-1] if errors else f"the push ended with status {self.process.returncode}"
         logger.warning(
             "%s was not pushed: %s\nIt is in %s. Push it with: %s",
-            self.push.title,
+            "The dataset" if self.dataset else self.push.title,
             reason.removeprefix("ddpo push: "),
             self.push.folder.path,
-            shlex.join(command(self.push)),
+            shlex.join(command(self.push, self.dataset)),
         )
         return None

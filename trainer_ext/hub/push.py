@@ -178,8 +178,16 @@ class Push:
         return self.message or moment
 
 
-def command(push: Push) -> list[str]:
-    """Return the command that does a push, now or later."""
+def command(push: Push, dataset: bool = False) -> list[str]:
+    """
+    Return the command that does a push, now or later.
+
+    Args:
+        push ([`Push`]):
+            The push.
+        dataset (`bool`):
+            True pushes the images, False the adapter.
+    """
     options = {
         "update": push.update,
         "checkpoints": push.checkpoints,
@@ -188,5 +196,5 @@ def command(push: Push) -> list[str]:
         "message": push.message,
     }
     flags = [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
-    private = ["--private"] if push.private else []
-    return ["ddpo", "push", str(push.folder.path), "--repo", push.repo, *flags, *private]
+    flags += [flag for flag, given in (("--private", push.private), ("--dataset", dataset)) if given]
+    return ["ddpo", "push", str(push.folder.path), "--repo", push.repo, *flags]

@@ -78,11 +78,32 @@ class HubTrainer(ResumableTrainer):
         if not self.is_world_process_zero():
             return None
         self._finish_current_push()
-        repo = self.hub_model_id or self.args.hub_model_id or Path(str(self.args.output_dir)).name
         private = self.args.hub_private_repo if private is None else private
-        push = Push(self._run, repo, private, revision or self.args.hub_revision, message=commit_message)
+        push = Push(self._run, self._repo, private, revision or self.args.hub_revision, message=commit_message)
         self._start_push(push, token)
         return self._finish_current_push() if blocking else None
+
+    def push_dataset_to_hub(self, token: str | None = None, private: bool | None = None) -> str | None:
+        """
+        Push the images of the run with their rewards, as the dataset `{repository}-images`. Every process must call this.
+
+        Args:
+            token (`str`, *optional*):
+                A token that may write; by default `args.hub_token`, or the one that is logged in.
+            private (`bool`, *optional*):
+                Whether a dataset that is created is private; by default `args.hub_private_repo`.
+
+        Returns:
+            `str`: the address of the dataset; `None` if it could not be pushed, with a warning that says how to do it later.
+        """
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        private = self.args.hub_private_repo if private is None else private
+        push = Push(self._run, self._repo, private, self.args.hub_revision)
+        self.push_in_progress = PushProcess.start(push, token or self.args.hub_token, dataset=True)
+        address: str | None = self._finish_current_push()
+        return address
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push the adapter of a checkpoint that was just completed. Every process must call this."""
@@ -129,6 +150,10 @@ class HubTrainer(ResumableTrainer):
             found = local_checkpoint(str(resume_from), self._run.path, Hub(self.args.hub_token))
         place: str = broadcast_object_list([found])[0]
         return place
+
+    @property
+    def _repo(self) -> str:
+        return str(self.hub_model_id or self.args.hub_model_id or self._run.path.name)
 
     @property
     def _run(self) -> RunFolder:
