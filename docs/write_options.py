@@ -8,6 +8,7 @@ import re
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
+from trainer_ext.cli.audit import AuditOptions
 from trainer_ext.cli.doctor import DoctorOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
 from trainer_ext.cli.sample import SampleOptions
@@ -15,7 +16,7 @@ from trainer_ext.inherited import NAMES
 from trainer_ext.options import DDPOOptions, TrainerDefaults
 
 PAGE = Path(__file__).with_name("options.md")
-KINDS = (RunOptions, LoraOptions, DDPOOptions, TrainerDefaults, SampleOptions, DoctorOptions)
+KINDS = (RunOptions, LoraOptions, DDPOOptions, TrainerDefaults, SampleOptions, AuditOptions, DoctorOptions)
 
 
 def table(kind: type) -> str:

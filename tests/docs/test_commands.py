@@ -12,6 +12,7 @@ from support.pages import MANUAL, PYTHON, ROOT, all_blocks, blocks, ddpo_argumen
 from ddpo_plugins import load_catalogue
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import COMMANDS, main
+from trainer_ext.cli.audit import AuditOptions
 from trainer_ext.cli.doctor import DoctorOptions
 from trainer_ext.cli.export import FORMATS, ExportOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
@@ -76,6 +77,12 @@ def check_doctor(arguments):
     parse(kinds, ["--model_name_or_path", *arguments, "--use_cpu", "true"], "ddpo doctor", load_preset(arguments))
 
 
+def check_audit(arguments):
+    (options,) = parse((AuditOptions,), ["--reward_funcs", *arguments], "ddpo audit", {})
+    assert set(options.reward_funcs) <= set(load_catalogue().rewards)
+    assert set(options.detectors or ()) <= set(load_catalogue().detectors)
+
+
 def check_sample(arguments):
     parse((SampleOptions,), arguments, "ddpo sample", {})
 
@@ -92,6 +99,7 @@ def check_push(arguments):
 CHECKS = {
     "push": check_push,
     "train": check_train,
+    "audit": check_audit,
     "doctor": check_doctor,
     "sample": check_sample,
     "export": check_export,
@@ -111,7 +119,7 @@ def inline(start):
 
 
 def test_options_in_the_text_exist():
-    kinds = (*OF_TRAIN, SampleOptions, DoctorOptions, ExportOptions, PushOptions)
+    kinds = (*OF_TRAIN, SampleOptions, AuditOptions, DoctorOptions, ExportOptions, PushOptions)
     known = {field.name for kind in kinds for field in fields(kind)} | {"config", "help", "help_all", "folder"}
     for page in MANUAL:
         for span in spans(prose(page)):

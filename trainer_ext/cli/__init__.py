@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("train", "fine-tune a pipeline on rewards"),
     "sample": ("sample", "make images of the same prompts and seeds with and without an adapter"),
     "doctor": ("doctor", "report whether a pipeline can be trained, and why"),
+    "audit": ("audit", "find out what cheating a reward pays, before training"),
     "export": ("export", "write a run's adapter for ComfyUI, A1111 and others, or merged into its pipeline"),
     "push": ("push", "push a run's adapter and images to the Hub"),
     "rewards": ("list_plugins", "list the rewards, detectors, prompt sets and guidance rules that are installed"),

@@ -90,7 +90,11 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
     evaluated = {source: load_prompts(source, catalogue) for source in options.eval_prompts or []}
     names, eval_names = options.reward_funcs, options.eval_reward_funcs or []
     rewards, detectors = functions_from_plugins(
-        dict.fromkeys([*names, *eval_names]), options.detectors or [], _kwargs(options), config.device, catalogue
+        dict.fromkeys([*names, *eval_names]),
+        options.detectors or [],
+        reward_kwargs(options.reward_kwargs),
+        config.device,
+        catalogue,
     )
     return DDPOTrainer(
         options.model_name_or_path,
@@ -117,14 +121,18 @@ def lora_config(options: LoraOptions) -> LoraConfig:
     )
 
 
-def _kwargs(options: RunOptions) -> dict[str, Any]:
-    """Read `--reward_kwargs`: options by name of a reward or detector."""
+def reward_kwargs(given: dict[str, Any] | str | None) -> dict[str, Any]:
+    """
+    Read `--reward_kwargs`: options by name of a reward or detector.
+
+    Raises:
+        [`ConfigError`]: it is no mapping of mappings.
+    """
     from ddpo_plugins.masking import remember_secrets
 
     from ..options import parse_mapping
 
-    given = options.reward_kwargs or {}
-    kwargs = parse_mapping("reward_kwargs", given, REWARD_KWARGS) if isinstance(given, str) else given
+    kwargs = parse_mapping("reward_kwargs", given, REWARD_KWARGS) if isinstance(given, str) else given or {}
     remember_secrets(kwargs)
     for name, value in kwargs.items():
         if not isinstance(value, dict):
