@@ -7,16 +7,20 @@ REWARD_ARGUMENTS = ("images", "prompts", "trainer_state", "log_metric", "log_ext
 
 REWARDS = "rewards/"  #: prefix of each reward's column in records, and of its metrics
 DETECTORS = "detectors/"  #: the same for detectors
+PIXELS = "pixels/"  #: the same for figures of an evaluation's pixels
 
-#: Columns of an image's record, with their types. Columns that begin with `rewards/` and `detectors/` are floats.
+#: Columns of an image's record, with their types. Columns that begin with `rewards/`, `detectors/` and `pixels/` are floats.
 RECORD_COLUMNS: dict[str, type[int] | type[float] | type[str]] = {
     "rollout": int,
     "updates": int,
     "rollouts": float,
+    "row": int,
     "seed": int,
     "prompt": str,
     "reward": float,
     "advantage": float,
+    "kl": float,
+    "diversity": float,
 }
 
 #: Metrics that the trainer logs itself.
@@ -48,7 +52,7 @@ METRIC_PREFIXES = (REWARDS, DETECTORS, "samples/", "seconds/", "eval_", "test_",
 
 def record_type(column: str) -> type[int] | type[float] | type[str] | None:
     """Return the type of a column of the trainer; None for one that plugins log."""
-    return float if column.startswith((REWARDS, DETECTORS)) else RECORD_COLUMNS.get(column)
+    return float if column.startswith((REWARDS, DETECTORS, PIXELS)) else RECORD_COLUMNS.get(column)
 
 
 def is_metric(name: str) -> bool:

@@ -1,4 +1,8 @@
-"""Names of the files that stock libraries look for. Imports nothing."""
+"""Names of the files that stock libraries look for, and any text as the name of a file."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, unquote
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  #: for `load_lora_weights` of diffusers
 
@@ -9,3 +13,13 @@ PEFT_FILE = "adapter_model.safetensors"  #: PEFT's own, for pipelines of diffuse
 PEFT_CONFIG = "adapter_config.json"  #: beside it
 
 PIPELINE_FILE = "model_index.json"  #: of a whole pipeline of diffusers
+
+
+def as_file_name(text: str) -> str:
+    """Return a text as the name of a file, on any system: other characters than ASCII letters, digits and `-_` as `%2F`."""
+    return quote(text, safe="").replace(".", "%2E").replace("~", "%7E")
+
+
+def from_file_name(name: str) -> str:
+    """Undo [`as_file_name`]."""
+    return unquote(name)

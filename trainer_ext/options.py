@@ -161,6 +161,11 @@ class DDPOOptions:
         None,
         "Decay of an exponential moving average of the trained weights, in (0, 1). The average is evaluated, drawn and saved.",
     )
+    eval_images_per_prompt: int = option(
+        1,
+        "Images of each prompt in an evaluation, each with its own seed. From 2 on, the diversity of a prompt's images is "
+        "measured.",
+    )
     num_sample_images: int = option(
         16, "Number of fixed prompts and seeds that are drawn and scored through training, in samples/; 0 for none."
     )

@@ -35,6 +35,7 @@ from .loop.stopping import RuleMetError
 from .model.build import build_denoiser, build_policy, checked_options
 from .model.denoiser import TrainedDenoiser
 from .model.weights import RunWeights
+from .monitoring.base import BaseEvaluationCallback
 from .monitoring.evaluation import Evaluator
 from .monitoring.snapshots import CurveCallback, SampleCallback
 from .policy.guidance.candidates import GuidanceRule
@@ -139,7 +140,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
             self.policy, self.judges, self.algorithm, denoiser, schedule, self._lockstep, args
         )
         self._gradients = GradientAccumulator(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
-        self._evaluator = Evaluator(self.policy, self.judges, self._weights, self._lockstep, args)
+        self._evaluator = Evaluator(self.policy, self.judges, self._weights, self._lockstep, args, eval_dataset)
         setup = RunSetup.of(args, name_of(model), self.policy.pipeline, denoiser, self.judges, chosen, **data)
         self._checkpointer = Checkpointer(args, self.algorithm, self._weights, self.accelerator, setup)
         self._set_up_callbacks()
@@ -254,17 +255,15 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """
-        Sample one image for each row of `eval_dataset`, with fixed seeds, and log its rewards.
-
-        Returns:
-            `dict[str, float]`: `eval_reward`, `eval_reward_std`, and `eval_rewards/{name}/mean` of every reward, also of those
-            in `eval_reward_funcs`. For several datasets `eval_{dataset}_reward`, and so on.
+        Judge images of `eval_dataset`, by default the run's own, and log [`evaluation_figures`]: `eval_reward` and so on, or
+        `eval_{dataset}_reward` for several datasets. In training, evaluations of the run's own are recorded.
         """
         eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(eval_dataset, dict):
             each = [self.evaluate(data, ignore_keys, f"{metric_key_prefix}_{n}") for n, data in eval_dataset.items()]
             return {name: value for metrics in each for name, value in metrics.items()}
-        metrics = self._evaluator.evaluate(self.model_wrapped, eval_dataset, metric_key_prefix, self.state)
+        model, recorded = self.model_wrapped, self.is_in_train
+        metrics = self._evaluator.evaluate(model, eval_dataset, metric_key_prefix, self.state, recorded=recorded)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -316,5 +315,6 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         if self._weights.average is not None:
             self.add_callback(self._weights.average)
         self.add_callback(SetupCallback(self._checkpointer))
+        self.add_callback(BaseEvaluationCallback(self._evaluator, self.evaluate))
         pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._weights, self.log)
         self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())

@@ -159,7 +159,7 @@ def test_outputs_and_resuming(run, tiny_pipeline):
 def test_evaluation(run):
     trainer = run("docs/evaluation.md")["trainer"]
     logs = [log for log in trainer.state.log_history if "eval_unseen_rewards/warmth/mean" in log]
-    assert [log["epoch"] for log in logs] == [1, 2]
+    assert [log["epoch"] for log in logs] == [0, 1, 2]
     assert trainer.state.best_metric == max(log["eval_unseen_rewards/warmth/mean"] for log in logs)
 
 

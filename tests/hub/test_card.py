@@ -18,6 +18,7 @@ from trainer_ext.hub.card import adapter_card, adapter_files
 from trainer_ext.hub.cards.markdown import code, escaped, one_line
 from trainer_ext.hub.cards.readme import BEGIN, END, merged_readme
 from trainer_ext.runs.summary import RunSummary
+from trainer_ext.runs.verdict import Verdict, VerdictKind
 
 
 def change_setup(folder, **changes):
@@ -131,11 +132,12 @@ def test_what_the_card_says(run):
 
 
 def test_a_verdict_is_shown(run, monkeypatch):
-    summary = RunSummary(verdict="the <reward> was gamed", evidence={"held-out": "-0.3 | n = 8"})
+    said = Verdict(VerdictKind.OVER_OPTIMISED, "the <reward> was gamed", "a rule", {"held-out | gold": -0.3})
+    summary = RunSummary(verdict=said)
     monkeypatch.setattr(RunSummary, "of", lambda folder: summary)
     text = text_of(adapter_card(RunFolder(run), "user/cats"))
     assert "Over-optimisation: the &#60;reward&#62; was gamed" in text
-    assert "| held-out | -0.3 &#124; n = 8 |" in text
+    assert "| held-out &#124; gold | -0.3 |" in text
     assert "No reward was measured on the same prompts and seeds" in text
 
 

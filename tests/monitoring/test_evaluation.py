@@ -9,6 +9,8 @@ from support.trainers import FOUR_ANIMALS, TINY, all_records, assert_same, logs_
 from trainer_ext import DDPOConfig, RewardFunction
 
 UNSEEN = prompts("a wolf", "two wolves")
+PIXELS = {f"pixels/{name}" for name in ("darkness", "edges", "entropy", "saturation", "brightness")}
+MEASURED = {"kl", *PIXELS}  #: without a model before training to compare with
 
 
 @pytest.fixture
@@ -28,12 +30,13 @@ def test_rewards_of_evaluations_are_reported_and_never_trained_on(make_trainer):
     options = {"num_train_epochs": 2, "eval_dataset": UNSEEN, "eval_strategy": "epoch"}
     trainer = make_trainer(eval_reward_funcs=[RewardFunction("redness", watched)], **options)
     trainer.train()
-    assert seen == [2, 4], "only in evaluations"
+    assert seen == [0, 2, 4], "only in evaluations"
     without = make_trainer(**options, folder="without")
     without.train()
     assert_same(trained_weights(trainer.model), trained_weights(without.model))
     (*_, log), (*_, other) = (logs_of(each, "eval_reward") for each in (trainer, without))
     assert log.pop("eval_rewards/redness/mean") == redness_of(trainer)
+    del log["eval_gold"], log["eval_disagreement"]
     assert log == other
     assert log["eval_reward"] == log["eval_rewards/brightness/mean"]
     assert not [log for log in logs_of(trainer, "reward") if any("redness" in key for key in log)]
@@ -54,14 +57,16 @@ def test_several_evaluation_datasets(make_trainer):
     trainer.train()
     metrics = trainer.evaluate()
     del metrics["epoch"]
-    suffixes = ("reward", "reward_std", "rewards/brightness/mean", "rewards/redness/mean")
-    assert set(metrics) == {f"eval_{name}_{suffix}" for name in ("seen", "unseen") for suffix in suffixes}
+    suffixes = {"reward", "reward_std", "rewards/brightness/mean", "rewards/redness/mean", *MEASURED}
+    of_the_run = {*suffixes, "gold", "disagreement"}
+    assert set(metrics) == {f"eval_{name}_{suffix}" for name in ("seen", "unseen") for suffix in of_the_run}
     for name, dataset in (("seen", FOUR_ANIMALS), ("unseen", UNSEEN)):
         alone = trainer.evaluate(dataset)
+        assert not {"eval_gold", "eval_disagreement"} & alone.keys(), "no base of this dataset"
         assert {suffix: metrics[f"eval_{name}_{suffix}"] for suffix in suffixes} == {
             suffix: alone[f"eval_{suffix}"] for suffix in suffixes
         }
-        (log, _) = logs_of(trainer, f"eval_{name}_reward")
+        (_, log, _) = logs_of(trainer, f"eval_{name}_reward")
         assert log.items() >= {key: value for key, value in metrics.items() if f"eval_{name}_" in key}.items()
     assert metrics["eval_seen_reward"] != metrics["eval_unseen_reward"]
 
@@ -69,7 +74,7 @@ def test_several_evaluation_datasets(make_trainer):
 @pytest.mark.parametrize("ema_decay", [None, 0.25])
 def test_the_best_model_by_a_reward_of_the_evaluation(make_trainer, ema_decay):
     """The rollouts end with updates 2, 4, 6, 8; the second is called the best."""
-    called = {2: 1.0, 4: 3.0, 6: 2.0, 8: 2.5}
+    called = {0: 9.0, 2: 1.0, 4: 3.0, 6: 2.0, 8: 2.5}
 
     def judgement(images, prompts, trainer_state, **columns):
         return [called[trainer_state.global_step]] * len(images)

@@ -194,6 +194,7 @@ TRAININGS = {
         "reward": slow_in_one,
         "num_sample_images": 1,
         "sample_every": 1,
+        "eval_strategy": "epoch",
     },  # pictures by one process
     # the best image of a rollout: one process has it, the other has none
     "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},

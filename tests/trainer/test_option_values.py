@@ -269,7 +269,7 @@ def test_the_best_checkpoint_is_that_of_the_best_reward(make_trainer):
         eval_dataset=CAT_AND_DOG, **{**BEST, "load_best_model_at_end": False, "save_strategy": "best"}
     )
     trainer.train()
-    (log,) = [log for log in trainer.state.log_history if "eval_reward" in log]
+    (_, log) = [log for log in trainer.state.log_history if "eval_reward" in log]
     assert trainer.state.best_metric == log["eval_reward"]
 
 

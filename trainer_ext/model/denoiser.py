@@ -64,6 +64,11 @@ class TrainedDenoiser(torch.nn.Module):
         """Call the denoiser."""
         return self.network(*args, **kwargs)
 
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether [`reference`](TrainedDenoiser.reference) can lend the denoiser as it was before training."""
+        return self.peft_config is not None or bool(self._reference)
+
     @contextlib.contextmanager
     def reference(self) -> Iterator[Callable[..., Any]]:
         """Context manager that yields the denoiser as it was before training: with the adapter off, or as a copy."""

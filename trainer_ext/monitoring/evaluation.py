@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset
 
 from ..config import DDPOConfig
 from ..loop.lockstep import Lockstep
+from ..loop.rewind import preserved_rng
 from ..loop.sharding import check_shares
 from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
 from ..policy.seeds import image_generators
 from ..rollouts.datasets import check_prompts
 from ..rollouts.schedule import SamplingPlan
+from ..runs.folder import SINGLE_DATASET, RunFolder
+from ..runs.measures import evaluation_figures
+from ..runs.records import Record, read_records, write_records
 from ..scoring.judges import Judges
-from ..scoring.suite import RewardSuite, Scores
+from .divergence import DivergenceMeter
+from .judging import EvaluatedBatch, JudgedBatch, evaluation_records, judge
 
 
-@dataclass(frozen=True)
 class Evaluator:
     """
-    Samples held-out prompts with fixed seeds, and scores them.
+    Samples held-out prompts with fixed seeds, scores and measures them, and records the evaluations of a training.
 
-    Parameters:
+    Args:
         policy ([`LogProbPipeline`]):
             The policy to evaluate.
         judges ([`Judges`]):
@@ -39,17 +45,36 @@ class Evaluator:
             Keeps processes together when one of them fails.
         args ([`DDPOConfig`]):
             The run's options.
+        eval_dataset (`datasets.Dataset` or `dict[str, Dataset]`, *optional*):
+            The run's own evaluation prompts, whose evaluations are recorded and compared with the model before training.
     """
 
-    policy: LogProbPipeline
-    judges: Judges
-    weights: RunWeights
-    lockstep: Lockstep
-    args: DDPOConfig
+    def __init__(
+        self,
+        policy: LogProbPipeline,
+        judges: Judges,
+        weights: RunWeights,
+        lockstep: Lockstep,
+        args: DDPOConfig,
+        eval_dataset: Dataset | Mapping[str, Dataset] | None = None,
+    ):
+        self.policy = policy
+        self.judges = judges
+        self.weights = weights
+        self.lockstep = lockstep
+        self.args = args
+        self.folder = RunFolder(args.folder)
+        self.meter = DivergenceMeter(policy, weights.denoiser, lockstep.accelerator)
+        several = eval_dataset if isinstance(eval_dataset, dict) else {SINGLE_DATASET: eval_dataset}
+        self.datasets = {name: dataset for name, dataset in several.items() if dataset is not None}
+        self._bases: dict[str, Sequence[Record]] = {}
 
-    def evaluate(self, model: torch.nn.Module, dataset: Any, prefix: str, trainer_state: Any) -> dict[str, float]:
+    def evaluate(
+        self, model: torch.nn.Module, dataset: Any, prefix: str, trainer_state: Any, *, recorded: bool = False
+    ) -> dict[str, float]:
         """
-        Sample and score one image for each row of `dataset`. The row's number is the seed. Every process must call this.
+        Sample, score and measure the images of each row of `dataset`. The row's number is the seed of its first image. Every
+        process must call this.
 
         Args:
             model (`torch.nn.Module`):
@@ -60,6 +85,11 @@ class Evaluator:
                 Prefix of the names of metrics.
             trainer_state (`TrainerState`):
                 Handed to the rewards.
+            recorded (`bool`, *optional*, defaults to `False`):
+                Whether to write records and pictures into the run's folder, if the dataset is the run's own.
+
+        Returns:
+            `dict[str, float]`: [`evaluation_figures`] with the prefix.
 
         Raises:
             [`ConfigError`]: the dataset cannot be sampled.
@@ -67,61 +97,93 @@ class Evaluator:
         """
         rows = check_prompts(dataset, "eval_dataset")
         check_shares(self.lockstep.accelerator.distributed_type, len(rows), self.args.world_size)
-        own = range(self.args.process_index, len(rows), self.args.world_size)
-        size = self.args.rollout_batch_size
-        parts = [own[first : first + size] for first in range(0, len(own), size)]
-        # Read batch by batch: rows may hold images.
-        batches = (SamplingPlan([rows[row] for row in part], list(part), 1) for part in parts)
-        with self.weights.loan.in_use(), self.lockstep.guarded(), self.weights.evaluated():
+        name = next((name for name, own in self.datasets.items() if own is dataset), None)
+        updates = trainer_state.global_step
+        if name is None:
+            return self._metrics(self._records(model, rows, updates, trainer_state), None, prefix)
+        if recorded and updates:
+            self._make_base(name, model, rows, trainer_state)
+        records = self._records(model, rows, updates, trainer_state, name if recorded else None)
+        if recorded and not updates:
+            self._bases[name] = records
+        return self._metrics(records, self._base(name), prefix)
+
+    def _make_base(self, name: str, model: torch.nn.Module, rows: Dataset, trainer_state: Any) -> None:
+        """Evaluate with the adapter off, in a run that was resumed into a folder where this was never done."""
+        if self._base(name) is None and self.weights.keeps_base:
+            self._bases[name] = self._records(model, rows, 0, trainer_state, name, untrained=True)
+
+    def _base(self, name: str) -> Sequence[Record] | None:
+        """Return the records from before training, in every process; None if there are none."""
+        if name not in self._bases:
+            file = self.folder.evaluation_file(name, 0)
+            table = read_records(file) if self.args.process_index == 0 and file.is_file() else None
+            (records,) = broadcast_object_list([None if table is None else table.to_pylist()])
+            if records is None:
+                return None
+            self._bases[name] = records
+        return self._bases[name]
+
+    def forget(self) -> None:
+        """Remove the evaluations of an earlier run, which never wrote a checkpoint. Every process must call this."""
+        self._bases.clear()
+        if self.args.process_index == 0:
+            shutil.rmtree(self.folder.evaluation_folder, ignore_errors=True)
+        self.lockstep.accelerator.wait_for_everyone()
+
+    def _records(
+        self,
+        model: torch.nn.Module,
+        rows: Dataset,
+        updates: int,
+        trainer_state: Any,
+        name: str | None = None,
+        untrained: bool = False,
+    ) -> Sequence[Record]:
+        """Evaluate; return the records of all processes in the order of rows, and write them and pictures if there is a name."""
+        moment = {"updates": updates, "rollouts": updates / self.args.updates_per_rollout}
+        pictures = None if name is None else self.folder.evaluation_pictures(name, updates)
+        weights = self.weights.untrained() if untrained else self.weights.evaluated()
+        with self.weights.loan.in_use(), self.lockstep.guarded(), weights, preserved_rng():
             model.eval()
-            records = self._score(model, batches, trainer_state)
-        return evaluation_metrics(gather_object(records), prefix)
+            own = evaluation_records(moment, self._judged(model, rows, trainer_state, pictures))
+        records = sorted(gather_object(own), key=itemgetter("row"))
+        if name is not None:
+            with self.lockstep.guarded():
+                if self.args.process_index == 0:
+                    write_records(self.folder.evaluation_file(name, updates), records)
+        return records
 
-    def _score(
-        self, model: torch.nn.Module, batches: Iterable[SamplingPlan], trainer_state: Any
-    ) -> list[dict[str, float]]:
-        """
-        Return a record for each image: `reward` (the weighted sum of the trained rewards), `rewards/{name}` and
-        `detectors/{name}`; NaN where there is no value.
-        """
+    def _judged(
+        self, model: torch.nn.Module, rows: Dataset, trainer_state: Any, pictures: Path | None
+    ) -> list[JudgedBatch]:
+        """Sample this process's share of the images, and judge each batch while the next is sampled."""
+        left = self.meter.num_images
         with self.judges.scorer.overlapping() as scoring:
-            for batch in batches:
-                images = self.policy.sample(batch.prompts, image_generators(batch.seeds), denoiser=model).images
-                scoring.put(partial(_scores, self.judges.suites, images, batch.image_rows, trainer_state))
-        return [_record(scores, image) for scores in scoring.results for image in range(len(scores[0].total))]
+            for numbers in self._batches(len(rows)):
+                own_rows = [number // self.args.eval_images_per_prompt for number in numbers]
+                seeds = [self._seed(number, len(rows)) for number in numbers]
+                plan = SamplingPlan([rows[row] for row in own_rows], seeds, 1)  # read here: rows may hold images
+                sampled = self.policy.sample(plan.prompts, image_generators(plan.seeds), denoiser=model)
+                kl = self.meter.measure(sampled.trajectory, left)
+                left -= min(left, len(kl))
+                batch = EvaluatedBatch(numbers, own_rows, plan, sampled.images, kl)
+                scoring.put(partial(judge, self.judges.suites, batch, trainer_state, pictures))
+        return scoring.results
 
+    def _batches(self, num_rows: int) -> Iterator[Sequence[int]]:
+        """Yield the numbers of this process's images, batch by batch; all images of a row are of one process."""
+        each = self.args.eval_images_per_prompt
+        rows = range(self.args.process_index, num_rows, self.args.world_size)
+        own = [row * each + image for row in rows for image in range(each)]
+        size = self.args.rollout_batch_size
+        yield from (own[first : first + size] for first in range(0, len(own), size))
 
-def _scores(suites: Sequence[RewardSuite], *batch: Any) -> list[Scores]:
-    return [suite.score(*batch) for suite in suites]
+    def _seed(self, number: int, num_rows: int) -> int:
+        """Return an image's seed: of the first image of a row, the row's number, however many there are."""
+        row, image = divmod(number, self.args.eval_images_per_prompt)
+        return row + image * num_rows
 
-
-def _record(scores: Sequence[Scores], image: int) -> dict[str, float]:
-    values = {name: float(column[image]) for part in scores for name, column in part.by_record_name.items()}
-    return {"reward": float(scores[0].total[image]), **values}
-
-
-def evaluation_metrics(records: Sequence[dict[str, float]], prefix: str) -> dict[str, float]:
-    """
-    Return `{prefix}_reward`, `{prefix}_reward_std` and `{prefix}_rewards/{name}/mean` over the images that have a reward, and
-    `{prefix}_detectors/{name}/mean` and `/max`.
-    """
-    columns = {name: np.array([record[name] for record in records]) for name in records[0]}
-    total = columns.pop("reward")
-    metrics = {f"{prefix}_reward": _mean(total), f"{prefix}_reward_std": _std(total)}
-    for name, values in columns.items():
-        metrics[f"{prefix}_{name}/mean"] = _mean(values)
-        if name.startswith("detectors/"):
-            metrics[f"{prefix}_{name}/max"] = _max(values)
-    return metrics
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-
-
-def _max(values: np.ndarray) -> float:
-    return float(np.nanmax(values)) if not np.isnan(values).all() else float("nan")
-
-
-def _std(values: np.ndarray) -> float:
-    return float(np.nanstd(values)) if not np.isnan(values).all() else float("nan")
+    def _metrics(self, records: Sequence[Record], base: Sequence[Record] | None, prefix: str) -> dict[str, float]:
+        figures = evaluation_figures(records, base, self.judges.held_out_columns)
+        return {f"{prefix}_{name}": value for name, value in figures.items()}

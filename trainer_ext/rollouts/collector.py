@@ -22,11 +22,12 @@ from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
 from ..policy.self_check import check_compiled, check_gradients, check_replay
 from ..runs.folder import RunFolder
+from ..runs.measures.formulas import column
 from ..runs.records import write_records
 from ..scoring.judges import Judges
 from ..types import FloatArray
 from .keeping import ImageKeeper
-from .measure import column, detection_metrics, image_records, reward_metrics
+from .measure import detection_metrics, image_records, reward_metrics
 from .sampling import Collected, sample_and_score
 from .schedule import PromptSchedule, SamplingPlan
 

@@ -10,8 +10,8 @@ import numpy as np
 from ddpo_plugins.errors import RewardError
 from ddpo_plugins.names import DETECTORS, REWARDS
 
+from ..runs.measures.formulas import column
 from ..scoring.suite import Scores
-from ..types import FloatArray
 from .schedule import SamplingPlan
 
 
@@ -84,11 +84,6 @@ def detection_metrics(records: Sequence[Mapping[str, Any]], names: Sequence[str]
             metrics[f"{DETECTORS}{name}/mean"] = float(np.nanmean(values))
             metrics[f"{DETECTORS}{name}/max"] = float(np.nanmax(values))
     return metrics
-
-
-def column(records: Sequence[Mapping[str, Any]], name: str) -> FloatArray:
-    """Return one number of every record `(B,)`, NaN where it is `None`."""
-    return np.array([record[name] for record in records], np.float64)
 
 
 def _or_none(value: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from ..file_names import as_file_name, from_file_name
 from ..types import FloatArray
 from .manifest import MANIFEST, checkpoints, newest_checkpoint, newest_first
 from .records import numbered, read_records
+
+SINGLE_DATASET = "eval"  #: name of the dataset in a run whose evaluation has one
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,26 @@ class SampleSheet:
     def rewards(self) -> FloatArray:
         """The reward of each image `(B,)`; NaN where there is none."""
         return np.array([record["reward"] for record in self.records], np.float64)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    An evaluation of a dataset at one moment of a run.
+
+    Parameters:
+        updates (`int`):
+            Optimizer updates before this moment; 0 for the model before training.
+        records (`list[dict]` of length B):
+            One record for each image, in the order of the dataset's rows: that of a [`SampleSheet`] with the image's `row`,
+            held-out rewards, detectors, `kl` in nats an image, `diversity` and `pixels/{name}`; None where not measured.
+        files (`list[Path]` of length B):
+            The picture of each record.
+    """
+
+    updates: int
+    records: list[dict[str, Any]]
+    files: list[Path]
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,19 @@ class RunFolder:
     def default_sample_file(self, updates: int) -> Path:
         """The records of pictures of the same prompts and seeds with the base's own scheduler, steps and guidance."""
         return self.path / "samples" / f"defaults-{updates:05d}.parquet"
+
+    @property
+    def evaluation_folder(self) -> Path:
+        """The folder with all evaluations."""
+        return self.path / "evaluations"
+
+    def evaluation_pictures(self, dataset: str, updates: int) -> Path:
+        """The folder with the pictures of an evaluation after some updates, by the number of their record."""
+        return self.evaluation_folder / as_file_name(dataset) / f"update-{updates:05d}"
+
+    def evaluation_file(self, dataset: str, updates: int) -> Path:
+        """The records of an evaluation's images."""
+        return self.evaluation_pictures(dataset, updates).with_suffix(".parquet")
 
     @property
     def comparison_file(self) -> Path:
@@ -126,6 +163,14 @@ class RunFolder:
         tables = map(read_records, numbered(self.path / "samples", "defaults-").values())
         return [table.to_pylist() for table in tables if table is not None]
 
+    def evaluations(self) -> dict[str, list[Evaluation]]:
+        """
+        Return the evaluations of each dataset, the earliest first, without records that cannot be read. The first is that of the
+        model before training, if its `updates` is 0. A run with a single dataset calls it `"eval"`.
+        """
+        folders = sorted(folder for folder in self.evaluation_folder.glob("*") if folder.is_dir())
+        return {from_file_name(folder.name): found for folder in folders if (found := list(_evaluations(folder)))}
+
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, whole or not, by their number of updates."""
         return checkpoints(self.path)
@@ -140,6 +185,15 @@ class RunFolder:
         files = (folder / "trainer_state.json" for folder in complete)
         state = next((file for file in files if file.is_file()), None)
         return [] if state is None else list(json.loads(state.read_text(encoding="utf-8"))["log_history"])
+
+
+def _evaluations(folder: Path) -> Iterator[Evaluation]:
+    for updates, file in numbered(folder, "update-").items():
+        table = read_records(file)
+        if table is not None:
+            pictures = numbered(file.with_suffix(""), "", ".webp")  # others may be those of an earlier, longer dataset
+            files = [picture for number, picture in pictures.items() if number < len(table)]
+            yield Evaluation(updates, table.to_pylist(), files)
 
 
 def picture_files(folder: Path) -> list[Path]:

@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from ddpo_plugins.names import DETECTORS, REWARDS
 
-from ..types import FloatArray
-from .folder import RunFolder, SampleSheet
+from .folder import Evaluation, RunFolder, SampleSheet
+from .measures.paired import PairedFigure, bootstrapped_figure, paired_columns, paired_figure
 from .records import Record
+from .verdict import Verdict
 
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class PairedFigure:
-    """
-    The reward of fixed prompts and seeds before and after training: each image is compared with itself.
-
-    Parameters:
-        before, after (`float`):
-            Mean rewards.
-        low, high (`float`):
-            Student's 95 % interval of the mean difference; NaN for a single pair.
-        n (`int`):
-            Number of pairs in which both images have a reward.
-    """
-
-    before: float
-    after: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def difference(self) -> float:
-        """Mean of after - before."""
-        return self.after - self.before
-
-    def __str__(self) -> str:
-        relative = f" ({self.difference / abs(self.before):+.1%})" if self.before else ""
-        interval = f"95 % interval {self.low:+.4g} to {self.high:+.4g}, " if self.n > 1 else ""
-        return (
-            f"{self.before:.4g} -> {self.after:.4g}{relative}; difference {self.difference:+.4g}, {interval}"
-            f"n = {self.n}, same prompts and seeds"
-        )
+__all__ = ["PairedFigure", "RunSummary", "paired_figure"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +30,13 @@ class RunSummary:
             The same with the base's own scheduler at its default steps and guidance; see `sample_defaults` of [`DDPOConfig`].
         first_rollout, last_rollout (`float`, *optional*):
             Mean rewards of these rollouts. Their prompts differ, so their difference does not measure what was learned.
-        verdict (`str`, *optional*):
+        held_out (`Mapping[str, PairedFigure]`):
+            The rewards that were never trained on, in the first evaluation and the last, by column of the records, with the
+            interval of a paired bootstrap; those of several datasets together.
+        detections (`Mapping[str, PairedFigure]`):
+            The same of the detectors.
+        verdict ([`Verdict`], *optional*):
             Whether the reward was over-optimised.
-        evidence (`Mapping[str, Any]`, *optional*):
-            The facts behind the verdict.
         chosen_checkpoint (`Path`, *optional*):
             The checkpoint to use.
     """
@@ -77,8 +46,9 @@ class RunSummary:
     paired_by_default: PairedFigure | None = None
     first_rollout: float | None = None
     last_rollout: float | None = None
-    verdict: str | None = None
-    evidence: Mapping[str, Any] | None = None
+    held_out: Mapping[str, PairedFigure] = field(default_factory=dict)
+    detections: Mapping[str, PairedFigure] = field(default_factory=dict)
+    verdict: Verdict | None = None
     chosen_checkpoint: Path | None = None
 
     @classmethod
@@ -86,6 +56,7 @@ class RunSummary:
         """Read a run's folder."""
         sheets = folder.samples()
         defaults = folder.default_samples()
+        evaluations = judged_evaluations(folder)
         means = [float(rewards.mean()) for rewards in folder.rewards().values() if len(rewards)]
         return cls(
             updates=sheets[-1].updates if sheets else None,
@@ -93,6 +64,8 @@ class RunSummary:
             paired_by_default=_paired_records(defaults[0], defaults[-1]) if len(defaults) > 1 else None,
             first_rollout=means[0] if means else None,
             last_rollout=means[-1] if means else None,
+            held_out=_figures(evaluations, held_out_columns(folder).__contains__),
+            detections=_figures(evaluations, lambda name: name.startswith(DETECTORS)),
         )
 
 
@@ -104,19 +77,32 @@ def _paired_sheets(first: SampleSheet, last: SampleSheet) -> PairedFigure | None
 
 
 def _paired_records(first: Sequence[Record], last: Sequence[Record]) -> PairedFigure | None:
-    before, after = ({(r["seed"], r["prompt"]): r["reward"] for r in records} for records in (first, last))
-    pairs = [(before[key], after[key]) for key in before if before[key] is not None and after.get(key) is not None]
-    return paired_figure(np.array(pairs, np.float64)) if pairs else None
+    pairs = paired_columns(first, last, "reward")
+    return paired_figure(pairs) if len(pairs) else None
 
 
-def paired_figure(pairs: FloatArray) -> PairedFigure:
-    """Compare rewards before and after, `(n, 2)`."""
-    from scipy import stats  # half a second, only when there is something to summarise
+def judged_evaluations(folder: RunFolder) -> list[Evaluation]:
+    """Return the evaluations of all datasets as if they were one, the earliest first: those after as many updates in each."""
+    each = [{evaluation.updates: evaluation for evaluation in found} for found in folder.evaluations().values()]
+    moments = sorted(set.intersection(*map(set, each))) if each else []
+    return [_joined(updates, [found[updates] for found in each]) for updates in moments]
 
-    before, after = pairs.T
-    difference = after - before
-    low = high = float(difference.mean()) if len(pairs) > 1 else float("nan")
-    if np.ptp(difference) > 0:
-        interval = stats.ttest_1samp(difference, 0.0).confidence_interval(CONFIDENCE)
-        low, high = float(interval.low), float(interval.high)
-    return PairedFigure(float(before.mean()), float(after.mean()), low, high, len(pairs))
+
+def _joined(updates: int, parts: Sequence[Evaluation]) -> Evaluation:
+    records = [{**record, "row": (index, record["row"])} for index, part in enumerate(parts) for record in part.records]
+    return Evaluation(updates, records, [file for part in parts for file in part.files])
+
+
+def _figures(evaluations: Sequence[Evaluation], columns: Callable[[str], bool]) -> dict[str, PairedFigure]:
+    """Compare the columns of the last evaluation with those of the model before training."""
+    if len(evaluations) < 2 or evaluations[0].updates != 0:
+        return {}
+    first, last = evaluations[0].records, evaluations[-1].records
+    pairs = {name: paired_columns(first, last, name) for name in first[0] if columns(name)}
+    return {name: bootstrapped_figure(values) for name, values in pairs.items() if len(values)}
+
+
+def held_out_columns(folder: RunFolder) -> list[str]:
+    """Return the columns of the rewards that a run never trains on."""
+    held_out = folder.setups()[-1].get("eval_rewards", {}) if folder.setup_file.is_file() else {}
+    return [f"{REWARDS}{name}" for name in held_out]

@@ -65,6 +65,11 @@ class Judges:
         return [self.trained] if self.held_out is None else [self.trained, self.held_out]
 
     @property
+    def held_out_columns(self) -> list[str]:
+        """Columns of the held-out rewards in records."""
+        return [] if self.held_out is None else [f"{REWARDS}{name}" for name in self.held_out.names]
+
+    @property
     def evaluated_metrics(self) -> list[str]:
         """Names of an evaluation's metrics, without its prefix."""
         detectors = [f"{DETECTORS}{name}" for name in self.trained.detector_names]

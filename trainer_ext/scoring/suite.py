@@ -76,6 +76,15 @@ class Scores:
         values, total = np.concatenate([p.values for p in parts]), np.concatenate([p.total for p in parts])
         return Scores(parts[0].names, values, total, extras, metrics, detections)
 
+    @staticmethod
+    def joined(parts: Sequence[Scores]) -> Scores:
+        """Join what several suites say about the same images. The total is the first one's; so is a value that two logged."""
+        extras = {name: values for part in reversed(parts) for name, values in part.extras.items()}
+        metrics = {name: value for part in reversed(parts) for name, value in part.metrics.items()}
+        detections = {name: values for part in parts for name, values in part.detections.items()}
+        names = tuple(name for part in parts for name in part.names)
+        return Scores(names, np.hstack([p.values for p in parts]), parts[0].total, extras, metrics, detections)
+
 
 class RewardSuite:
     """

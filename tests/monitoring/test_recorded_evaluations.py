@@ -1,0 +1,256 @@
+"""What evaluations leave in the run's folder: records, pictures and the model before training."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.trainers import FOUR_ANIMALS, brightness, logs_of, prompts, redness
+
+from trainer_ext.monitoring.divergence import MAX_IMAGES
+from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.measures import evaluation_figures
+from trainer_ext.runs.summary import RunSummary
+
+UNSEEN = prompts("a wolf", "two wolves", "a fox")
+
+
+def greenness(images, prompts, log_extra, **columns):
+    """Says what it saw, like a detector of text."""
+    log_extra("saw", [f"a picture of {prompt}" for prompt in prompts])
+    return [float(np.asarray(image)[..., 1].mean()) for image in images]
+
+
+def sure(images, prompts, **columns):
+    return [0.25 + 0.25 * index for index in range(len(images))]
+
+
+OPTIONS = {
+    "eval_dataset": UNSEEN,
+    "eval_strategy": "epoch",
+    "eval_reward_funcs": [redness, greenness],
+    "detectors": sure,
+    "eval_images_per_prompt": 2,
+    "num_train_epochs": 2,
+    "learning_rate": 1e-2,
+    "clip_range": 1e-2,
+    "num_images_per_rollout": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_pipeline):
+    """A trainer after two rollouts of two updates, with an evaluation before and after each."""
+    from support.trainers import make_trainer
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    trainer = make_trainer(tiny_pipeline(), folder, dataset=FOUR_ANIMALS, **OPTIONS, **saving)
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture
+def evaluations(trained):
+    (found,) = RunFolder(trained.args.folder).evaluations().values()
+    return found
+
+
+def test_there_is_one_before_training_and_one_of_each_rollout(trained, evaluations):
+    assert list(RunFolder(trained.args.folder).evaluations()) == ["eval"]
+    assert [evaluation.updates for evaluation in evaluations] == [0, 2, 4]
+    assert [log["step"] for log in logs_of(trained, "eval_reward")] == [0, 2, 4]
+
+
+def test_records_and_pictures(evaluations):
+    """In the order of rows, though batches of four hold one and a half prompts."""
+    for evaluation in evaluations:
+        places = [(r["row"], r["seed"], r["prompt"], r["updates"], r["rollouts"]) for r in evaluation.records]
+        moment = (evaluation.updates, evaluation.updates / 2)
+        assert places == [
+            (row, row + 3 * image, prompt, *moment) for row, prompt in enumerate(UNSEEN["prompt"]) for image in (0, 1)
+        ]
+        assert [file.name for file in evaluation.files] == [f"{number:05d}.webp" for number in range(6)]
+        for record, file in zip(evaluation.records, evaluation.files, strict=True):
+            with Image.open(file) as picture:
+                assert picture.size == (32, 32)
+                assert brightness([picture], None)[0] == pytest.approx(record["reward"], abs=8), "lossy"
+            assert record["reward"] == record["rewards/brightness"]
+            assert record["saw"] == f"a picture of {record['prompt']}"
+            assert {"rewards/redness", "rewards/greenness", "detectors/sure", "diversity"} <= record.keys()
+
+
+def test_images_are_those_of_their_seeds(trained, evaluations):
+    last = evaluations[-1].records
+    generators = [torch.Generator().manual_seed(record["seed"]) for record in last]
+    images = trained.policy.sample([r["prompt"] for r in last], generators, denoiser=trained.model).images.numpy()
+    assert [record["reward"] for record in last] == pytest.approx(brightness(images, None), rel=1e-4)
+    assert [record["rewards/redness"] for record in last] == pytest.approx(redness(images, None), rel=1e-4)
+
+
+def test_metrics_are_the_figures_of_the_records(trained, evaluations):
+    base = evaluations[0].records
+    for log, evaluation in zip(logs_of(trained, "eval_reward"), evaluations, strict=True):
+        figures = evaluation_figures(evaluation.records, base, ["rewards/redness", "rewards/greenness"])
+        assert {
+            "gold",
+            "disagreement",
+            "kl",
+            "diversity",
+            "diversity_min",
+            "collapsed",
+            "pixels/edges",
+        } <= figures.keys()
+        logged = {name.removeprefix("eval_"): value for name, value in log.items() if name.startswith("eval_")}
+        assert logged == figures
+    first, *_, last = logs_of(trained, "eval_reward")
+    zero_before_training = ("eval_gold", "eval_disagreement", "eval_kl", "eval_collapsed")
+    assert [first[name] for name in zero_before_training] == pytest.approx([0, 0, 0, 0])
+    assert last["eval_kl"] > 0
+    assert last["eval_gold"] != 0
+
+
+def test_the_divergence_is_that_of_all_steps(trained, evaluations):
+    """Two steps of each image are replayed, and there are two: the divergence of the Gaussians, by hand."""
+    record = evaluations[-1].records[1]
+    generator = torch.Generator().manual_seed(record["seed"])
+    trajectory = trained.policy.sample([record["prompt"]], [generator], denoiser=trained.model).trajectory
+    expected = 0.0
+    for step in range(2):
+        rows, steps = torch.tensor([0]), torch.tensor([step])
+        arguments = (trajectory.conditioning, trajectory.latents[rows, steps], rows, steps)
+        with trained.model.reference() as base, torch.no_grad():
+            before = trained.policy.predict(*arguments, base)
+        shift = float(trajectory.table.output_coef[step]) * (trajectory.model_outputs[rows, steps] - before)
+        expected += float(shift.square().sum()) / (2 * float(trajectory.table.std[step]) ** 2)
+    assert record["kl"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_few_images_are_measured_and_take_turns(make_trainer):
+    """Of 40 images 32, at two of five steps each: together as often at each step."""
+    trainer = make_trainer(num_inference_steps=5, eval_dataset=prompts(*["a cat"] * 40), rollout_batch_size=8)
+    seen = []
+    predict = trainer.policy.predict
+
+    def watched(conditioning, latents, rows, steps, denoiser=None):
+        seen.append(steps)
+        return predict(conditioning, latents, rows, steps, denoiser)
+
+    trainer.policy.predict = watched
+    metrics = trainer.evaluate()
+    counts = torch.cat(seen).bincount(minlength=5)
+    assert int(counts.sum()) == 2 * MAX_IMAGES
+    assert int(counts.max() - counts.min()) <= 2
+    assert metrics["eval_kl"] == 0
+
+
+@pytest.mark.parametrize("options", [{"full_finetuning": True}], ids=str)
+def test_without_the_model_before_training_there_is_no_divergence(make_trainer, options):
+    trainer = make_trainer(eval_dataset=UNSEEN, eval_strategy="epoch", eval_reward_funcs=redness, **options)
+    trainer.train()
+    _, last = logs_of(trainer, "eval_reward")
+    assert "eval_kl" not in last
+    assert "eval_gold" in last
+
+
+def test_one_image_of_a_prompt_has_no_diversity(make_trainer):
+    metrics = make_trainer(eval_dataset=UNSEEN).evaluate()
+    assert not {"eval_diversity", "eval_diversity_min", "eval_collapsed"} & metrics.keys()
+
+
+def test_an_evaluation_outside_of_training_writes_nothing(make_trainer):
+    """Nor does one of another dataset: the weights, or the prompts, would not be what the file's name says."""
+    trainer = make_trainer(eval_dataset=UNSEEN)
+    trainer.evaluate()
+    assert not RunFolder(trainer.args.folder).evaluation_folder.exists()
+
+
+def test_it_changes_nothing_for_the_training(make_trainer):
+    """Also where a reward draws random numbers."""
+
+    def noisy(images, prompts, **columns):
+        return [value + float(np.random.normal()) for value in brightness(images, prompts)]
+
+    def rewards(folder, **options):
+        trainer = make_trainer(folder, num_train_epochs=2, learning_rate=1e-2, reward=noisy, **options)
+        trainer.train()
+        return RunFolder(trainer.args.folder).rewards()[1].tolist()
+
+    assert rewards("evaluated", eval_dataset=UNSEEN, eval_strategy="epoch") == rewards("without")
+
+
+# ---- resuming ----
+
+
+def resumed(make_trainer, trained, folder, **options):
+    trainer = make_trainer(folder, dataset=FOUR_ANIMALS, **{**OPTIONS, **options})
+    trainer.train(resume_from_checkpoint=str(trained.args.folder / "checkpoint-2"))
+    return trainer
+
+
+def test_in_the_same_folder_the_base_is_not_made_again(make_trainer, trained, tmp_path, evaluations):
+    shutil.copytree(trained.args.folder, tmp_path / "again")
+    file = RunFolder(tmp_path / "again").evaluation_file("eval", 0)
+    before = file.stat().st_mtime_ns
+    trainer = resumed(make_trainer, trained, "again")
+    assert file.stat().st_mtime_ns == before
+    assert logs_of(trainer, "eval_reward") == logs_of(trained, "eval_reward")
+    (again,) = RunFolder(tmp_path / "again").evaluations().values()
+    assert [each.records for each in again] == [each.records for each in evaluations]
+
+
+def test_in_another_folder_it_is_made_with_the_adapter_off(make_trainer, trained, tmp_path, evaluations):
+    trainer = resumed(make_trainer, trained, "elsewhere")
+    (found,) = RunFolder(tmp_path / "elsewhere").evaluations().values()
+    assert [each.updates for each in found] == [0, 4]
+    assert found[0].records == evaluations[0].records
+    assert found[1].records == evaluations[2].records
+    assert logs_of(trainer, "eval_reward")[-1] == logs_of(trained, "eval_reward")[-1]
+
+
+def test_evaluations_of_a_run_that_never_wrote_a_checkpoint_are_removed(make_trainer, trained, tmp_path):
+    shutil.copytree(RunFolder(trained.args.folder).evaluation_folder, tmp_path / "run" / "evaluations")
+    trainer = make_trainer(eval_dataset=UNSEEN, eval_strategy="epoch")
+    trainer.train()
+    (found,) = RunFolder(trainer.args.folder).evaluations().values()
+    assert [len(each.records) for each in found] == [3, 3]
+    assert [each.updates for each in found] == [0, 1]
+
+
+# ---- several datasets, and the summary ----
+
+
+def test_datasets_with_any_name(make_trainer):
+    datasets = {"/tmp/my prompts.txt": UNSEEN, "..": FOUR_ANIMALS.select([0])}
+    trainer = make_trainer(eval_dataset=datasets, eval_strategy="epoch", eval_reward_funcs=redness)
+    trainer.train()
+    folder = RunFolder(trainer.args.folder)
+    found = folder.evaluations()
+    assert {name: len(evaluations[-1].records) for name, evaluations in found.items()} == {
+        "/tmp/my prompts.txt": 3,
+        "..": 1,
+    }
+    assert {file.parent for file in folder.evaluation_folder.glob("*")} == {folder.evaluation_folder}
+    figure = RunSummary.of(folder).held_out["rewards/redness"]
+    assert figure.n == 4
+
+
+def test_the_summary_has_held_out_rewards_and_detectors(trained, evaluations):
+    summary = trained.summary
+    assert list(summary.held_out) == ["rewards/redness", "rewards/greenness"]
+    assert list(summary.detections) == ["detectors/sure"]
+    figure = summary.held_out["rewards/redness"]
+    before, after = (np.array([r["rewards/redness"] for r in evaluations[i].records]) for i in (0, -1))
+    assert (figure.before, figure.after, figure.n) == (before.mean(), after.mean(), 6)
+    assert figure.low < figure.difference < figure.high
+    detection = summary.detections["detectors/sure"]
+    assert (detection.before, detection.difference, detection.low) == (pytest.approx(detection.after), 0, 0)
+
+
+def test_a_run_without_evaluations_has_none(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    assert RunFolder(trainer.args.folder).evaluations() == {}
+    assert trainer.summary.held_out == trainer.summary.detections == {}

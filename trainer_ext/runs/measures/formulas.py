@@ -1,0 +1,132 @@
+"""
+Formulas of over-optimisation, on the records of evaluations, of which the first is that of the model before training.
+
+Records of two evaluations are those of the same rows, prompts and seeds, so that each image is compared with its own base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from itertools import groupby, pairwise
+from operator import itemgetter
+
+import numpy as np
+
+from ddpo_plugins.names import PIXELS
+
+from ...types import FloatArray
+from ..records import Record
+
+Records = Sequence[Record]
+
+COLLAPSE = 0.5  #: share of its base's diversity below which a prompt has collapsed
+DRIFT = 2.0  #: standard deviations of the base's images beyond which pictures have drifted
+
+
+def column(records: Records, name: str) -> FloatArray:
+    """Return one number of every record `(B,)`, NaN where it is missing."""
+    return np.array([record.get(name) for record in records], np.float64)
+
+
+def mean(values: FloatArray) -> float | None:
+    """Return the mean of the values that are not missing; None if all are."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else None
+
+
+def matched(records: Records, base: Records) -> tuple[list[Record], list[Record]]:
+    """Return the images that are in both evaluations, pair by pair."""
+    before = {_identity(record): record for record in base}
+    both = [record for record in records if _identity(record) in before]
+    return both, [before[_identity(record)] for record in both]
+
+
+def _identity(record: Record) -> tuple[object, ...]:
+    return record["row"], record["seed"], record["prompt"]
+
+
+def standardised(records: Records, base: Records, columns: Sequence[str]) -> FloatArray:
+    """
+    Return rewards `(B, K)` in standard deviations of the base's images: (x - base mean) / base std.
+
+    A reward that is the same for all images of the base, which nothing can be measured by, is left out.
+    """
+    values = []
+    for name in columns:
+        before = column(base, name)
+        before = before[~np.isnan(before)]
+        if len(before) and np.ptp(before) > 0:
+            values.append((column(records, name) - before.mean()) / before.std())
+    return np.stack(values, axis=1) if values else np.empty((len(records), 0))
+
+
+def gold(records: Records, base: Records, held_out: Sequence[str]) -> float | None:
+    """
+    Return the mean over held-out rewards of (mean - base mean) / base std: what was really gained (Gao et al., 2022, whose
+    gold reward is one model). None without held-out rewards.
+
+    Args:
+        records, base (`Sequence[Record]` of length B):
+            Matched records.
+        held_out (`Sequence[str]` of length K):
+            Columns of the held-out rewards.
+    """
+    means = [mean(values) for values in standardised(records, base, held_out).T]
+    present = [value for value in means if value is not None]
+    return float(np.mean(present)) if present else None
+
+
+def win_rates(values: FloatArray, others: FloatArray) -> FloatArray:
+    """Return the share of `others` `(N,)` that each value `(B,)` beats, with ties as a half; NaN where it is missing."""
+    others = others[~np.isnan(others)]
+    if not len(others):
+        return np.full(len(values), np.nan)
+    wins = (values[:, None] > others).mean(axis=1) + 0.5 * (values[:, None] == others).mean(axis=1)
+    return np.where(np.isnan(values), np.nan, wins)
+
+
+def disagreement(records: Records, base: Records, held_out: Sequence[str]) -> float | None:
+    """
+    Return the mean of GARDO's uncertainty U (arXiv:2512.24138, eq. 7) over images: the win rate of the trained reward minus the
+    mean win rate of the held-out ones, against the base's images. 0 before training; None without held-out rewards.
+    """
+    rates = [win_rates(column(records, name), column(base, name)) for name in held_out]
+    if not rates:
+        return None
+    stacked = np.stack(rates)
+    present = ~np.isnan(stacked)
+    others = np.where(present, stacked, 0.0).sum(axis=0) / np.where(present.any(axis=0), present.sum(axis=0), np.nan)
+    return mean(win_rates(column(records, "reward"), column(base, "reward")) - others)
+
+
+def diversities(records: Records) -> dict[Hashable, float]:
+    """Return the diversity of each row's images: their mean cosine distance. Empty where rows have one image."""
+    rows = groupby(sorted(records, key=itemgetter("row")), key=itemgetter("row"))
+    means = {row: mean(column(list(images), "diversity")) for row, images in rows}
+    return {row: value for row, value in means.items() if value is not None}
+
+
+def collapsed(records: Records, base: Records) -> float | None:
+    """Return the share of rows whose diversity is below half of the base's; None where rows have one image."""
+    now, before = diversities(records), diversities(base)
+    pairs = [(now[row], before[row]) for row in now if row in before]
+    return float(np.mean([after < COLLAPSE * first for after, first in pairs])) if pairs else None
+
+
+def drifted(evaluations: Sequence[Records]) -> list[str]:
+    """
+    Return the figures of pixels that moved one way from each evaluation to the next, and by more than two standard deviations
+    of the base's images in all. The base is the first; at least two must follow.
+    """
+    names = [name for name in dict.fromkeys(evaluations[0][0]) if name.startswith(PIXELS)] if evaluations else []
+    return [name for name in names if _has_drifted([column(records, name) for records in evaluations])]
+
+
+def _has_drifted(evaluations: Sequence[FloatArray]) -> bool:
+    means = [mean(values) for values in evaluations]
+    present = [value for value in means if value is not None]
+    if len(present) < max(len(means), 3):
+        return False
+    steps = np.array([after - before for before, after in pairwise(present)])
+    one_way = bool((steps > 0).all() or (steps < 0).all())
+    return one_way and abs(present[-1] - present[0]) > DRIFT * float(np.nanstd(evaluations[0]))

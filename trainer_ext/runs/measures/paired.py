@@ -1,0 +1,103 @@
+"""Figures that compare images with themselves, before and after training, and their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...types import FloatArray
+from ..records import Record
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000  #: of a bootstrap
+
+
+@dataclass(frozen=True)
+class PairedFigure:
+    """
+    The reward of fixed prompts and seeds before and after training: each image is compared with itself.
+
+    Parameters:
+        before, after (`float`):
+            Mean rewards.
+        low, high (`float`):
+            95 % interval of the mean difference, Student's or a bootstrap's; NaN for a single pair.
+        n (`int`):
+            Number of pairs in which both images have a reward.
+    """
+
+    before: float
+    after: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def difference(self) -> float:
+        """Mean of after - before."""
+        return self.after - self.before
+
+    def __str__(self) -> str:
+        relative = f" ({self.difference / abs(self.before):+.1%})" if self.before else ""
+        interval = f"95 % interval {self.low:+.4g} to {self.high:+.4g}, " if self.n > 1 else ""
+        return (
+            f"{self.before:.4g} -> {self.after:.4g}{relative}; difference {self.difference:+.4g}, {interval}"
+            f"n = {self.n}, same prompts and seeds"
+        )
+
+
+def paired_columns(first: Sequence[Record], last: Sequence[Record], name: str) -> FloatArray:
+    """Return the values of a column before and after, `(n, 2)`, of the prompts and seeds that have one in both."""
+    before, after = ({(r["seed"], r["prompt"]): r.get(name) for r in records} for records in (first, last))
+    pairs = [(before[key], after[key]) for key in before if before[key] is not None and after.get(key) is not None]
+    return np.array(pairs, np.float64).reshape(-1, 2)
+
+
+def paired_figure(pairs: FloatArray) -> PairedFigure:
+    """Compare rewards before and after, `(n, 2)`, with Student's interval."""
+    return _figure(pairs, student_interval)
+
+
+def bootstrapped_figure(pairs: FloatArray) -> PairedFigure:
+    """Compare values before and after, `(n, 2)`, with the interval of a paired bootstrap, which is right for any distribution."""
+    return _figure(pairs, bootstrap_interval)
+
+
+def _figure(pairs: FloatArray, interval: Callable[[FloatArray], tuple[float, float]]) -> PairedFigure:
+    before, after = pairs.T
+    return PairedFigure(float(before.mean()), float(after.mean()), *interval(after - before), len(pairs))
+
+
+def student_interval(values: FloatArray) -> tuple[float, float]:
+    """Return Student's 95 % interval of the mean of `values` `(n,)`; NaN for a single one."""
+    from scipy import stats  # half a second, only when there is something to summarise
+
+    if len(values) < 2 or np.ptp(values) == 0:
+        return _without_spread(values)
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(values: FloatArray) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of `values` `(n,)` from resamples, the same ones each time; NaN for a single value."""
+    from scipy import stats
+
+    if len(values) < 2 or np.ptp(values) == 0:
+        return _without_spread(values)
+    resampled = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    interval = resampled.confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _without_spread(values: FloatArray) -> tuple[float, float]:
+    edge = float(values.mean()) if len(values) > 1 else float("nan")
+    return edge, edge
