@@ -14,6 +14,8 @@ PEFT_CONFIG = "adapter_config.json"  #: beside it
 
 PIPELINE_FILE = "model_index.json"  #: of a whole pipeline of diffusers
 
+STAGING = ".hub"  #: folder in a run's: what a push makes of the other files, and can make again
+
 
 def as_file_name(text: str) -> str:
     """Return a text as the name of a file, on any system: other characters than ASCII letters, digits and `-_` as `%2F`."""

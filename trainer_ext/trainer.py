@@ -45,7 +45,7 @@ from .rollouts.schedule import PromptSchedule
 from .runs.checkpoint import check_output_dir
 from .runs.checkpointer import Checkpointer
 from .runs.folder import RunFolder
-from .runs.place import check_writable, naming_disk_faults
+from .runs.place import check_writable
 from .runs.setup import RunSetup, SetupCallback, name_of
 from .runs.summary import RunSummary
 from .scoring.functions import Detector, Reward
@@ -141,7 +141,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         )
         self._gradients = GradientAccumulator(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
         self._evaluator = Evaluator(self.policy, self.judges, self._weights, self._lockstep, args, eval_dataset)
-        setup = RunSetup.of(args, name_of(model), self.policy.pipeline, denoiser, self.judges, chosen, **data)
+        setup = RunSetup.of(args, name_of(model), self.policy, denoiser, self.judges, chosen, **data)
         self._checkpointer = Checkpointer(args, self.algorithm, self._weights, self.accelerator, setup)
         self._set_up_callbacks()
 
@@ -274,7 +274,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         """Write diffusers' own files (called by `save_model` and for checkpoints, by some versions in every process)."""
         folder = Path(output_dir or self.args.folder)
         if self.args.should_save:
-            with naming_disk_faults(folder):
+            with self._checkpointer.saving(folder):
                 self._weights.save(folder, self.policy.pipeline, state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:

@@ -3,6 +3,7 @@ import signal
 import pytest
 import torch
 from support import two_processes
+from support.loopback_hub import Fault, LoopbackHub
 from support.processes import free_port, torchrun, wait_until
 
 
@@ -15,14 +16,22 @@ def folder(tmp_path_factory, tiny_pipeline):
 
 
 @pytest.fixture(scope="session")
-def launched(folder):
+def loopback(folder):
+    """The Hub of the two processes. The first push of an adapter fails, in a way that is not tried again."""
+    with LoopbackHub(folder / "hub") as hub:
+        hub.faults.append(Fault("POST", "/api/models/*/commit/*", 400))
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def launched(folder, loopback):
     """Run two_processes.py, with Ctrl-C at the launcher when the command line has trained; return the launcher's result."""
 
     def ctrl_c(launcher):
         wait_until((folder / "command line" / "rollouts" / "rollout-00001.parquet").is_file, launcher)
         launcher.send_signal(signal.SIGINT)
 
-    return torchrun(two_processes.__file__, folder, free_port(), free_port(), on_start=ctrl_c)
+    return torchrun(two_processes.__file__, folder, free_port(), free_port(), on_start=ctrl_c, **loopback.environment)
 
 
 @pytest.fixture(scope="session")

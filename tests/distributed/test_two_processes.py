@@ -10,8 +10,9 @@ from support import several_trainings as trainings
 from support.trainers import records
 
 from trainer_ext.errors import CheckpointError, ConfigError
-from trainer_ext.file_names import LORA_FILE
+from trainer_ext.file_names import KOHYA_FILE, LORA_FILE
 from trainer_ext.loop.sharding import check_sharding
+from trainer_ext.runs.equality import differences
 from trainer_ext.runs.manifest import find_damage
 
 pytestmark = pytest.mark.timeout(1200)  # the launch that all share is in it
@@ -112,6 +113,26 @@ def test_a_rule_stops_both_where_only_one_sees_why(folder, two):
         assert stopped["checkpoints"] == {"checkpoint-2": None}
         assert stopped["logs"][-1]["detectors/sure_in_one/mean"] == 0.5
     assert [row["detectors/sure_in_one"] for row in rollout(folder, "stopped by a rule", 1)] == [0.0] * 4 + [1.0] * 4
+
+
+# ---- the Hub ----
+
+
+def test_one_process_pushes_and_a_push_that_fails_in_the_middle_changes_nothing(folder, two, loopback):
+    first, second = (seen["pushed"] for seen in two)
+    assert [fault.times for fault in loopback.faults] == [0]  # it was met
+    (warning,) = first["heard"]
+    assert warning.startswith("The adapter after update 2 was not pushed: ")
+    assert warning.endswith(f"ddpo push {folder / 'pushed'} --repo user/cats --update 2")
+    assert second["heard"] == []
+    assert {request.token for request in loopback.requests} <= {loopback.token, ""}  # of addresses that are signed
+    for seen in two:
+        assert len(seen["pushed"]["after"]) == 4
+        assert all(map(torch.equal, seen["pushed"]["after"], seen["ddpo_is"]["after"]))
+    assert differences(folder / "pushed", folder / "ddpo_is") == []
+    files = loopback.files("user/cats")
+    assert files[LORA_FILE] == (folder / "pushed" / LORA_FILE).read_bytes()
+    assert {"README.md", KOHYA_FILE} <= files.keys()
 
 
 # ---- FSDP2 ----

@@ -121,6 +121,7 @@ def test_what_the_card_says(run):
         f"| mean difference | {figure.difference:+.4g} |",
         f"| {figure.low:+.4g} to {figure.high:+.4g} |",
         "| `num_inference_steps` | `2` |",
+        "| `sampler` | `ddim` |",
         "| `eta` | `1.0` |",
         "42 for the run; 0 to 1 for the pictures",
         "| preset | `lora/x` |",
@@ -129,6 +130,16 @@ def test_what_the_card_says(run):
         "https://arxiv.org/abs/2305.13301",
     ):
         assert said in text, said
+
+
+def test_the_sampler_and_the_option_that_it_takes(run):
+    """Flow matching has no `eta`. Early runs recorded a sampler only if it was asked for."""
+    change_setup(run, sampler="flow_sde")
+    text = text_of(adapter_card(RunFolder(run), "user/cats"))
+    assert "| `sampler` | `flow_sde` |\n| `noise_level` | `0.7` |" in text
+    assert "`eta`" not in text
+    change_setup(run, sampler=None)
+    assert "| `sampler` |" not in text_of(adapter_card(RunFolder(run), "user/cats"))
 
 
 def test_a_verdict_is_shown(run, monkeypatch):

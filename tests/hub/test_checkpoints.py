@@ -10,7 +10,7 @@ import pytest
 import torch
 from huggingface_hub import snapshot_download
 from support.loopback_hub import Fault
-from support.trainers import FOUR_ANIMALS, all_records, assert_same, checkpoints, trained_weights
+from support.trainers import RESUMABLE, all_records, assert_same, checkpoints, trained_weights
 
 from trainer_ext.errors import CheckpointError, HubError
 from trainer_ext.hub.checkpoints import fetch_checkpoint, local_checkpoint
@@ -23,15 +23,9 @@ from trainer_ext.runs.plain import restore, write_plain
 
 #: Two updates on each rollout, and a checkpoint after each: the first has the rollout that is still in training.
 IN_A_ROLLOUT = {
-    "dataset": FOUR_ANIMALS,
+    **RESUMABLE,
     "num_images_per_prompt": 2,
     "per_device_train_batch_size": 2,
-    "learning_rate": 1e-2,
-    "clip_range": 1e-2,
-    "num_train_epochs": 2,
-    "save_strategy": "steps",
-    "save_steps": 1,
-    "save_total_limit": None,
 }
 
 

@@ -1,6 +1,7 @@
 """`ddpo push` as users run it."""
 
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -9,7 +10,10 @@ from support.processes import environment, start, wait_until
 
 from trainer_ext.cli import main
 from trainer_ext.file_names import LORA_FILE
-from trainer_ext.hub import attempts, client
+from trainer_ext.hub import client
+from trainer_ext.hub.cards.weights import Weights
+from trainer_ext.hub.kohya import write_kohya_file
+from trainer_ext.runs.folder import RunFolder
 
 COMMIT = ("POST", "/api/models/*/commit/*")
 
@@ -39,15 +43,35 @@ def test_a_hub_that_fails_is_a_status_of_its_own(run, loopback, capsys):
     assert "Nothing local is lost; give the same command again later." in errors
 
 
-def test_a_hub_that_never_answers_does_not_keep_the_program(run, loopback, monkeypatch, capsys):
-    """The client's own threads would: Python waits for them at its end."""
-    ended = []
-    monkeypatch.setattr("os._exit", ended.append)
-    loopback.faults.append(Fault(*COMMIT, HANG, times=-1))
-    assert main(["push", str(run)]) == 3
-    assert "no answer in time" in capsys.readouterr().err
-    assert ended == [3]
-    attempts.ABANDONED.clear()
+#: `ddpo push`, in a process whose user is as impatient as these tests.
+PUSH = """
+import sys
+from trainer_ext.cli import main
+from trainer_ext.hub import client
+client.Hub.__init__.__defaults__ = (None, None, 1.0, ())
+sys.exit(main(["push", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def start_push(run, loopback):
+    """Start `ddpo push`, as a process that need not load torch."""
+    write_kohya_file(Weights.of(RunFolder(run)))
+
+    def start_push(*command, **options):
+        variables = {**environment(), **loopback.environment}
+        return start([sys.executable, *command, run], variables=variables, stderr=subprocess.PIPE, **options)
+
+    return start_push
+
+
+def test_a_hub_that_never_answers_does_not_keep_the_program(loopback, start_push):
+    """The client's threads that upload files would: Python waits for them at its end."""
+    loopback.faults.append(Fault("PUT", "/lfs/*", HANG, times=-1))
+    push = start_push("-c", PUSH)
+    _, errors = push.communicate()
+    assert push.returncode == 3
+    assert "no answer in time. Nothing local is lost; give the same command again later." in errors
 
 
 @pytest.mark.parametrize(
@@ -64,16 +88,15 @@ def test_mistakes(run, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_killed_in_a_push(run, loopback):
+def test_killed_in_a_push(run, loopback, start_push):
     """The run is as it was, and the same command completes the push without uploading twice."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     loopback.faults.append(Fault(*COMMIT, HANG))
-    variables = {**environment(), **loopback.environment}
-    push = start([sys.executable, "-m", "trainer_ext.cli", "push", run], variables=variables)
+    push = start_push("-m", "trainer_ext.cli", "push")
     wait_until(lambda: not loopback.faults[0].times, push)
     push.send_signal(signal.SIGKILL)
-    push.wait()
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    push.communicate()
+    assert before == {path: path.read_bytes() for path in before}
     loopback.requests.clear()
     assert main(["push", str(run)]) == 0
     assert loopback.files("user/run")[LORA_FILE] == (run / LORA_FILE).read_bytes()

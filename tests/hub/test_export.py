@@ -13,10 +13,13 @@ from support.pipelines import tiny_pipeline
 
 from trainer_ext.cli import main
 from trainer_ext.errors import ConfigError
-from trainer_ext.file_names import LORA_FILE
+from trainer_ext.file_names import KOHYA_FILE, LORA_FILE
+from trainer_ext.hub.cards.weights import Weights
 from trainer_ext.hub.export import adapter_of, write_kohya
+from trainer_ext.hub.kohya import write_kohya_file
 from trainer_ext.policy.stock import stock_images
 from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.manifest import find_damage
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 CONFIGS = {
@@ -100,6 +103,7 @@ def test_a_transformer_keeps_its_names_and_needs_no_alpha(tmp_path):
     family = zoo.FAMILIES["StableDiffusion3Pipeline"]
     pipeline = family.make()
     trainer = train_nothing(pipeline, tmp_path, {"r": 4, "lora_alpha": 8})
+    assert Weights.of(RunFolder(tmp_path)).kohya_file is None  # nothing more is pushed
     saved = load_file(tmp_path / LORA_FILE)
     write_kohya(adapter_of(tmp_path), tmp_path / "kohya.safetensors")
     exported = load_file(tmp_path / "kohya.safetensors")
@@ -116,6 +120,15 @@ def test_what_other_programs_would_leave_out_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="has DoRA's magnitudes, which other programs would leave out"):
         write_kohya(adapter_of(tmp_path), tmp_path / "kohya.safetensors")
     assert not (tmp_path / "kohya.safetensors").exists()
+
+
+def test_a_push_leaves_out_what_other_programs_would_not_load(tmp_path, caplog):
+    """Also what was exported of earlier weights."""
+    train_nothing(make_base(), tmp_path, {"r": 2, "use_dora": True})
+    (tmp_path / KOHYA_FILE).write_bytes(b"of earlier weights")
+    write_kohya_file(Weights.of(RunFolder(tmp_path)))
+    assert not (tmp_path / KOHYA_FILE).exists()
+    assert "Nothing is pushed for ComfyUI and A1111: " in caplog.text
 
 
 # ---- the command ----
@@ -161,6 +174,23 @@ def test_a_run_that_did_not_end_gives_its_newest_checkpoint(run, tmp_path):
     )
     newest = RunFolder(interrupted).newest() / LORA_FILE
     assert (tmp_path / "lora.safetensors").read_bytes() == newest.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("form", "written"),
+    [
+        ("kohya", "pytorch_lora_weights_kohya-checkpoint-1.safetensors"),
+        ("merged", "merged-checkpoint-1"),
+        ("diffusers", f"checkpoint-1/{LORA_FILE}"),
+    ],
+)
+def test_a_checkpoint_is_exported_and_stays_whole(run, tmp_path, capsys, form, written):
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    assert main(["export", str(folder / "checkpoint-1"), "--format", form]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / written)
+    assert (folder / written).exists()
+    assert find_damage(folder / "checkpoint-1") is None
+    assert RunFolder(folder).checkpoints() == [folder / "checkpoint-1", folder / "checkpoint-2"]
 
 
 @pytest.mark.parametrize(

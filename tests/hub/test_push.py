@@ -1,25 +1,38 @@
 """A run on the Hub, through the real client and a Hub on this machine."""
 
+import itertools
 import json
 import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from huggingface_hub import ModelCard
 from support.loopback_hub import CUT, HANG, Fault
 
 from trainer_ext.errors import ConfigError, HubAccessError, HubError
-from trainer_ext.file_names import LORA_FILE
+from trainer_ext.file_names import KOHYA_FILE, LORA_FILE, STAGING
+from trainer_ext.hub import dataset as datasets_of_runs
+from trainer_ext.hub.card import adapter_files
+from trainer_ext.hub.cards.weights import Weights
+from trainer_ext.hub.dataset import dataset_files
+from trainer_ext.hub.export import Adapter, write_kohya
+from trainer_ext.hub.kohya import write_kohya_file
 from trainer_ext.hub.push import Push, command
+from trainer_ext.runs.equality import differences
 from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.manifest import find_damage
 
+#: The requests of a push, for both kinds of repositories.
 ENDPOINTS = {
     "create": ("POST", "/api/repos/create"),
     "validate-yaml": ("POST", "/api/validate-yaml"),
-    "preupload": ("POST", "/api/models/*/preupload/*"),
+    "preupload": ("POST", "/api/*/preupload/*"),
     "LFS batch": ("POST", "*/info/lfs/objects/batch"),
     "LFS put": ("PUT", "/lfs/*"),
     "LFS verify": ("POST", "/lfs/verify"),
-    "commit": ("POST", "/api/models/*/commit/*"),
+    "commit": ("POST", "/api/*/commit/*"),
 }
 TEMPORARY = [409, 412, 429, 500, 503, CUT, HANG]
 
@@ -93,6 +106,86 @@ def test_what_cannot_be_pushed(run, loopback, client, change, update, message):
     assert loopback.requests == []
 
 
+# ---- the adapter for other programs ----
+
+
+def test_a_unet_s_adapter_is_also_there_by_kohyas_names(run, loopback, client):
+    """That of the end stays in the run's folder, too; that of a checkpoint is written beside it, and removed."""
+    Push(RunFolder(run), "cats", update=1, tag="half").adapter(client())
+    assert not (run / KOHYA_FILE).exists()
+    assert not list((run / STAGING).iterdir())
+    assert find_damage(run / "checkpoint-1") is None
+    Push(RunFolder(run), "cats").adapter(client())
+    for revision, folder in (("half", run / "checkpoint-1"), ("main", run)):
+        write_kohya(Adapter.read(folder / LORA_FILE), run / "expected.safetensors")
+        pushed = loopback.files("user/cats", revision=revision)
+        assert pushed[KOHYA_FILE] == (run / "expected.safetensors").read_bytes()
+        assert f"`{KOHYA_FILE}`" in pushed["README.md"].decode()
+    assert (run / KOHYA_FILE).read_bytes() == pushed[KOHYA_FILE]
+
+
+def test_it_is_written_again_only_for_other_weights(run, monkeypatch):
+    """And torch is loaded only then."""
+    write_kohya_file(Weights.of(RunFolder(run)))
+    written = (run / KOHYA_FILE).stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "trainer_ext.hub.export", None)
+        write_kohya_file(Weights.of(RunFolder(run)))
+        assert (run / KOHYA_FILE).stat().st_mtime_ns == written
+        shutil.copy(run / "checkpoint-1" / LORA_FILE, run)
+        with pytest.raises(ImportError):
+            write_kohya_file(Weights.of(RunFolder(run)))
+    write_kohya_file(Weights.of(RunFolder(run)))
+    assert (run / KOHYA_FILE).stat().st_mtime_ns > written
+
+
+def test_a_run_that_was_pushed_equals_one_that_was_not(run, tmp_path, loopback, client):
+    other = shutil.copytree(run, tmp_path / "other")
+    Push(RunFolder(run), "cats").both(client())
+    assert (run / STAGING).is_dir()
+    assert differences(run, other) == []
+
+
+# ---- files that are no longer among those of a run ----
+
+
+def test_what_another_push_left_is_removed_and_what_a_person_added_stays(run, loopback, client, monkeypatch):
+    monkeypatch.setattr(datasets_of_runs, "SHARD_BYTES", 1)
+    folder = RunFolder(run)
+    for rollout in (0, 1):
+        folder.kept_images(rollout).mkdir(parents=True)
+        shutil.copy(folder.samples()[0].files[0], folder.kept_images(rollout) / "00000.png")
+    Push(folder, "cats").both(client())
+    added = {"rollouts/mine.parquet": b"1", "rollouts/train-00007.parquet": b"2", "notes.txt": b"3"}
+    for kind, name in (("dataset", "user/cats-images"), ("model", "user/cats")):
+        client().commit(name, added if kind == "dataset" else {"notes.txt": b"3"}, "mine", kind=kind)
+    before = {
+        kind: set(loopback.files(name, kind))
+        for kind, name in (("dataset", "user/cats-images"), ("model", "user/cats"))
+    }
+    shutil.rmtree(folder.kept_images(1))  # another run, with fewer rollouts
+    shutil.rmtree(run / "samples")
+    loopback.requests.clear()
+    Push(folder, "cats").both(client())
+    gone = {
+        kind: before[kind] - set(loopback.files(name, kind))
+        for kind, name in (("dataset", "user/cats-images"), ("model", "user/cats"))
+    }
+    assert gone == {
+        "dataset": {"rollouts/train-00001.parquet", "before_after/train-00000.parquet"},
+        "model": {"before_after.png", *(f"images/{when}-{index:02d}.png" for when in ("before", "after") for index in range(2))},
+    }  # fmt: skip
+    assert len(loopback.asked("POST", "/commit/")) == 2
+
+
+def test_a_list_of_files_that_is_none_removes_nothing(run, loopback, client):
+    for index, listed in enumerate([b"{}", b"no JSON", b'["README.md", 1, "gone.png"]', b"null"]):
+        client().create("user/cats")
+        client().commit("user/cats", {"ddpo_files.json": listed}, f"{index}")
+        Push(RunFolder(run), "cats").adapter(client())
+        assert "README.md" in loopback.files("user/cats")
+
+
 # ---- the dataset, and both ----
 
 
@@ -149,16 +242,51 @@ def test_a_persons_words_survive_a_second_push(run, loopback, client):
 # ---- faults ----
 
 
+@dataclass(frozen=True)
+class Kind:
+    """
+    What is pushed.
+
+    Parameters:
+        push (`Callable`):
+            Pushes a run.
+        repo (`tuple[str, str]`):
+            The repository, and its kind.
+        files (`Callable`):
+            The files that it must have.
+    """
+
+    push: Callable
+    repo: tuple[str, str]
+    files: Callable
+
+    def check(self, run, loopback):
+        """Check that everything is there as it is here."""
+        pushed = loopback.files(*self.repo)
+        expected = {name: path.read_bytes() for name, path in self.files(RunFolder(run)).items()}
+        assert pushed.items() >= expected.items()
+        assert "README.md" in pushed
+
+
+KINDS = {
+    "adapter": Kind(Push.adapter, ("user/cats", "model"), adapter_files),
+    "dataset": Kind(Push.dataset, ("user/cats-images", "dataset"), dataset_files),
+}
+
+
 def every(faults, times):
-    """Each fault at each endpoint: of the default run, each fault at one of them, and each at the commit."""
+    """
+    Each fault at each endpoint, of an adapter and of a dataset. Of the default run, each fault at one of them, and for adapters
+    at the commit.
+    """
     rows = []
-    for index, fault in enumerate(faults):
-        for name in ENDPOINTS:
-            if (name, fault) == ("create", 409) or (name, times) == ("LFS verify", "for ever"):
-                continue  # "it exists already" is no fault; and what is there once is not verified again
-            usual = fault != HANG and name in (list(ENDPOINTS)[index % len(ENDPOINTS)], "commit")
-            marks = [] if usual else [pytest.mark.full]
-            rows.append(pytest.param(name, fault, id=f"{name} {fault} {times}", marks=marks))
+    for kind, (index, fault), name in itertools.product(KINDS, enumerate(faults), ENDPOINTS):
+        if (name, fault) == ("create", 409) or (name, times) == ("LFS verify", "for ever"):
+            continue  # "it exists already" is no fault; and what is there once is not verified again
+        first = list(ENDPOINTS)[(index + 3 * (kind == "dataset")) % len(ENDPOINTS)]
+        usual = fault != HANG and name in (first, "commit" if kind == "adapter" else first)
+        marks = [] if usual else [pytest.mark.full]
+        rows.append(pytest.param(KINDS[kind], name, fault, id=f"{kind} {name} {fault} {times}", marks=marks))
     return rows
 
 
@@ -170,24 +298,25 @@ def patience(fault):
     return 1.0 if fault == HANG else 30.0
 
 
-@pytest.mark.parametrize(("name", "fault"), every(TEMPORARY, "once"))
-def test_a_fault_that_passes_ends_in_a_complete_push(run, loopback, client, name, fault):
+@pytest.mark.parametrize(("kind", "name", "fault"), every(TEMPORARY, "once"))
+def test_a_fault_that_passes_ends_in_a_complete_push(run, loopback, client, kind, name, fault):
     break_it(loopback, name, fault, 1)
-    Push(RunFolder(run), "cats").adapter(client(patience=patience(fault)))
-    assert loopback.files("user/cats")[LORA_FILE] == (run / LORA_FILE).read_bytes()
+    kind.push(Push(RunFolder(run), "cats"), client(patience=patience(fault)))
+    assert loopback.faults[0].times == 0
+    kind.check(run, loopback)
 
 
-@pytest.mark.parametrize(("name", "fault"), every(TEMPORARY, "for ever"))
-def test_a_fault_that_stays_loses_nothing(run, loopback, client, name, fault):
+@pytest.mark.parametrize(("kind", "name", "fault"), every(TEMPORARY, "for ever"))
+def test_a_fault_that_stays_loses_nothing(run, loopback, client, kind, name, fault):
     before = bytes_of(run)
     break_it(loopback, name, fault, -1)
     with pytest.raises(HubError, match="could not") as raised:
-        Push(RunFolder(run), "cats").adapter(client(patience=patience(fault)))
+        kind.push(Push(RunFolder(run), "cats"), client(patience=patience(fault)))
     assert not isinstance(raised.value, HubAccessError)
-    assert bytes_of(run) == before
+    assert before.items() <= bytes_of(run).items()
     loopback.faults.clear()
-    Push(RunFolder(run), "cats").adapter(client())
-    assert loopback.files("user/cats")[LORA_FILE] == (run / LORA_FILE).read_bytes()
+    kind.push(Push(RunFolder(run), "cats"), client())
+    kind.check(run, loopback)
 
 
 def test_an_answer_that_is_lost(run, loopback, client):
@@ -197,11 +326,11 @@ def test_an_answer_that_is_lost(run, loopback, client):
     assert len(loopback.repo("user/cats").history()) == 2
 
 
-@pytest.mark.parametrize(("name", "status"), every([401, 403], "once"))
-def test_what_the_user_must_mend_is_said_at_once(run, loopback, client, name, status):
+@pytest.mark.parametrize(("kind", "name", "status"), every([401, 403], "once"))
+def test_what_the_user_must_mend_is_said_at_once(run, loopback, client, kind, name, status):
     break_it(loopback, name, status, -1)
     with pytest.raises(HubAccessError, match={401: "the token is wrong", 403: "may not write there"}[status]):
-        Push(RunFolder(run), "cats").adapter(client())
+        kind.push(Push(RunFolder(run), "cats"), client())
     assert len(loopback.asked(ENDPOINTS[name][0], "")) < 10
 
 

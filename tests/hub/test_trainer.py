@@ -134,14 +134,3 @@ def test_a_hub_that_cannot_be_reached_ends_nothing(make_trainer, loopback, caplo
     loopback.faults.clear()
     assert main(["push", str(trainer.args.folder), "--repo", "user/cats"]) == 0
     assert loopback.files("user/cats")[LORA_FILE] == (trainer.args.folder / LORA_FILE).read_bytes()
-
-
-def test_only_one_of_several_processes_pushes(make_trainer, loopback, monkeypatch):
-    trainer = make_trainer(**PUSHING)
-    loopback.requests.clear()
-    monkeypatch.setattr(type(trainer), "is_world_process_zero", lambda self: False)
-    trainer.init_hf_repo()
-    trainer._push_from_checkpoint("checkpoint-1")
-    assert trainer.push_to_hub() is None
-    assert trainer.push_dataset_to_hub() is None
-    assert loopback.requests == []

@@ -8,6 +8,7 @@ import torch
 from support import trainers
 from support.trainers import (
     FOUR_ANIMALS,
+    RESUMABLE,
     assert_same,
     brightness,
     checkpoints,
@@ -26,15 +27,9 @@ from trainer_ext.scoring.provenance import Provenance
 
 #: Four updates on each rollout; the prompts' own statistics from the first reward on; a checkpoint after each update.
 OPTIONS = {
-    "dataset": FOUR_ANIMALS,
+    **RESUMABLE,
     "per_device_train_batch_size": 1,
     "stat_min_count": 1,
-    "learning_rate": 1e-2,
-    "clip_range": 1e-2,
-    "num_train_epochs": 2,
-    "save_strategy": "steps",
-    "save_steps": 1,
-    "save_total_limit": None,
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import zoo
 from support.trainers import checkpoints, prompts, records
 
 from ddpo_plugins.catalogue import Origin
@@ -330,6 +331,20 @@ def test_what_a_run_records(make_trainer, tmp_path):
         "gradient_accumulation_steps": 1,
         "num_train_epochs": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "sampler"),
+    [
+        ("StableDiffusionPipeline", {}, "ddim"),
+        ("StableDiffusion3Pipeline", {}, "flow_sde"),
+        ("StableDiffusion3Pipeline", {"sampler": "cps"}, "cps"),
+    ],
+)
+def test_the_sampler_that_the_scheduler_got(make_trainer, family, options, sampler):
+    zoo_family = zoo.FAMILIES[family]
+    trainer = make_trainer(model=zoo_family.make(), **{**zoo_family.options, **options})
+    assert trainer._checkpointer.setup.as_dict()["sampler"] == sampler
 
 
 def test_a_resumed_run_adds_only_what_is_different(make_trainer, tmp_path, monkeypatch):

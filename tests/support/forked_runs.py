@@ -25,7 +25,7 @@ from peft import LoraConfig
 from support import trainers
 from support.pipelines import tiny_pipeline
 from support.processes import start
-from support.trainers import FOUR_ANIMALS, TINY
+from support.trainers import FOUR_ANIMALS, RESUMABLE, TINY
 from trainer_ext import RewardFunction
 from trainer_ext.cli import main as ddpo
 from trainer_ext.loop.interrupts import SAME_REQUEST_SECONDS
@@ -33,17 +33,12 @@ from trainer_ext.scoring.provenance import Provenance
 
 OPTIONS = {
     **TINY,
+    **RESUMABLE,
     "num_images_per_prompt": 2,
     "stat_min_count": 2,  # the prompts' own statistics from the first reward on: one that is remembered twice is seen
     "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 2,
     "lora": {"r": 2, "lora_alpha": 2, "target_modules": ["to_q"]},
-    "learning_rate": 1e-2,
-    "clip_range": 1e-2,
-    "num_train_epochs": 2,
-    "save_strategy": "steps",
-    "save_steps": 1,
-    "save_total_limit": None,
 }
 
 
@@ -192,7 +187,7 @@ def train(job, pipeline):
     adapter = options.pop("lora")
     adapter = None if options.get("full_finetuning") else LoraConfig(**adapter)
     in_a_notebook = options.pop("in_a_notebook", False)
-    given = {"dataset": FOUR_ANIMALS, "eval_dataset": evaluated, "peft_config": adapter}
+    given = {"eval_dataset": evaluated, "peft_config": adapter}
     trainer = trainers.make_trainer(pipeline, job["folder"], reward, **given, **options)
     try:
         trainer.train(resume_from_checkpoint=job["resume"])

@@ -23,10 +23,12 @@ def start(command, variables=None, **options):
     return subprocess.Popen(list(map(str, command)), env=variables or environment(), text=True, **heard, **options)
 
 
-def torchrun(*arguments, on_start=lambda launcher: None):
+def torchrun(*arguments, on_start=lambda launcher: None, **variables):
     """Run a script in two processes, as users do. Returns when both have ended."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    launcher = start([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    launcher = start(
+        [*command, *arguments], {**environment(), **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     try:
         on_start(launcher)
         output, _ = launcher.communicate()

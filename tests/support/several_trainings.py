@@ -1,6 +1,7 @@
 """Several trainings of the pipeline FOLDER/model, one after the other, and what each process sees of them."""
 
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -202,6 +203,14 @@ TRAININGS = {
     "stopped by a rule": {"detectors": sure_in_one, "stop_when": ["sure_in_one>0.4"]},
 }
 
+# As "ddpo_is", with a push after the first of two saves, and one of what is saved at the end.
+PUSHING = {
+    "save_strategy": "epoch",
+    "push_to_hub": True,
+    "hub_model_id": "user/cats",
+    "hub_strategy": "every_save",
+}
+
 INTERRUPTED = {
     "after update 3": {"callbacks": [Interrupt(3)]},
     "in the first update on a rollout": {"callbacks": [Interrupt(2, in_the_middle=True)]},
@@ -292,9 +301,34 @@ def seal_slowly(folder):
 slowly = checkpointer.write_manifest
 
 
+class Heard(logging.Handler):
+    """Keeps what rooms of the package say."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.texts = []
+
+    def emit(self, record):
+        self.texts.append(record.getMessage())
+
+
+def train_and_push(folder):
+    """Return what this process sees of a training whose first push fails, and what it is told."""
+    heard = Heard()
+    logger = logging.getLogger("trainer_ext.hub")
+    logger.addHandler(heard)
+    if PROCESS == 1:
+        os.environ["HF_TOKEN"] = "hf_ofProcessOne"  # a request of this process would be known by it
+    try:
+        return {**train(folder, "pushed", **PUSHING), "heard": heard.texts}
+    finally:
+        logger.removeHandler(heard)
+
+
 def train_all(folder):
     """Return what this process sees, by training."""
     seen = {name: train(folder, name, **options) for name, options in TRAININGS.items()}
+    seen["pushed"] = train_and_push(folder)
     seen["evaluated"] = evaluate(folder, "evaluated")
     checkpointer.write_manifest = seal_slowly
     for name, options in INTERRUPTED.items():

@@ -32,6 +32,17 @@ TINY = {
     "use_cpu": True,
 }
 
+#: Two rollouts, and after each update a checkpoint to resume from. Runs that use it say how many updates a rollout has.
+RESUMABLE = {
+    "dataset": FOUR_ANIMALS,
+    "learning_rate": 1e-2,
+    "clip_range": 1e-2,
+    "num_train_epochs": 2,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "save_total_limit": None,
+}
+
 #: What `DDPOTrainer` takes itself; everything else that `make_trainer` is given is an option of the run.
 OF_THE_TRAINER = {
     "eval_dataset",

@@ -30,7 +30,9 @@ class ExportOptions(CheckedOptions):
         "'kohya' (one file for ComfyUI, A1111 and others), 'diffusers' (one file for load_lora_weights) or 'merged' (a whole "
         "pipeline).",
     )
-    output: str | None = option(None, "File or folder to write; by default in the run's folder.")
+    output: str | None = option(
+        None, "File or folder to write; by default in the run's folder, or beside a checkpoint."
+    )
     model_name_or_path: str | None = option(
         None, "'merged': the base pipeline; by default the one that the run trained."
     )
@@ -56,7 +58,7 @@ def _export(options: ExportOptions) -> Path:
     from ..runs.atomic import replacing
 
     adapter = adapter_of(Path(options.run))
-    output = Path(options.output) if options.output else Path(options.run) / FORMATS[options.format]
+    output = Path(options.output) if options.output else _place(Path(options.run), options.format)
     if options.format == "kohya":
         write_kohya(adapter, output)
     elif options.format == "merged":
@@ -66,6 +68,16 @@ def _export(options: ExportOptions) -> Path:
         with replacing(output) as place:
             place.write_bytes(adapter.file.read_bytes())
     return output
+
+
+def _place(run: Path, form: str) -> Path:
+    """Return what is written by default: in the run's folder; for a checkpoint beside it, as one file more would damage it."""
+    from ..runs.manifest import MANIFEST
+
+    place = run / FORMATS[form]
+    if form == "diffusers" or not (run / MANIFEST).is_file():
+        return place
+    return run.resolve().parent / f"{place.stem}-{run.resolve().name}{place.suffix}"
 
 
 def _base_of(run: Path, adapter: Adapter) -> str:

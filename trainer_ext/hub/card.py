@@ -31,7 +31,7 @@ def adapter_files(folder: RunFolder, checkpoint: Path | None = None) -> dict[str
         folder ([`RunFolder`]):
             The run.
         checkpoint (`Path`, *optional*):
-            The checkpoint whose weights are meant; by default those at the end of the run, or the newest checkpoint's.
+            The checkpoint whose weights are meant; by default the newest weights, see [`Weights.of`].
 
     Returns:
         `dict[str, Path]`: each file by its path in the repository: weights, pictures and the record of the run; neither pickles
@@ -40,16 +40,17 @@ def adapter_files(folder: RunFolder, checkpoint: Path | None = None) -> dict[str
     Raises:
         [`ConfigError`]: the run has no weights yet.
     """
-    found = Weights.of(folder, checkpoint).files()
+    weights = Weights.of(folder, checkpoint)
+    found = weights.files()
     for pair in Results(folder).pairs:
         found |= pair.files
     others = {
-        KOHYA_FILE: folder.path / KOHYA_FILE,
+        KOHYA_FILE: weights.kohya_file,
         folder.comparison_file.name: folder.comparison_file,
         folder.curve_file.name: folder.curve_file,
         folder.setup_file.name: folder.setup_file,
     }
-    return found | {name: path for name, path in others.items() if path.is_file()}
+    return found | {name: path for name, path in others.items() if path is not None and path.is_file()}
 
 
 def adapter_card(
@@ -89,7 +90,7 @@ def adapter_card(
         "weights": weights,
         "files": adapter_files(folder, checkpoint),
         "kohya_file": KOHYA_FILE,
-        "update": None if checkpoint is None else checkpoint.name.removeprefix("checkpoint-"),
+        "update": weights.updates,
     }
     front_matter = _front_matter(results, weights, base, repo_id, dataset_id)
     return merged_readme(front_matter, render("adapter_card.md.jinja", context), existing)

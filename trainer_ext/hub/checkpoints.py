@@ -7,15 +7,51 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import CheckpointError, HubError
+from ..errors import CheckpointError, ConfigError, HubError
+from ..file_names import STAGING
+from ..runs.folder import RunFolder
 from ..runs.manifest import find_damage
 from ..runs.plain import is_plain, restore, write_plain
 from .client import Hub, digests_of
 
 SCHEME = "hf://"
 LAST = "last-checkpoint"  #: the folder in a repository of a run's newest checkpoint, as `Trainer` names it
-STAGING = ".hub"  #: the folder in a run's of what is on its way
 STATE = "trainer_state.json"
+
+
+def push_checkpoints(
+    hub: Hub, name: str, folder: RunFolder, which: str, chosen: Path | None = None, revision: str | None = None
+) -> None:
+    """
+    Push what a run can be resumed from.
+
+    Args:
+        hub ([`Hub`]):
+            The Hub to push to.
+        name (`str`):
+            The repository, `user/name`.
+        folder ([`RunFolder`]):
+            The run.
+        which (`str`):
+            `"last"` (the chosen one, as `last-checkpoint`) or `"all"` (each that is whole, by its name).
+        chosen (`Path`, *optional*):
+            A checkpoint; by default the newest.
+        revision (`str`, *optional*):
+            The branch.
+
+    Raises:
+        [`ConfigError`]: there is none.
+        [`HubError`]: as [`push_checkpoint`].
+    """
+    if which == "all":
+        places = {path: path.name for path in folder.checkpoints() if find_damage(path) is None}
+    else:
+        newest = chosen or folder.newest()
+        places = {} if newest is None else {newest: LAST}
+    if not places:
+        raise ConfigError(f"{folder.path} has no checkpoint that is whole, so none can be pushed.")
+    for checkpoint, place in places.items():
+        push_checkpoint(hub, name, checkpoint, place, revision)
 
 
 def push_checkpoint(hub: Hub, name: str, checkpoint: Path, place: str, revision: str | None = None) -> None:

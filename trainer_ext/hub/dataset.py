@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from ..errors import ConfigError
+from ..file_names import STAGING
 from ..runs.folder import RunFolder
 from ..runs.records import numbered, read_records
 from .cards.base import Base
@@ -18,7 +19,6 @@ from .cards.readme import merged_readme
 from .cards.results import Results
 from .shards import Shard, Source, common_schema
 
-STAGING = ".hub"  #: in the run's folder: files that can be made of the others again
 ROLLOUTS, BEFORE_AFTER = "rollouts", "before_after"  #: configurations of the dataset
 SHARD_BYTES = 200_000_000  #: of pictures, from which on a shard is complete
 TAGS = ("text-to-image", "reinforcement-learning", "ddpo", "rewards", "image")
@@ -61,14 +61,10 @@ def dataset_card(
     Args:
         folder ([`RunFolder`]):
             The run.
-        repo_id (`str`):
-            The repository, `user/name`.
         adapter_id (`str`, *optional*):
             The repository of the run's adapter, `user/name`.
-        existing (`str`, *optional*):
-            The README.md that is in the repository. What a person wrote there stays; see [`merged_readme`].
-        base_licence (`Mapping[str, str]`, *optional*):
-            Licence of the base, if that is on the Hub; see [`licence_of`].
+        repo_id, existing, base_licence:
+            As for [`adapter_card`].
 
     Raises:
         [`ConfigError`]: the run has no images, or no `run.json`.

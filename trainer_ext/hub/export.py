@@ -20,6 +20,7 @@ from ..errors import ConfigError
 from ..file_names import LORA_FILE
 from ..runs.atomic import replacing
 from ..runs.folder import RunFolder
+from .kohya import SOURCE, digest_of
 
 DOWN, UP, WEIGHT = ".lora_A", ".lora_B", ".weight"  #: parts of names of tensors
 UNSUPPORTED = {"use_dora": "DoRA's magnitudes", "lora_bias": "biases"}
@@ -116,7 +117,8 @@ def write_kohya(adapter: Adapter, file: Path) -> None:
         tensors = convert_state_dict_to_kohya(tensors)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as place:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, place, {"format": "pt"})
+        metadata = {SOURCE: digest_of(adapter.file)}  # only one: safetensors writes several in any order
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, place, metadata)
 
 
 def write_merged(adapter: Adapter, pipeline: DiffusionPipeline, folder: Path) -> None:
@@ -158,7 +160,7 @@ def _check_fit(adapter: Adapter, pipeline: DiffusionPipeline) -> None:
 
 def adapter_of(path: Path) -> Adapter:
     """
-    Return the adapter in a folder, or in its newest checkpoint that is whole.
+    Return the newest adapter of a run.
 
     Args:
         path (`Path`):
@@ -167,8 +169,8 @@ def adapter_of(path: Path) -> Adapter:
     Raises:
         [`ConfigError`]: there is none.
     """
-    newest = RunFolder(path).newest() if path.is_dir() else None
-    for file in (path, path / LORA_FILE, *([newest / LORA_FILE] if newest else [])):
+    folders = [] if path.is_file() else RunFolder(path).weights()
+    for file in (path, *(folder / LORA_FILE for folder in folders)):
         if file.is_file():
             return Adapter.read(file)
     raise ConfigError(

@@ -13,10 +13,12 @@ from .card import adapter_card, adapter_files
 from .cards.base import Base
 from .cards.readme import licence_of
 from .cards.results import Results
+from .cards.weights import Weights
 from .client import Content, Hub
 from .dataset import dataset_card, dataset_files
+from .kohya import remove_kohya_file, write_kohya_file
+from .upload import CARD, upload
 
-CARD = "README.md"
 DATASET = "-images"  #: end of the name of a dataset, after that of the adapter
 
 
@@ -35,7 +37,7 @@ class Push:
         revision (`str`, *optional*):
             The branch; by default `main`.
         update (`int`, *optional*):
-            The checkpoint whose adapter is pushed; by default the adapter at the end of the run, or the newest checkpoint's.
+            The checkpoint whose adapter is pushed; by default the newest adapter, see [`Weights.of`].
         tag (`str`, *optional*):
             A tag for this state of the repository.
         message (`str`, *optional*):
@@ -69,12 +71,17 @@ class Push:
             [`HubAccessError`], [`HubError`]: it could not be pushed.
         """
         checkpoint = self._checkpoint()
-        files: dict[str, Content] = dict(adapter_files(self.folder, checkpoint))
-        name = self._create(hub, "model")
-        existing, licence = hub.read(name, CARD, revision=self.revision), self._base_licence(hub)
-        with describing("The card"):
-            files[CARD] = adapter_card(self.folder, name, dataset, existing, checkpoint, licence).encode()
-        hub.commit(name, files, self._message(), revision=self.revision)
+        weights = Weights.of(self.folder, checkpoint)
+        write_kohya_file(weights)
+        try:
+            files: dict[str, Content] = dict(adapter_files(self.folder, checkpoint))
+            name = self._create(hub, "model")
+            existing, licence = hub.read(name, CARD, revision=self.revision), self._base_licence(hub)
+            with describing("The card"):
+                files[CARD] = adapter_card(self.folder, name, dataset, existing, checkpoint, licence).encode()
+            upload(hub, name, files, self._message(weights.updates), revision=self.revision)
+        finally:
+            remove_kohya_file(weights)
         self._push_checkpoints(hub, name)
         if self.tag is not None:
             hub.tag(name, self.tag, self.revision)
@@ -100,7 +107,7 @@ class Push:
         licence = self._base_licence(hub)
         with describing("The card"):
             files[CARD] = dataset_card(self.folder, name, adapter, existing, licence).encode()
-        hub.commit(name, files, self._message(), "dataset", self.revision)
+        upload(hub, name, files, self._message(self.update), "dataset", self.revision)
         if self.tag is not None:
             hub.tag(name, self.tag, self.revision, "dataset")
         return name
@@ -142,39 +149,39 @@ class Push:
 
     def _push_checkpoints(self, hub: Hub, name: str) -> None:
         """Push what the run can be resumed from."""
-        if self.checkpoints is None:
-            return
-        from .checkpoints import LAST, push_checkpoint  # needs torch
+        if self.checkpoints is not None:
+            from .checkpoints import push_checkpoints  # needs torch
 
-        if self.checkpoints == "all":
-            whole = [path for path in self.folder.checkpoints() if find_damage(path) is None]
-            places = {path: path.name for path in whole}
-        else:
-            newest = self._checkpoint() or self.folder.newest()
-            places = {} if newest is None else {newest: LAST}
-        if not places:
-            raise ConfigError(f"{self.folder.path} has no checkpoint that is whole, so none can be pushed.")
-        for checkpoint, place in places.items():
-            push_checkpoint(hub, name, checkpoint, place, self.revision)
+            push_checkpoints(hub, name, self.folder, self.checkpoints, self._checkpoint(), self.revision)
 
     @property
     def title(self) -> str:
         """What is pushed, for messages."""
         return "The adapter" if self.update is None else f"The adapter after update {self.update}"
 
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint whose adapter is meant; `None`: the newest adapter."""
+        return None if self.update is None else self.folder.path / f"checkpoint-{self.update}"
+
     def _checkpoint(self) -> Path | None:
-        """Return the checkpoint whose adapter is meant; `None`: the one at the end of the run."""
-        if self.update is None:
+        """
+        Return the checkpoint whose adapter is meant.
+
+        Raises:
+            [`ConfigError`]: it is damaged, or not there.
+        """
+        checkpoint = self.checkpoint
+        if checkpoint is None:
             return None
-        checkpoint = self.folder.path / f"checkpoint-{self.update}"
         problem = find_damage(checkpoint) if checkpoint.is_dir() else "there is no such folder"
         if problem is not None:
             there = ", ".join(str(path.name) for path in self.folder.checkpoints()) or "none"
             raise ConfigError(f"{checkpoint} cannot be pushed: {problem}. Checkpoints of this run: {there}.")
         return checkpoint
 
-    def _message(self) -> str:
-        moment = "End of training" if self.update is None else f"Training in progress, update {self.update}"
+    def _message(self, update: int | None) -> str:
+        moment = "End of training" if update is None else f"Training in progress, update {update}"
         return self.message or moment
 
 

@@ -10,10 +10,13 @@ from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import HubStrategy
 
 from ..errors import HubAccessError, HubError
+from ..loop.describing import describing
 from ..runs.folder import RunFolder
 from ..runs.resumable import ResumableTrainer
+from .cards.weights import Weights
 from .checkpoints import local_checkpoint
 from .client import Hub
+from .kohya import write_kohya_file
 from .process import PushProcess
 from .push import Push
 
@@ -125,6 +128,8 @@ class HubTrainer(ResumableTrainer):
         self._start_push(push, None)
 
     def _start_push(self, push: Push, token: str | None) -> None:
+        with describing("The adapter for ComfyUI and A1111"):  # here, where torch is loaded already
+            write_kohya_file(Weights.of(push.folder, push.checkpoint))
         self.push_in_progress = PushProcess.start(push, token or self.args.hub_token)
 
     def _finish_current_push(self) -> Any:

@@ -109,6 +109,11 @@ class LogProbPipeline:
         return self.runner.denoiser_name
 
     @property
+    def sampler(self) -> str:
+        """Name of the sampler: the one that was asked for, or that of the scheduler's family."""
+        return self.runner.sampler.name
+
+    @property
     def table(self) -> TransitionTable:
         """The T denoising steps."""
         return self.findings.table

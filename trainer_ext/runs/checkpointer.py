@@ -19,6 +19,7 @@ from ..loop.epochs import steps_as_given
 from ..loop.metrics import RunMetrics
 from ..model.weights import RunWeights
 from .checkpoint import DDPOState, check_state
+from .final_weights import begin_training, writing_final_weights
 from .folder import RunFolder
 from .manifest import check_checkpoint, prune, remove_manifest, write_manifest
 from .place import locked, naming_disk_faults
@@ -85,6 +86,20 @@ class Checkpointer:
         """
         folder = self.args.folder
         with locked(folder) if self.args.should_save else contextlib.nullcontext(), naming_disk_faults(folder):
+            if self.args.should_save:
+                begin_training(folder)
+            yield
+
+    @contextlib.contextmanager
+    def saving(self, folder: Path) -> Iterator[None]:
+        """
+        Context manager in which weights are written into a folder: a checkpoint, the run's own, or any other.
+
+        Raises:
+            [`OutputDirError`]: it cannot be written any more.
+        """
+        own = folder.resolve() == self.args.folder.resolve()
+        with naming_disk_faults(folder), writing_final_weights(folder) if own else contextlib.nullcontext():
             yield
 
     @contextlib.contextmanager

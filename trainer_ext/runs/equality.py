@@ -18,19 +18,21 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from .manifest import MANIFEST, checkpoints, find_damage
+from ..file_names import KOHYA_FILE, STAGING
+from .manifest import FINAL, MANIFEST, checkpoints, find_damage
 from .setup.record import OF_A_MOMENT
 
 # Measured times, and the mean loss of the run, which `Trainer` averages since the last start and which affects nothing.
 CLOCK = ("seconds/", "images_per_second", "eval_runtime", "train_runtime", "train_loss")
 CLOCK_ENDINGS = ("_per_second", "_runtime")
 SETUP = "run.json"
+NOT_COMPARED = (FINAL, KOHYA_FILE)  # how often something was saved; what is made of other files for a push
 
 
 def differences(first: Path, second: Path) -> list[str]:
     """Return the differences between two runs. Of checkpoints, only those that are whole in both are compared."""
     found = []
-    names = [{path for path in _files(folder) if not path.startswith("checkpoint-")} for folder in (first, second)]
+    names = [{path for path in _files(folder) if _is_compared(path)} for folder in (first, second)]
     found += [f"{name}: only in one run" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
         found += _file_differences(first / name, second / name)
@@ -56,6 +58,10 @@ def whole_checkpoints(folder: Path) -> list[str]:
 
 def _files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _is_compared(path: str) -> bool:
+    return not path.startswith(("checkpoint-", f"{STAGING}/")) and path not in NOT_COMPARED
 
 
 def _file_differences(first: Path, second: Path) -> list[str]:

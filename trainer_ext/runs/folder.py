@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ..file_names import as_file_name, from_file_name
 from ..types import FloatArray
+from .final_weights import newest_weights
 from .manifest import MANIFEST, checkpoints, newest_checkpoint, newest_first
 from .records import numbered, read_records
 
@@ -178,6 +179,10 @@ class RunFolder:
     def newest(self) -> Path | None:
         """Return the checkpoint that was written last and is whole."""
         return newest_checkpoint(self.path)
+
+    def weights(self) -> Iterator[Path]:
+        """Yield the folders that may hold weights of the run, the newest first; see [`newest_weights`]."""
+        return newest_weights(self.path)
 
     def logs(self) -> list[dict[str, Any]]:
         """Return the logs up to the newest checkpoint that was not cut short."""

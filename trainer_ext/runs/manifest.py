@@ -11,6 +11,7 @@ import logging
 import shutil
 import stat
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +21,7 @@ from .atomic import PARTIAL, replacing
 logger = logging.getLogger(__name__)
 
 MANIFEST = "ddpo_manifest.json"
+FINAL = "ddpo_final.json"  #: beside the weights in a run's own folder; see final_weights.py
 CHUNK_BYTES = 1 << 22
 UNKNOWN = sys.maxsize  # order of a checkpoint without a legible manifest
 
@@ -27,10 +29,8 @@ UNKNOWN = sys.maxsize  # order of a checkpoint without a legible manifest
 def write_manifest(folder: Path) -> None:
     """Declare the checkpoint in `folder` complete."""
     content = {name: [(folder / name).stat().st_size, _sha256(folder / name)] for name in sorted(_files_of(folder))}
-    # Counted, not timed: the clock of the machine that resumes may be behind, and its checkpoints would be removed first.
-    others = [order for order in map(_order, checkpoints(folder.parent)) if order < UNKNOWN]
     with replacing(folder / MANIFEST) as file:
-        file.write_text(json.dumps({"order": max(others, default=0) + 1, "files": content}, indent=1))
+        file.write_text(json.dumps({"order": next_order(folder.parent), "files": content}, indent=1))
 
 
 def remove_manifest(folder: Path) -> None:
@@ -77,23 +77,38 @@ def _file_damage(path: Path, size: int, digest: str) -> str | None:
     return None
 
 
+def next_order(output_dir: Path) -> int:
+    """
+    Return the number of what is completed next in a run's folder: a checkpoint, or the weights at its end.
+
+    Counted, not timed: the clock of the machine that resumes may be behind, and its checkpoints would be removed first.
+    """
+    orders = [*map(order_of, checkpoints(output_dir)), order_of(output_dir, FINAL)]
+    return max((order for order in orders if order < UNKNOWN), default=0) + 1
+
+
 def newest_first(output_dir: Path) -> list[Path]:
     """
     Return the checkpoints of a run in the order in which they were written, the last one first.
 
     That is not the order of their updates: resuming from an older one with other options leaves newer ones behind.
     """
-    return sorted(checkpoints(output_dir), key=_order, reverse=True)
+    return sorted(checkpoints(output_dir), key=order_of, reverse=True)
 
 
 def newest_checkpoint(output_dir: Path) -> Path | None:
     """Return the checkpoint that was written last and is whole; `None` if there is none. Warn about damaged ones."""
-    for folder in newest_first(output_dir):
+    return next(whole(newest_first(output_dir)), None)
+
+
+def whole(folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield the checkpoints that are whole. Warn about the others."""
+    for folder in folders:
         problem = find_damage(folder)
         if problem is None:
-            return folder
-        logger.warning("%s is not used: %s.", folder, problem)
-    return None
+            yield folder
+        else:
+            logger.warning("%s is not used: %s.", folder, problem)
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -121,19 +136,20 @@ def prune(output_dir: Path, limit: int | None, best: str | None) -> None:
     """Keep the newest `limit` whole checkpoints (`None`: all), and the best."""
     if not limit:
         return
-    whole = sorted((path for path in checkpoints(output_dir) if (path / MANIFEST).is_file()), key=_order)
-    for folder in whole[:-limit]:
+    complete = sorted((path for path in checkpoints(output_dir) if (path / MANIFEST).is_file()), key=order_of)
+    for folder in complete[:-limit]:
         if best is None or folder.resolve() != Path(best).resolve():
             remove_manifest(folder)
             shutil.rmtree(folder)
 
 
-def _order(folder: Path) -> int:
-    """Return when a checkpoint was completed; without a legible manifest it counts as the newest, and is reported first."""
+def order_of(folder: Path, record: str = MANIFEST) -> int:
+    """Return when the content of a folder was completed; without a legible record it counts as the newest."""
     try:
-        return int(_read_manifest(folder)["order"])
-    except (OSError, ValueError):
+        order = json.loads((folder / record).read_text(encoding="utf-8"))["order"]
+    except (OSError, ValueError, TypeError, KeyError):
         return UNKNOWN
+    return order if isinstance(order, int) else UNKNOWN
 
 
 def _read_manifest(folder: Path) -> Any:

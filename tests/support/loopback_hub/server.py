@@ -16,11 +16,12 @@ from support.loopback_hub.store import Blobs, HubError
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked, and what it got (`status`; None: nothing)."""
+    """What a client asked, by which token, and what it got (`status`; None: nothing)."""
 
     method: str
     path: str
     body: bytes
+    token: str
     status: int | None
     seconds: float
 
@@ -112,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(error.status, {"error": error.message}, headers)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-        request = Request(self.command, self.path, self.body, self.sent, time.monotonic() - start)
+        request = Request(self.command, self.path, self.body, self.token(), self.sent, time.monotonic() - start)
         self.hub.requests.append(request)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _answer
@@ -166,17 +167,20 @@ class _Handler(BaseHTTPRequestHandler):
         """Return what the client sent."""
         return json.loads(self.body or b"{}")
 
+    def token(self):
+        """Return the token of the request; empty without."""
+        return (self.headers.get("Authorization") or "").removeprefix("Bearer ").strip()
+
     def user(self, required=True):
         """Return the name of the user, by the token."""
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ").strip()
-        name, _ = self.hub.tokens.get(token, (None, None))
+        name, _ = self.hub.tokens.get(self.token(), (None, None))
         if required and name is None:
             raise HubError(401, "Invalid username or password.")
         return name
 
     def role(self):
         """Return what the token allows."""
-        return self.hub.tokens[(self.headers.get("Authorization") or "").removeprefix("Bearer ").strip()][1]
+        return self.hub.tokens[self.token()][1]
 
     def find(self, kind, name, write=False):
         """Return a repository that the user may see, or write."""

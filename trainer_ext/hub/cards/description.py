@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -9,7 +10,14 @@ from ...options import DDPOOptions, TrainerDefaults, default_of
 from .base import Base
 from .results import Results
 
-SAMPLING = ("num_inference_steps", "guidance_scale", "sampler", "eta")  #: options that a card always has
+SAMPLING = (
+    "num_inference_steps",
+    "guidance_scale",
+    "sampler",
+    "eta",
+    "noise_level",
+)  #: options of sampling, first on a card
+NOISE = {"ddim": "eta"}  #: by sampler, the option that weighs its noise; for all others it is `noise_level`
 DEFAULTS = {item.name: default_of(item) for options in (TrainerDefaults, DDPOOptions) for item in fields(options)}
 
 
@@ -34,11 +42,19 @@ def describe(results: Results, base: Base) -> dict[str, Any]:
         "pairs": results.pairs,
         "options": options,
         "call_kwargs": _call_kwargs(options["pipeline_kwargs"]),
-        "sampling": {name: options[name] for name in SAMPLING if options[name] is not None},
+        "sampling": _sampling(setup, options),
         "learning": {name: value for name, value in setup["options"].items() if name not in (*SAMPLING, "seed")},
         "detectors": _detections(results),
         "rollouts": len(results.folder.rollouts()),
     }
+
+
+def _sampling(setup: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of sampling that had an effect, with the sampler that the scheduler got where none was asked for."""
+    values = {**options, "sampler": setup.get("sampler", options["sampler"])}
+    noise = NOISE.get(values["sampler"], "noise_level")
+    names = (name for name in SAMPLING if name == noise or name not in ("eta", "noise_level"))
+    return {name: values[name] for name in names if values[name] is not None}
 
 
 def _call_kwargs(given: Any) -> dict[str, Any]:

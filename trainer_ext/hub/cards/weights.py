@@ -10,8 +10,9 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ...errors import ConfigError
-from ...file_names import LORA_FILE, PEFT_CONFIG, PEFT_FILE, PIPELINE_FILE
+from ...file_names import KOHYA_FILE, LORA_FILE, PEFT_CONFIG, PEFT_FILE, PIPELINE_FILE, STAGING
 from ...runs.folder import RunFolder
+from ...runs.manifest import MANIFEST
 
 #: In a whole pipeline: what its components are loaded from, and nothing that can hold code.
 PIPELINE_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
@@ -79,13 +80,13 @@ class Weights:
             folder ([`RunFolder`]):
                 The run.
             checkpoint (`Path`, *optional*):
-                The checkpoint whose weights are meant; by default those at the end of the run, or the newest checkpoint's.
+                The checkpoint whose weights are meant; by default the newest: those at the end of the run, or of a checkpoint if
+                it was resumed since or never ended.
 
         Raises:
             [`ConfigError`]: there are none.
         """
-        places = [folder.path, folder.newest()] if checkpoint is None else [checkpoint]
-        for place in filter(None, places):
+        for place in folder.weights() if checkpoint is None else [checkpoint]:
             for form in FORMS:
                 if (place / form.file).is_file():
                     return cls(place, form)
@@ -96,9 +97,29 @@ class Weights:
         )
 
     @property
+    def file(self) -> Path:
+        """The file by which they are known."""
+        return self.folder / self.form.file
+
+    @property
+    def updates(self) -> int | None:
+        """Optimizer updates before them, if they are those of a checkpoint."""
+        is_checkpoint = (self.folder / MANIFEST).is_file()
+        return int(self.folder.name.removeprefix("checkpoint-")) if is_checkpoint else None
+
+    @property
+    def kohya_file(self) -> Path | None:
+        """Place of a UNet's adapter by Kohya's names, outside of checkpoints, which it would damage; `None` for other weights."""
+        if self.form.file != LORA_FILE or self.denoiser != "unet":
+            return None
+        if self.updates is None:
+            return self.folder / KOHYA_FILE
+        return self.folder.parent / STAGING / f"{self.folder.name}-kohya.safetensors"
+
+    @property
     def denoiser(self) -> str:
-        """Name of the component that an adapter in PEFT's form belongs to: `"unet"` or `"transformer"`."""
-        with safe_open(self.folder / self.form.file, "np") as opened:
+        """Name of the component that an adapter belongs to: `"unet"` or `"transformer"`."""
+        with safe_open(self.file, "np") as opened:
             metadata = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
         return next((name.partition(".")[0] for name in json.loads(metadata)), "transformer")
 

@@ -20,6 +20,7 @@ from ddpo_plugins.masking import masked, masked_text
 from ...config import DDPOConfig
 from ...learning.algorithm import Algorithm
 from ...model.denoiser import TrainedDenoiser
+from ...policy.pipeline import LogProbPipeline
 from ...scoring.functions import ImageFunction
 from ...scoring.judges import Judges
 from ...types import FloatArray
@@ -57,6 +58,8 @@ class RunSetup:
             Hub id or folder, if the pipeline knows it; else empty.
         pipeline (`str`):
             Class of the pipeline.
+        sampler (`str`):
+            The sampler of training: the one that was asked for, or that of the scheduler's family.
         base (`Mapping[str, str]`):
             Precision and fingerprint of the denoiser's weights that are not trained.
         adapter (`Mapping[str, Any]`, *optional*):
@@ -86,6 +89,7 @@ class RunSetup:
     preset: Sequence[str]
     model: str
     pipeline: str
+    sampler: str
     base: Mapping[str, str]
     adapter: Mapping[str, Any] | None
     prompts: Mapping[str, Any]
@@ -105,7 +109,7 @@ class RunSetup:
         cls,
         args: DDPOConfig,
         model: str,
-        pipeline: DiffusionPipeline,
+        policy: LogProbPipeline,
         denoiser: TrainedDenoiser,
         judges: Judges,
         algorithm: Algorithm[Any, Any],
@@ -119,7 +123,8 @@ class RunSetup:
             command=launch.command,
             preset=launch.preset,
             model=masked_text(model),
-            pipeline=type(pipeline).__name__,
+            pipeline=type(policy.pipeline).__name__,
+            sampler=policy.sampler,
             base=describe_base(denoiser),
             adapter=None if denoiser.peft_config is None else denoiser.lora_metadata(),
             prompts=describe_prompts(train_dataset, launch.prompts),
