@@ -1,30 +1,35 @@
 """
-What keeping images costs: the embedded model's rollouts with and without it, one after the other, by one policy.
+What keeping images costs: the embedded model's rollouts with and without it, by one policy in one process.
 
-    python benchmarks/keep_images.py [--output_dir keep-images] [--rollouts 15] [--share 1.0]
+    python benchmarks/keep_images.py [--output_dir keep-images] [--rounds 100] [--share 1.0]
 
-The same prompts and seeds are sampled each time. Seconds are those of the processor, over all threads: what keeping costs where
-no core is free to do it beside the sampling. torch computes in one thread. `--share 0.0001` keeps nothing: a control.
+A round samples the same eight images three times, in an order that changes: without keeping, with it, and without it once
+more, which shows what the measurement itself is worth. Seconds are those of the processor over all threads, so that neither
+other programs nor a free core that could write beside the sampling matter; the median of the rounds' ratios is given with its
+95 % interval.
 """
 
 import argparse
+import itertools
 import shutil
-import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy import stats
 
 from trainer_ext import DDPOConfig, DDPOTrainer, prompts_from_plugin
 from trainer_ext.cli.quiet import quiet_libraries
 from trainer_ext.rollouts.keeping import ImageKeeper
 
+IMAGES = 8
 OPTIONS = {
     "num_inference_steps": 10,
     "guidance_scale": 1.0,
-    "num_images_per_rollout": 32,
-    "rollout_batch_size": 8,
-    "per_device_train_batch_size": 32,
+    "num_images_per_rollout": IMAGES,
+    "rollout_batch_size": IMAGES,
+    "per_device_train_batch_size": IMAGES,
     "gradient_accumulation_steps": 1,
     "num_sample_images": 0,
     "save_strategy": "no",
@@ -37,40 +42,46 @@ def free(images: object, prompts: list[str], **columns: object) -> list[float]:
     return [float(index) for index in range(len(prompts))]
 
 
+def measured(trainer: DDPOTrainer, share: float, rounds: int) -> np.ndarray:
+    """Return the processor's seconds `(rounds, 3)` of rollouts without keeping, with it, and without it again."""
+    collector, args = trainer._collector, trainer.args
+    keepers = [
+        ImageKeeper(collector._keeper.folder, kept, 1e12, args.num_images_per_rollout, args.seed)
+        for kept in (None, share, None)
+    ]
+    plan, orders = collector.schedule.plan(0), itertools.cycle(itertools.permutations(range(len(keepers))))
+    seconds = np.zeros((rounds + 1, len(keepers)))
+    for rollout, order in zip(range(rounds + 1), orders, strict=False):
+        for kind in order:
+            collector._keeper = keepers[kind]
+            start = time.process_time()
+            collector._sample_and_score(trainer.model, rollout, plan, trainer.state)
+            seconds[rollout, kind] = time.process_time() - start
+    return seconds[1:]  # the first one replays steps
+
+
+def cost(seconds: np.ndarray, kind: int) -> str:
+    """Describe how much longer one kind of rollouts takes than those without keeping, from `(rounds, 3)`."""
+    ratios = seconds[:, kind] / seconds[:, 0] - 1
+    interval = stats.bootstrap((ratios,), np.median, rng=np.random.default_rng(0)).confidence_interval
+    return f"{np.median(ratios):+.2%} (95 % interval {interval.low:+.2%} to {interval.high:+.2%})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("keep-images"))
-    parser.add_argument("--rollouts", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--share", type=float, default=1.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     quiet_libraries()
     config = DDPOConfig(output_dir=str(arguments.output_dir), **OPTIONS)
     trainer = DDPOTrainer("embedded", free, config, prompts_from_plugin("animals"))
-    collector = trainer._collector
-    keepers = [
-        ImageKeeper(collector._keeper.folder, share, 1e12, config.num_images_per_rollout, config.seed)
-        for share in (None, arguments.share)
-    ]
-    seconds: list[list[float]] = [[], []]
-    plan = collector.schedule.plan(0)
-    for rollout in range(arguments.rollouts + 1):
-        for kind in (0, 1) if rollout % 2 else (1, 0):
-            collector._keeper = keepers[kind]
-            start = time.process_time()
-            collector._sample_and_score(trainer.model, rollout, plan, trainer.state)
-            seconds[kind].append(time.process_time() - start)
-    without, kept = (times[1:] for times in seconds)  # the first one replays steps
-    ratio = statistics.median(b / a for a, b in zip(without, kept, strict=True))
-    print(f"a rollout of {config.num_images_per_rollout} images, median of {arguments.rollouts}:")
-    print(
-        f"without {statistics.median(without):.3f} s, with {statistics.median(kept):.3f} s, ratio {ratio:.4f} (of neighbours)"
-    )
-    images = torch.randint(0, 256, (config.num_images_per_rollout, 64, 64, 3), dtype=torch.uint8)
-    start = time.perf_counter()
-    with keepers[1].keeping(0, 0, len(images)) as keep:
-        keep(0, images)
-    print(f"the writing alone: {time.perf_counter() - start:.4f} s (noise, which takes longest)")
+    seconds = measured(trainer, arguments.share, arguments.rounds)
+    median = np.median(seconds, axis=0)
+    print(f"rollouts of {IMAGES} images, medians of {arguments.rounds} rounds, processor's seconds:")
+    print(f"without keeping {median[0]:.4f}, with {median[1]:.4f}, without again {median[2]:.4f}")
+    print(f"keeping costs {cost(seconds, 1)}; the same without it {cost(seconds, 2)}")
     shutil.rmtree(arguments.output_dir)
 
 

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
-from support.trainers import RunFolder
+from support.trainers import CAT_AND_DOG, RunFolder, redness, returning
 
 from trainer_ext.errors import ConfigError
 from trainer_ext.file_names import KOHYA_FILE, LORA_FILE
 from trainer_ext.hub.card import adapter_card, adapter_files
 from trainer_ext.hub.cards.markdown import code, escaped, one_line
 from trainer_ext.hub.cards.readme import BEGIN, END, merged_readme
-from trainer_ext.runs.summary import RunSummary
+from trainer_ext.runs.summary import PairedFigure, RunSummary
 from trainer_ext.runs.verdict import Verdict, VerdictKind
 
 
@@ -149,7 +149,40 @@ def test_a_verdict_is_shown(run, monkeypatch):
     text = text_of(adapter_card(RunFolder(run), "user/cats"))
     assert "Over-optimisation: the &#60;reward&#62; was gamed" in text
     assert "| held-out &#124; gold | -0.3 |" in text
+    assert "Rule: a rule" in text
     assert "No reward was measured on the same prompts and seeds" in text
+
+
+def test_what_was_not_trained_on_and_the_checkpoint_to_use(run, monkeypatch):
+    measured = RunSummary(
+        held_out={"rewards/clip_score": PairedFigure(0.25, 0.2, -0.07, -0.03, 16)},
+        detections={"detectors/a|b": PairedFigure(0.0, 0.5, float("nan"), float("nan"), 1)},
+        chosen_checkpoint=run / "checkpoint-1",
+    )
+    monkeypatch.setattr(RunSummary, "of", lambda folder: measured)
+    text = text_of(adapter_card(RunFolder(run), "user/cats"))
+    assert "| reward `clip_score` | 0.25 | 0.2 | -0.05 | -0.07 to -0.03 | 16 |" in text
+    assert "| detector <code>a&#124;b</code> | 0 | 0.5 | +0.5 | – | 1 |" in text
+    assert "the one to use is `checkpoint-1`." in text
+    chosen = text_of(adapter_card(RunFolder(run), "user/cats", checkpoint=run / "checkpoint-1"))
+    assert "the one to use is `checkpoint-1`, whose weights these are." in chosen
+
+
+def test_an_evaluation_is_on_the_card(make_trainer, tmp_path):
+    held_out = {"eval_dataset": CAT_AND_DOG, "eval_reward_funcs": [redness], "detectors": [returning(0.25, 0.75)]}
+    trainer = make_trainer(**held_out, eval_strategy="epoch")
+    trainer.train()
+    trainer.save_model()
+    text = text_of(adapter_card(RunFolder(tmp_path / "run"), "user/cats"))
+    figure = RunSummary.of(RunFolder(tmp_path / "run")).held_out["rewards/redness"]
+    assert f"| reward `redness` | {figure.before:.4g} | {figure.after:.4g} | {figure.difference:+.4g} | " in text
+    assert "| detector `function` | 0.5 | 0.5 | +0 | +0 to +0 | 2 |" in text
+
+
+def test_what_was_not_measured_is_left_out(run):
+    text = text_of(adapter_card(RunFolder(run), "user/cats"))
+    for absent in ("| measured |", "Over-optimisation", "the one to use"):
+        assert absent not in text
 
 
 def without_pictures(folder):
