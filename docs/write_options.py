@@ -11,12 +11,22 @@ from pathlib import Path
 from trainer_ext.cli.audit import AuditOptions
 from trainer_ext.cli.doctor import DoctorOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
+from trainer_ext.cli.pages.report import ReportOptions
 from trainer_ext.cli.sample import SampleOptions
 from trainer_ext.inherited import NAMES
 from trainer_ext.options import DDPOOptions, TrainerDefaults
 
 PAGE = Path(__file__).with_name("options.md")
-KINDS = (RunOptions, LoraOptions, DDPOOptions, TrainerDefaults, SampleOptions, AuditOptions, DoctorOptions)
+KINDS = (
+    RunOptions,
+    LoraOptions,
+    DDPOOptions,
+    TrainerDefaults,
+    SampleOptions,
+    ReportOptions,
+    AuditOptions,
+    DoctorOptions,
+)
 
 
 def table(kind: type) -> str:

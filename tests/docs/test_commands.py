@@ -16,6 +16,7 @@ from trainer_ext.cli.audit import AuditOptions
 from trainer_ext.cli.doctor import DoctorOptions
 from trainer_ext.cli.export import FORMATS, ExportOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
+from trainer_ext.cli.pages.report import ReportOptions
 from trainer_ext.cli.parse import load_preset, parse
 from trainer_ext.cli.push import PushOptions
 from trainer_ext.cli.sample import SampleOptions
@@ -96,7 +97,12 @@ def check_push(arguments):
     parse((PushOptions,), ["--run", *arguments], "ddpo push", {})
 
 
+def check_report(arguments):
+    parse((ReportOptions,), ["--run", *arguments], "ddpo report", {})
+
+
 CHECKS = {
+    "report": check_report,
     "push": check_push,
     "train": check_train,
     "audit": check_audit,
@@ -119,7 +125,7 @@ def inline(start):
 
 
 def test_options_in_the_text_exist():
-    kinds = (*OF_TRAIN, SampleOptions, AuditOptions, DoctorOptions, ExportOptions, PushOptions)
+    kinds = (*OF_TRAIN, SampleOptions, AuditOptions, DoctorOptions, ExportOptions, PushOptions, ReportOptions)
     known = {field.name for kind in kinds for field in fields(kind)} | {"config", "help", "help_all", "folder"}
     for page in MANUAL:
         for span in spans(prose(page)):

@@ -1,0 +1,192 @@
+"""What a report shows of a run: the values for its template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpo_plugins.names import DETECTORS
+
+from ..runs.measures.formulas import column
+from ..runs.measures.paired import PairedFigure
+from ..types import FloatArray
+from . import plots, tables
+from .facts import RunFacts
+from .gallery import Card, Offender, cards, offenders
+from .progress import Band, Progress
+from .svg import Plot
+from .votes import VoteResult
+
+SECTIONS = {
+    "verdict": "Verdict",
+    "figures": "Before and after",
+    "curves": "Curves",
+    "pictures": "Pictures",
+    "prompts": "Prompts",
+    "detectors": "Detectors",
+    "optimiser": "Optimiser",
+    "cost": "Cost",
+    "provenance": "Provenance",
+}
+OPTIMISER = ("ratio", "approx_kl", "clipfrac", "kl", "loss", "grad_norm", "frac_reward_zero_std")
+UNJUDGED = {"kind": "not_judged", "sentence": "Not judged: this run has no evaluations.", "rule": "", "numbers": {}}
+NO_EVALUATION = (
+    "No evaluation ran, so nothing here says whether the reward was gamed. Train with --eval_strategy epoch, --eval_prompts "
+    "and --eval_reward_funcs. Until then the fixed samples stand in for evaluations."
+)
+NO_HELD_OUT = "No held-out reward ran. Name rewards that are not trained on with --eval_reward_funcs."
+
+
+@dataclass(frozen=True)
+class Content:
+    """
+    A report, before it is written.
+
+    Parameters:
+        facts ([`RunFacts`]):
+            The run.
+        votes ([`VoteResult`], *optional*):
+            What people preferred.
+        full (`bool`):
+            Show every prompt at every evaluation.
+    """
+
+    facts: RunFacts
+    votes: VoteResult | None = None
+    full: bool = False
+
+    def context(self, vote_page: str | None) -> dict[str, Any]:
+        """Return the values for the template, without pictures; `vote_page` is the address of the page for votes."""
+        facts, rows = self.facts, tables.prompt_rows(self.facts)
+        return {
+            "title": f"Report: {facts.name}",
+            "facts": facts,
+            "sections": SECTIONS,
+            "verdict": self.verdict,
+            "votes": None if self.votes is None else str(self.votes),
+            "remarks": list(self._remarks()),
+            "changes": self.changes,
+            "generalisation": tables.generalisation(facts),
+            "end_name": "the last evaluation" if facts.chosen is None else f"update {facts.chosen}, the one to use",
+            "curves": {
+                name: plots.of_evaluations(one, facts.chosen, f"curves-{index}")
+                for index, (name, one) in enumerate(self._judged)
+            },
+            "measured_kl": any(np.isfinite(one.kl).any() for _, one in self._judged),
+            "rollouts_plot": plots.rewards_of_rollouts(facts.rewards),
+            "cards": self.cards,
+            "pictures_note": self._pictures_note(),
+            "held_out": next((name.partition("/")[2] for name in facts.held_out), None),
+            "prompts": {
+                "Trained on": [row for row in rows if row.seen],
+                "Never trained on": [row for row in rows if not row.seen],
+            },
+            "detections": self._detections(),
+            "offenders": self.offenders,
+            "optimiser": self._optimiser(),
+            "cost": tables.cost(facts),
+            "speed": tables.images_per_second(facts),
+            "vote_page": vote_page,
+        }
+
+    @cached_property
+    def verdict(self) -> dict[str, Any]:
+        """The verdict as the page shows it."""
+        found = self.facts.summary.verdict
+        if found is None:
+            return UNJUDGED
+        kind = found.kind.name.lower()
+        return {"kind": kind, "sentence": found.sentence, "rule": found.rule, "numbers": found.numbers}
+
+    @property
+    def changes(self) -> dict[str, PairedFigure]:
+        """The paired figures of the run by name."""
+        summary = self.facts.summary
+        own = {
+            "trained reward, fixed samples": summary.paired,
+            "... as the base draws by default": summary.paired_by_default,
+        }
+        return {
+            **{name: figure for name, figure in own.items() if figure is not None},
+            **summary.held_out,
+            **summary.detections,
+        }
+
+    @cached_property
+    def cards(self) -> list[Card]:
+        """The prompts whose pictures are shown."""
+        return cards(self.facts, None, None) if self.full else cards(self.facts)
+
+    @cached_property
+    def offenders(self) -> dict[str, list[Offender]]:
+        """The images that each detector is surest about."""
+        return {name: offenders(self.facts, name) for name in self.facts.detectors}
+
+    @property
+    def files(self) -> list[Path]:
+        """The pictures, the most important first."""
+        marked = [frame.file for card in self.cards for frame in card.marked]
+        worst = [one.file for found in self.offenders.values() for one in found]
+        between = [frame.file for card in self.cards for frame in card.between]
+        return [file for file in (*marked, *worst, *between) if file is not None]
+
+    @cached_property
+    def _progress(self) -> dict[str, Progress]:
+        return {name: Progress.of(self.facts, moments) for name, moments in self.facts.moments.items()}
+
+    @property
+    def _judged(self) -> list[tuple[str, Progress]]:
+        """The datasets whose rewards can be compared with the base model's."""
+        return [(name, one) for name, one in self._progress.items() if one.relative]
+
+    def _remarks(self) -> Iterator[str]:
+        """Yield what is missing for a judgement."""
+        if not self.facts.evaluations:
+            yield NO_EVALUATION
+        elif not self.facts.held_out:
+            yield NO_HELD_OUT
+        without_base = [name for name, one in self._progress.items() if not one.relative]
+        if without_base:
+            yield f"Not evaluated before training, so that there is no gain to show: {', '.join(without_base)}."
+
+    def _pictures_note(self) -> str:
+        """Say what is left out of the pictures."""
+        moments = max((len(found) for found in self.facts.moments.values()), default=0)
+        prompts = sum(len(found[-1].records) for found in self.facts.moments.values())
+        shown = max((len(card.frames) for card in self.cards), default=0)
+        parts = []
+        if len(self.cards) < prompts:
+            parts.append(f"{len(self.cards)} of {prompts} images of an evaluation are shown")
+        if shown < moments:
+            parts.append(f"{shown} of {moments} moments are shown")
+        return "; ".join(parts)
+
+    def _detections(self) -> list[Plot]:
+        """Draw detectors over time: in rollouts, whose prompts differ, and in evaluations."""
+        facts = self.facts
+        rollouts = np.array(list(facts.by_rollout), np.float64)
+        in_rollouts = {name: (rollouts, self._rollout_band(name)) for name in facts.detectors}
+        drawn = [plots.detections(in_rollouts, "rollout", "detectors-rollouts")] if len(rollouts) else []
+        for index, (name, one) in enumerate(self._progress.items()):
+            series = {detector: (one.updates, band) for detector, band in one.detectors.items()}
+            drawn.append(plots.detections(series, f"updates ({name})", f"detectors-{index}"))
+        return [plot for plot in drawn if plot is not None]
+
+    def _rollout_band(self, detector: str) -> Band:
+        return Band.of([column(records, f"{DETECTORS}{detector}") for records in self.facts.by_rollout.values()])
+
+    def _optimiser(self) -> list[Plot]:
+        logs = [log for log in self.facts.logs if "loss" in log]
+        series = {name: _logged(logs, name) for name in OPTIMISER if any(name in log for log in logs)}
+        if not series:
+            return []
+        return [plots.small_multiples(series, _logged(logs, "step"), "updates", "optimiser")]
+
+
+def _logged(logs: list[dict[str, Any]], name: str) -> FloatArray:
+    return np.array([log.get(name, np.nan) for log in logs], np.float64)

@@ -1,0 +1,185 @@
+"""Which pictures a report shows: each prompt through training, and the images that detectors are surest about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runs.records import Record, numbered
+from .facts import RunFacts
+from .moments import Key, Moment, key_of
+
+MAX_CARDS = 64  #: prompts whose pictures are in the page
+MAX_MOMENTS = 12  #: of each prompt, in the page
+NUM_OFFENDERS = 6  #: of each detector
+
+BASE, CHOSEN, LAST = "base model", "to use", "last"  #: marks of moments
+
+
+@dataclass(frozen=True)
+class Frame:
+    """
+    A picture of a prompt at one moment.
+
+    Parameters:
+        updates (`int`):
+            Optimizer updates before.
+        mark (`str`):
+            What is special about the moment; empty for those in between.
+        reward (`float`, *optional*):
+            Its reward.
+        file (`Path`, *optional*):
+            The picture; `None` if it is missing.
+    """
+
+    updates: int
+    mark: str
+    reward: float | None
+    file: Path | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """
+    A prompt and seed through training.
+
+    Parameters:
+        dataset, prompt (`str`), seed (`int`):
+            What was drawn.
+        seen (`bool`):
+            Whether the prompt was trained on.
+        frames (`list[Frame]`):
+            The pictures, the earliest first.
+    """
+
+    dataset: str
+    prompt: str
+    seed: int
+    seen: bool
+    frames: list[Frame]
+
+    @property
+    def marked(self) -> list[Frame]:
+        """Those of the base model, of the chosen evaluation, and the last."""
+        return [frame for frame in self.frames if frame.mark]
+
+    @property
+    def base(self) -> Frame | None:
+        """That of the base model."""
+        return next((frame for frame in self.frames if BASE in frame.mark), None)
+
+    @property
+    def result(self) -> Frame | None:
+        """That of the chosen evaluation, or the last where none was chosen."""
+        return next((frame for mark in (CHOSEN, LAST) for frame in self.frames if mark in frame.mark), None)
+
+    @property
+    def between(self) -> list[Frame]:
+        """The others."""
+        return [frame for frame in self.frames if not frame.mark]
+
+
+@dataclass(frozen=True)
+class Offender:
+    """
+    An image that a detector is sure about.
+
+    Parameters:
+        score (`float`):
+            How sure, in [0, 1].
+        moment (`str`):
+            When it was drawn.
+        prompt (`str`), seed (`int`):
+            What was asked for.
+        evidence (`Mapping[str, Any]`):
+            What the detector recorded, by name.
+        file (`Path`, *optional*):
+            The picture, if it was kept.
+    """
+
+    score: float
+    moment: str
+    prompt: str
+    seed: int
+    evidence: Mapping[str, Any]
+    file: Path | None
+
+
+def cards(facts: RunFacts, max_cards: int | None = MAX_CARDS, max_moments: int | None = MAX_MOMENTS) -> list[Card]:
+    """Return the prompts through training, those of each dataset at even distances; `None` means all."""
+    found = []
+    for dataset, moments in facts.moments.items():
+        special = marks(facts, moments)
+        shown = _spread(moments, max_moments, special)
+        share = None if max_cards is None else max(1, max_cards // len(facts.moments))
+        for index in _evenly(len(moments[-1].records), share):
+            key = key_of(moments[-1].records[index])
+            frames = [_frame(moment, key, special) for moment in shown if key in moment.positions]
+            _, seed, prompt = key
+            found.append(Card(dataset, prompt, seed, prompt in facts.trained_prompts, frames))
+    return found
+
+
+def marks(facts: RunFacts, moments: Sequence[Moment]) -> dict[int, str]:
+    """Return what is special about some moments, by their updates."""
+    special = {moments[-1].updates: [LAST]}
+    if facts.chosen in {moment.updates for moment in moments}:
+        special.setdefault(facts.chosen, []).insert(0, CHOSEN)
+    if moments[0].updates == 0:
+        special.setdefault(0, []).insert(0, BASE)
+    return {updates: ", ".join(names) for updates, names in special.items()}
+
+
+def _frame(moment: Moment, key: Key, special: Mapping[int, str]) -> Frame:
+    index = moment.positions[key]
+    reward = moment.records[index].get("reward")
+    return Frame(moment.updates, special.get(moment.updates, ""), reward, moment.pictures.get(index))
+
+
+def _spread(moments: Sequence[Moment], number: int | None, special: Mapping[int, str]) -> list[Moment]:
+    chosen = {moments[index].updates for index in _evenly(len(moments), number)} | special.keys()
+    return [moment for moment in moments if moment.updates in chosen]
+
+
+def _evenly(total: int, number: int | None) -> list[int]:
+    number = total if number is None else min(number, total)
+    return [index * total // number for index in range(number)]
+
+
+def offenders(facts: RunFacts, detector: str) -> list[Offender]:
+    """Return the images that a detector is surest about, at most one for each prompt and seed, the surest first."""
+    best: dict[tuple[int, str], Offender] = {}
+    for one in _candidates(facts, detector):
+        key = (one.seed, one.prompt)
+        if one.score > 0 and (key not in best or one.score > best[key].score):
+            best[key] = one
+    return sorted(best.values(), key=lambda one: -one.score)[:NUM_OFFENDERS]
+
+
+def _candidates(facts: RunFacts, detector: str) -> Iterator[Offender]:
+    """Yield the images that a detector judged and whose picture may be there: of evaluations, and those kept of rollouts."""
+    for dataset, moments in facts.evaluations.items():
+        for moment in moments:
+            for index, record in enumerate(moment.records):
+                when = f"{dataset}, after {moment.updates} updates"
+                yield from _offender(record, detector, when, moment.pictures.get(index))
+    for rollout, records in facts.by_rollout.items():
+        kept = numbered(facts.folder.kept_images(rollout), "", ".png")
+        for index, record in enumerate(records):
+            if index in kept or not facts.evaluations:
+                yield from _offender(record, detector, f"rollout {rollout}", kept.get(index))
+
+
+def _offender(record: Record, detector: str, when: str, file: Path | None) -> Iterator[Offender]:
+    score = record.get(f"detectors/{detector}")
+    if score is None:
+        return
+    prefix = f"{detector}/"
+    evidence = {
+        name.removeprefix(prefix): value
+        for name, value in record.items()
+        if name.startswith(prefix) and value not in (None, "")
+    }
+    yield Offender(score, when, record["prompt"], record["seed"], evidence, file)

@@ -1,0 +1,119 @@
+"""The plots of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..runs.pictures.style import Style, styles
+from ..types import FloatArray
+from .progress import Band, Progress
+from .svg import FADED, INK, RULES, Plot, plot
+
+MAX_MARKERS = 40  #: on a curve
+CHOSEN = "evaluation to use"
+
+
+@contextmanager
+def drawing(width: float = 5.6, height: float = 3.3) -> Iterator[Figure]:
+    """Context manager that gives a figure to draw on, in inches."""
+    with matplotlib.rc_context(RULES):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_band(axes: Axes, places: FloatArray, band: Band, style: Style, label: str) -> None:
+    """Draw a mean with its interval."""
+    every = max(1, len(places) // MAX_MARKERS)
+    axes.plot(places, band.mean, color=style.color, marker=style.marker, markevery=every, label=label)
+    axes.fill_between(places, band.low, band.high, color=style.color, alpha=0.18, linewidth=0)
+
+
+def of_evaluations(progress: Progress, chosen: float | None, name: str) -> list[Plot]:
+    """
+    Draw the evaluations of a dataset: proxy and gold over reward queries, and over the root of the KL divergence where that was
+    measured, then all other measures.
+    """
+    kl = np.sqrt(np.maximum(progress.kl, 0.0))
+    plots = [_proxy_and_gold(progress, progress.queries, chosen, "images scored for training", f"{name}-queries")]
+    if np.isfinite(kl).sum() > 1:
+        label = "square root of the KL divergence to the base model (nats an image)"
+        plots.append(_proxy_and_gold(progress, kl, chosen, label, f"{name}-kl"))
+    if progress.measures:
+        plots.append(small_multiples(progress.measures, progress.updates, "updates", f"{name}-measures"))
+    return plots
+
+
+def _proxy_and_gold(progress: Progress, places: FloatArray, chosen: float | None, label: str, name: str) -> Plot:
+    order = np.argsort(places, kind="stable")
+    order = order[np.isfinite(places[order])]
+    bands = {"trained reward (proxy)": progress.proxy, "held-out rewards (gold)": progress.gold}
+    with drawing() as figure:
+        axes = figure.add_subplot()
+        axes.axhline(0, color=FADED, linewidth=0.8)
+        for (title, band), style in zip(bands.items(), styles(), strict=False):
+            if band is not None:
+                picked = Band(band.mean[order], band.low[order], band.high[order])
+                draw_band(axes, places[order], picked, style, title)
+        _mark_chosen(axes, progress, places, chosen)
+        axes.set(xlabel=label, ylabel="gain over the base, in its std")
+        axes.legend()
+    return plot(f"Gain over the base model against {label}", figure, name)
+
+
+def _mark_chosen(axes: Axes, progress: Progress, places: FloatArray, chosen: float | None) -> None:
+    (found,) = np.nonzero(progress.updates == chosen)
+    if len(found):
+        axes.axvline(places[found[0]], color=INK, linestyle="--", linewidth=1, label=CHOSEN)
+        best = progress.gold or progress.proxy
+        axes.plot(places[found[0]], best.mean[found[0]], color=INK, marker="*", markersize=12)
+
+
+def rewards_of_rollouts(rewards: Mapping[int, FloatArray]) -> Plot | None:
+    """Draw the mean reward of each rollout, with the standard deviation of its images; `None` without rollouts."""
+    scored = {index: values[~np.isnan(values)] for index, values in rewards.items()}
+    scored = {index: values for index, values in scored.items() if len(values)}
+    if not scored:
+        return None
+    mean, std = (np.array([measure(values) for values in scored.values()]) for measure in (np.mean, np.std))
+    with drawing() as figure:
+        axes = figure.add_subplot()
+        draw_band(axes, np.array(list(scored)), Band(mean, mean - std, mean + std), next(styles()), "mean ± 1 std")
+        axes.set(xlabel="rollout", ylabel="reward")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return plot(
+        "Reward of each rollout: mean and standard deviation of its images (prompts differ)", figure, "rollouts"
+    )
+
+
+def detections(series: Mapping[str, tuple[FloatArray, Band]], label: str, name: str) -> Plot | None:
+    """Draw the mean score of each detector; `None` without any score."""
+    seen = {title: (places, band) for title, (places, band) in series.items() if np.isfinite(band.mean).any()}
+    if not seen:
+        return None
+    with drawing() as figure:
+        axes = figure.add_subplot()
+        for (title, (places, band)), style in zip(seen.items(), styles(), strict=False):
+            draw_band(axes, places, band, style, title)
+        axes.set(xlabel=label, ylabel="mean score", ylim=(-0.03, 1.03))
+        axes.legend()
+    return plot(f"Mean score of each detector against {label}", figure, name)
+
+
+def small_multiples(series: Mapping[str, FloatArray], places: FloatArray, label: str, name: str) -> Plot:
+    """Draw each series on axes of its own, one under another."""
+    with drawing(5.6, 1.1 * len(series) + 0.5) as figure:
+        each: list[Axes] = list(figure.subplots(len(series), sharex=True, squeeze=False)[:, 0])
+        for axes, (title, values), style in zip(each, series.items(), styles(), strict=False):
+            axes.plot(
+                places, values, color=style.color, marker=style.marker, markevery=max(1, len(places) // MAX_MARKERS)
+            )
+            axes.set_title(title, loc="left", fontsize=9)
+            axes.yaxis.set_major_locator(MaxNLocator(3))
+        each[-1].set_xlabel(label)
+    return plot(f"{', '.join(series)} against {label}", figure, name)
