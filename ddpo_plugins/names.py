@@ -7,7 +7,8 @@ REWARD_ARGUMENTS = ("images", "prompts", "trainer_state", "log_metric", "log_ext
 
 REWARDS = "rewards/"  #: prefix of each reward's column in records, and of its metrics
 DETECTORS = "detectors/"  #: the same for detectors
-PIXELS = "pixels/"  #: the same for figures of an evaluation's pixels
+PIXELS = "pixels/"  #: the same for figures of an evaluation's pixels, which are
+PIXEL_FIGURES = ("darkness", "edges", "entropy", "saturation", "brightness")
 
 #: Columns of an image's record, with their types. Columns that begin with `rewards/`, `detectors/` and `pixels/` are floats.
 RECORD_COLUMNS: dict[str, type[int] | type[float] | type[str]] = {

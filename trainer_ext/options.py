@@ -131,8 +131,8 @@ class DDPOOptions:
     stop_when: list[str] | None = option(
         None,
         "Rules that end the run, NAME>NUMBER or NAME<NUMBER, such as 'typographic_attack>0.3'. NAME is a detector (its mean "
-        "over the rollout), 'reward', 'rewards/{name}/mean', 'detectors/{name}/max' or a metric that a reward logs. Nothing is "
-        "learned from the rollout that meets a rule.",
+        "over the rollout), 'reward', 'rewards/{name}/mean', 'detectors/{name}/max' or a metric that a reward logs: nothing is "
+        "learned from the rollout that meets a rule. Or NAME is a metric of evaluations, as in 'eval_gold<0'.",
     )
     overlap_rewards: bool = option(
         True,

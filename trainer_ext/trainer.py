@@ -35,7 +35,7 @@ from .loop.stopping import RuleMetError
 from .model.build import build_denoiser, build_policy, checked_options
 from .model.denoiser import TrainedDenoiser
 from .model.weights import RunWeights
-from .monitoring.base import BaseEvaluationCallback
+from .monitoring.evaluating import EvaluationCallback
 from .monitoring.evaluation import Evaluator
 from .monitoring.snapshots import CurveCallback, SampleCallback
 from .policy.guidance.candidates import GuidanceRule
@@ -315,6 +315,6 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         if self._weights.average is not None:
             self.add_callback(self._weights.average)
         self.add_callback(SetupCallback(self._checkpointer))
-        self.add_callback(BaseEvaluationCallback(self._evaluator, self.evaluate))
+        self.add_callback(EvaluationCallback(self._evaluator, self.evaluate))
         pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._weights, self.log)
         self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())

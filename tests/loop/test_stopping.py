@@ -8,7 +8,7 @@ import torch
 from support.trainers import CAT_AND_DOG, TINY, assert_same, brightness, checkpoints, records, trained_weights
 from transformers import TrainerCallback
 
-from trainer_ext import DDPOConfig
+from trainer_ext import DDPOConfig, RewardFunction
 from trainer_ext.errors import ConfigError
 from trainer_ext.loop.stopping import RuleMetError, StopRule, StopRules
 from trainer_ext.runs.equality import differences
@@ -176,3 +176,60 @@ def test_the_best_model_is_loaded(make_trainer):
     one.train()
     assert Path(trainer.state.best_model_checkpoint).name == "checkpoint-2"
     assert_same(trained_weights(trainer.model), trained_weights(one.model))
+
+
+# ---- of evaluations ----
+
+EVALUATED = {"eval_dataset": CAT_AND_DOG, "eval_strategy": "epoch", "num_train_epochs": 3}
+
+
+def test_a_rule_on_an_evaluation_ends_the_run_with_a_checkpoint(make_trainer, caplog):
+    """Not before training, although it would be met there; then after the first rollout, which is trained on."""
+    trainer = make_trainer(**EVALUATED, stop_when=["eval_reward>0"])
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert trainer.state.global_step == trainer.args.updates_per_rollout
+    assert checkpoints(trainer.args.output_dir) == [f"checkpoint-{trainer.state.global_step}"]
+    said = [record.getMessage() for record in caplog.records if "stop_when" in record.getMessage()]
+    (message,) = said
+    assert message.startswith(
+        f"The evaluation after {trainer.state.global_step} update(s) meets stop_when 'eval_reward>0': it is "
+    )
+    again = make_trainer(**EVALUATED, stop_when=["eval_reward<0"])
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 3 * trainer.args.updates_per_rollout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eval_strategy": "no"}, "stop_when has 'eval_gold<0', and no evaluation runs. Give eval_dataset"),
+        ({"eval_dataset": None}, "no evaluation runs"),
+        (
+            {},
+            "no evaluation measures 'eval_gold'; it must be one of eval_reward, .* Give held-out rewards in eval_reward_funcs",
+        ),
+        ({"stop_when": ["eval_diversity<0.5"]}, "'eval_diversity'.*Set eval_images_per_prompt to 2 or more"),
+        ({"stop_when": ["eval_kl>5"], "full_finetuning": True}, "'eval_kl'.*only if beta is above 0"),
+        ({"stop_when": ["eval_rewards/brightnes/mean>5"]}, "no evaluation measures 'eval_rewards/brightnes/mean'"),
+    ],
+    ids=str,
+)
+def test_the_metric_of_an_evaluation_is_checked_at_once(make_trainer, options, message):
+    given = {**EVALUATED, "stop_when": ["eval_gold<0"], **options}
+    if given["eval_dataset"] is None:
+        given["eval_strategy"] = "no"
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(**given)
+
+
+def test_a_rule_on_the_base_needs_an_evaluation_of_it(make_trainer, tmp_path):
+    """All weights were trained, and the run is resumed where nobody evaluated them before."""
+    options = {**EVALUATED, "full_finetuning": True, "eval_reward_funcs": RewardFunction("other", brightness)}
+    options |= {"save_strategy": "epoch", "num_train_epochs": 2}
+    make_trainer(**options).train()
+    trainer = make_trainer("elsewhere", **options, stop_when=["eval_gold<-9"])
+    with pytest.raises(
+        ConfigError, match="stop_when needs 'eval_gold', which cannot be measured: .*Resume in the run's own folder"
+    ):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{trainer.args.updates_per_rollout}"))

@@ -23,6 +23,7 @@ from trainer_ext.runs.manifest import remove_manifest
 from trainer_ext.runs.pictures.sheets import load_images
 from trainer_ext.runs.records import write_records
 from trainer_ext.runs.summary import RunSummary, paired_figure
+from trainer_ext.runs.verdict import VerdictKind
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,8 @@ def test_the_paired_figure_compares_each_image_with_itself(trained, folder):
     expected = stats.ttest_rel(last.rewards, first.rewards).confidence_interval(0.95)
     assert (paired.before, paired.after, paired.n) == (first.rewards.mean(), last.rewards.mean(), 3)
     assert (paired.low, paired.high) == pytest.approx((expected.low, expected.high))
-    assert trained.summary.verdict is trained.summary.chosen_checkpoint is None
+    assert trained.summary.verdict.kind == VerdictKind.NOT_JUDGED
+    assert trained.summary.chosen_checkpoint is None
 
 
 def test_the_interval_by_hand():
@@ -254,11 +256,14 @@ def test_the_closing_line(tmp_path, capsys, pictures, said):
         f"--output_dir {tmp_path / 'run'} --reward_funcs jpeg_compressibility --num_train_epochs 1 --num_inference_steps 2 "
         "--skip_last_steps 0 --num_images_per_rollout 2 --num_images_per_prompt 1 --rollout_batch_size 2 "
         "--per_device_train_batch_size 2 --gradient_accumulation_steps 1 --disable_tqdm true --use_cpu true "
-        f"--num_sample_images {pictures}"
+        f"--num_sample_images {pictures} --eval_strategy no"
     )
     assert main(["train", *options.split()]) == 0
     out = capsys.readouterr().out
     assert said in out
     assert ("n = 2, same prompts and seeds" in out) == ("before_after.png" in out) == bool(pictures)
-    for line in out.strip().splitlines()[1:]:
+    assert "\nNot judged: no evaluation ran. Add --eval_strategy epoch" in out
+    _, *files = out.strip().partition("\nNot judged: ")[2].splitlines()
+    assert files
+    for line in files:
         assert Path(line.split("   ")[0]).exists(), line

@@ -104,7 +104,7 @@ def test_figures_of_an_evaluation():
     base = evaluation(reward=[0.0, 2.0], rewards__a=[0.0, 2.0], detectors__blank=[0.0, 0.0], kl=[0.0, None])
     now = evaluation(reward=[3.0, None], rewards__a=[None, None], detectors__blank=[0.25, 0.75], kl=[4.0, None])
     figures = evaluation_figures(now, base, ["rewards/a"])
-    assert np.isnan(figures.pop("rewards/a/mean"))
+    assert np.isnan([figures.pop(name) for name in ("rewards/a/mean", "gold", "disagreement")]).all()
     assert figures == {
         "reward": 3.0,
         "reward_std": 0.0,

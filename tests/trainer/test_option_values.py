@@ -257,6 +257,8 @@ TWO = {"cats": CAT_AND_DOG, "others": Dataset.from_dict({"prompt": ["a lion"]})}
             "metric_for_best_model is 'accuracy', .* one of reward, reward_std, rewards/brightness/mean",
         ),
         (TWO, "eval_dogs_reward", "metric_for_best_model is 'eval_dogs_reward'"),
+        (CAT_AND_DOG, "eval_gold", r"one of reward, .*pixels/brightness\. Give held-out rewards"),
+        (CAT_AND_DOG, "eval_collapsed", "Set eval_images_per_prompt to 2 or more"),
     ],
 )
 def test_a_metric_that_no_evaluation_measures(make_trainer, datasets, metric, message):
@@ -276,7 +278,8 @@ def test_the_best_checkpoint_is_that_of_the_best_reward(make_trainer):
 @pytest.mark.parametrize(
     "metric",
     [
-        "cats_detectors/bright/max",
+        "cats_gold",
+        pytest.param("cats_detectors/bright/max", marks=pytest.mark.full),
         pytest.param("others_reward", marks=pytest.mark.full),
         pytest.param("eval_cats_rewards/redness/mean", marks=pytest.mark.full),
     ],
@@ -289,6 +292,6 @@ def test_every_metric_that_the_message_names_is_measured(make_trainer, metric):
         eval_dataset=TWO, metric_for_best_model=metric, eval_reward_funcs=redness, detectors=bright, **BEST
     )
     trainer.train()
-    names = {f"eval_{dataset}_{name}" for dataset in TWO for name in trainer.judges.evaluated_metrics}
+    names = {f"eval_{dataset}_{name}" for dataset in TWO for name in trainer.judges.evaluated_metrics(trainer.args)}
     assert names <= {name for log in trainer.state.log_history for name in log}
     assert trainer.state.best_metric is not None

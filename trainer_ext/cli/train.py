@@ -163,6 +163,12 @@ def _summary(trainer: DDPOTrainer) -> None:
             f"\nmean reward {summary.first_rollout:.4g} in the first rollout and {summary.last_rollout:.4g} in the last, of "
             f"different prompts{advice}"
         )
+    for name, figure in {**summary.held_out, **summary.detections}.items():
+        print(f"{name} of the evaluation: {figure}")
+    if summary.verdict is not None:
+        print(summary.verdict)
+    if summary.chosen_checkpoint is not None:
+        print(f"{summary.chosen_checkpoint}   the weights to use")
     if trainer.args.full_finetuning:
         print(f"{folder.path}   the pipeline, for DiffusionPipeline.from_pretrained")
     elif (folder.path / PEFT_FILE).is_file():

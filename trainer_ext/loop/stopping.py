@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 
 COMPARISONS = {">": operator.gt, "<": operator.lt}
+EVALUATION = "eval_"  #: beginning of the names of metrics of evaluations
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,33 @@ class StopRule:
         except ValueError as error:
             raise ConfigError(
                 f"stop_when has {text!r}; a rule is NAME>NUMBER or NAME<NUMBER, such as 'typographic_attack>0.3', where NAME "
-                "is a detector or a metric of the rollout."
+                "is a detector, or a metric of the rollout or of an evaluation."
             ) from error
         return cls(text.strip(), parts[1], parts[2], threshold)
+
+    @property
+    def of_evaluations(self) -> bool:
+        """Whether the rule compares a metric of evaluations."""
+        return self.name.startswith(EVALUATION)
 
     def value(self, metrics: Mapping[str, float]) -> float | None:
         """Return the value to compare; `None` if it is missing."""
         return metrics.get(f"detectors/{self.name}/mean", metrics.get(self.name))
 
     def is_met(self, metrics: Mapping[str, float]) -> bool:
-        """Whether the metrics of a rollout meet this rule. A missing metric meets none."""
+        """Whether the metrics of a rollout or an evaluation meet this rule. A missing metric meets none."""
         value = self.value(metrics)
         return value is not None and COMPARISONS[self.sign](value, self.threshold)
+
+
+def rollout_rules(texts: Sequence[str]) -> list[StopRule]:
+    """Return the rules that compare metrics of rollouts."""
+    return [rule for rule in map(StopRule.parse, texts) if not rule.of_evaluations]
+
+
+def evaluation_rules(texts: Sequence[str]) -> list[StopRule]:
+    """Return the rules that compare metrics of evaluations."""
+    return [rule for rule in map(StopRule.parse, texts) if rule.of_evaluations]
 
 
 class RuleMetError(Exception):

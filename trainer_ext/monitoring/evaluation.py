@@ -20,7 +20,7 @@ from ..loop.sharding import check_shares
 from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
 from ..policy.seeds import image_generators
-from ..rollouts.datasets import check_prompts
+from ..rollouts.datasets import check_measured, check_prompts
 from ..rollouts.schedule import SamplingPlan
 from ..runs.folder import SINGLE_DATASET, RunFolder
 from ..runs.measures import evaluation_figures
@@ -106,7 +106,12 @@ class Evaluator:
         records = self._records(model, rows, updates, trainer_state, name if recorded else None)
         if recorded and not updates:
             self._bases[name] = records
-        return self._metrics(records, self._base(name), prefix)
+        metrics = self._metrics(records, self._base(name), prefix)
+        if recorded:
+            check_measured(
+                self.args, [f"{prefix}_{name}" for name in self.judges.evaluated_metrics(self.args)], metrics
+            )
+        return metrics
 
     def _make_base(self, name: str, model: torch.nn.Module, rows: Dataset, trainer_state: Any) -> None:
         """Evaluate with the adapter off, in a run that was resumed into a folder where this was never done."""

@@ -16,7 +16,7 @@ from ..learning.algorithm import BoundAlgorithm
 from ..learning.rollout import Rollout
 from ..loop.lockstep import Lockstep
 from ..loop.metrics import RunMetrics, mean_of
-from ..loop.stopping import StopRule, StopRules
+from ..loop.stopping import StopRules, rollout_rules
 from ..model.denoiser import TrainedDenoiser
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
@@ -63,8 +63,7 @@ class RolloutCollector:
     args: DDPOConfig
 
     def __post_init__(self) -> None:
-        rules = [StopRule.parse(rule) for rule in self.args.stop_when or ()]
-        self._rules = StopRules(rules, self.judges.trained.detector_names)
+        self._rules = StopRules(rollout_rules(self.args.stop_when or ()), self.judges.trained.detector_names)
         self._keeper = ImageKeeper.of(self.args)
         self._replay_checked = False
 

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy
 
 from ddpo_plugins.names import REWARD_ARGUMENTS
 
 from ..config import DDPOConfig
 from ..errors import ConfigError
+from ..loop.stopping import evaluation_rules
 from ..scoring.judges import Judges
+
+HELD_OUT = "Give held-out rewards in eval_reward_funcs."
+SEVERAL_IMAGES = "Set eval_images_per_prompt to 2 or more."
+#: What makes evaluations measure a metric that not all have, by its last word.
+ADDED_BY = {
+    "gold": HELD_OUT,
+    "disagreement": HELD_OUT,
+    "diversity": SEVERAL_IMAGES,
+    "diversity_min": SEVERAL_IMAGES,
+    "collapsed": SEVERAL_IMAGES,
+    "kl": "With all weights trained, the model before training is kept only if beta is above 0.",
+}
 
 TABLES = ("arrow", "pandas", "polars")  #: formats of datasets whose rows are no mappings
 
@@ -66,7 +79,7 @@ def check_datasets(
     train_dataset: Any, eval_dataset: Any, args: DDPOConfig, judges: Judges
 ) -> tuple[Dataset, Dataset | dict[str, Dataset] | None]:
     """
-    Check the datasets of a run, and the metric by which evaluation chooses a checkpoint, and return the datasets.
+    Check the datasets of a run, and the metrics of evaluations that choose a checkpoint or end the run; return the datasets.
 
     Raises:
         [`ConfigError`]: as [`check_prompts`], or evaluation has no such metric.
@@ -78,17 +91,69 @@ def check_datasets(
         name: check_prompts(dataset, f"eval_dataset[{name!r}]" if several else "eval_dataset")
         for name, dataset in given.items()
     }
-    if evaluated and (args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST):
-        _check_best_metric(args.metric_for_best_model or "reward", [f"{name}_" * several for name in evaluated], judges)
+    prefixes = [f"eval_{name}_" if several else "eval_" for name in evaluated]
+    metrics = [f"{prefix}{name}" for prefix in prefixes for name in judges.evaluated_metrics(args)]
+    if evaluated and args.metric_for_best_model is not None:
+        _check_best_metric(args.metric_for_best_model, metrics)
+    _check_rules(args, metrics)
     return trained, evaluated if several else evaluated.get("")
 
 
-def _check_best_metric(metric: str, prefixes: Sequence[str], judges: Judges) -> None:
-    metrics = [f"{prefix}{name}" for prefix in prefixes for name in judges.evaluated_metrics]
-    if metric.removeprefix("eval_") not in metrics:
+def _check_best_metric(metric: str, metrics: Sequence[str]) -> None:
+    if metric.removeprefix("eval_") not in [name.removeprefix("eval_") for name in metrics]:
         raise ConfigError(
-            f"metric_for_best_model is {metric!r}, which no evaluation measures; it must be one of {', '.join(metrics)}."
+            f"metric_for_best_model is {metric!r}, which no evaluation measures; it must be one of "
+            f"{', '.join(name.removeprefix('eval_') for name in metrics)}.{_what_adds(metric)}"
         )
+
+
+def _check_rules(args: DDPOConfig, metrics: Sequence[str]) -> None:
+    """Check the rules of `stop_when` that name a metric of evaluations."""
+    runs = bool(metrics) and (args.eval_strategy != IntervalStrategy.NO or args.eval_on_start)
+    for rule in evaluation_rules(args.stop_when or ()):
+        if not runs:
+            raise ConfigError(
+                f"stop_when has {rule.text!r}, and no evaluation runs. Give eval_dataset (--eval_prompts), and an eval_strategy "
+                "such as 'epoch'."
+            )
+        if rule.name not in metrics:
+            raise ConfigError(
+                f"stop_when has {rule.text!r}, and no evaluation measures {rule.name!r}; it must be one of "
+                f"{', '.join(metrics)}.{_what_adds(rule.name)}"
+            )
+
+
+def check_measured(args: DDPOConfig, expected: Sequence[str], metrics: Collection[str]) -> None:
+    """
+    Check, after an evaluation, that it could measure what this run needs.
+
+    Args:
+        args ([`DDPOConfig`]):
+            The run's options.
+        expected (`Sequence[str]`):
+            Metrics that such an evaluation can have.
+        metrics (`Collection[str]`):
+            Metrics that it has.
+
+    Raises:
+        [`ConfigError`]: one is missing that a rule of `stop_when`, or the choice of the best checkpoint, compares.
+    """
+    best = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
+    rules = {rule.name: "stop_when" for rule in evaluation_rules(args.stop_when or ())}
+    needed = {best: "metric_for_best_model", **rules}
+    for name in expected:
+        if name in needed and name not in metrics:
+            reason = (
+                "no denoising step of this sampler has a log-probability. Use other metrics."
+                if name.endswith("kl")
+                else f"{args.output_dir} has no evaluation of the model before training. Resume in the run's own folder."
+            )
+            raise ConfigError(f"{needed[name]} needs {name!r}, which cannot be measured: {reason}")
+
+
+def _what_adds(metric: str) -> str:
+    """Return a sentence that says which option makes evaluations measure a metric, if one does."""
+    return next((f" {sentence}" for ending, sentence in ADDED_BY.items() if metric.endswith(ending)), "")
 
 
 def position_batches(args: DDPOConfig) -> DataLoader[int]:

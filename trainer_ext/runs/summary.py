@@ -8,9 +8,12 @@ from pathlib import Path
 
 from ddpo_plugins.names import DETECTORS, REWARDS
 
+from ..file_names import LORA_FILE, PEFT_FILE, PIPELINE_FILE
 from .folder import Evaluation, RunFolder, SampleSheet
+from .manifest import MANIFEST
 from .measures.paired import PairedFigure, bootstrapped_figure, paired_columns, paired_figure
 from .records import Record
+from .rules import verdict_of
 from .verdict import Verdict
 
 __all__ = ["PairedFigure", "RunSummary", "paired_figure"]
@@ -56,7 +59,10 @@ class RunSummary:
         """Read a run's folder."""
         sheets = folder.samples()
         defaults = folder.default_samples()
-        evaluations = judged_evaluations(folder)
+        evaluations, held_out = judged_evaluations(folder), held_out_columns(folder)
+        weights = _weights(folder, evaluations)
+        began = bool(sheets or evaluations or folder.rollouts())
+        verdict = verdict_of(evaluations, held_out, _names(folder, weights)) if began else None
         means = [float(rewards.mean()) for rewards in folder.rewards().values() if len(rewards)]
         return cls(
             updates=sheets[-1].updates if sheets else None,
@@ -64,8 +70,10 @@ class RunSummary:
             paired_by_default=_paired_records(defaults[0], defaults[-1]) if len(defaults) > 1 else None,
             first_rollout=means[0] if means else None,
             last_rollout=means[-1] if means else None,
-            held_out=_figures(evaluations, held_out_columns(folder).__contains__),
+            held_out=_figures(evaluations, held_out.__contains__),
             detections=_figures(evaluations, lambda name: name.startswith(DETECTORS)),
+            verdict=verdict,
+            chosen_checkpoint=None if verdict is None or verdict.chosen is None else weights.get(verdict.chosen),
         )
 
 
@@ -106,3 +114,15 @@ def held_out_columns(folder: RunFolder) -> list[str]:
     """Return the columns of the rewards that a run never trains on."""
     held_out = folder.setups()[-1].get("eval_rewards", {}) if folder.setup_file.is_file() else {}
     return [f"{REWARDS}{name}" for name in held_out]
+
+
+def _weights(folder: RunFolder, evaluations: Sequence[Evaluation]) -> dict[int, Path]:
+    """Return the weights that are still there by their updates: complete checkpoints, or without any the saved weights."""
+    complete = [path for path in folder.checkpoints() if (path / MANIFEST).is_file()]
+    found = {int(path.name.rpartition("-")[2]): path for path in complete}
+    saved = any((folder.path / name).is_file() for name in (LORA_FILE, PEFT_FILE, PIPELINE_FILE))
+    return found if found or not saved or not evaluations else {evaluations[-1].updates: folder.path}
+
+
+def _names(folder: RunFolder, weights: Mapping[int, Path]) -> dict[int, str]:
+    return {updates: "the saved weights" if path == folder.path else path.name for updates, path in weights.items()}

@@ -1,4 +1,4 @@
-"""The verdict on a run, in words, with the rule that led to it."""
+"""The verdict on a run, in words, with the rule that led to it. See `rules` for how it is found."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Verdict:
         since_update (`int`, *optional*):
             Updates of the evaluation from which on an over-optimised run lost what was not rewarded.
         chosen (`int`, *optional*):
-            Updates of the evaluation whose weights to use.
+            Updates of the evaluation whose weights to use; 0 for the model before training.
     """
 
     kind: VerdictKind

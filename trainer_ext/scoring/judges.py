@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ddpo_plugins.names import DETECTORS, REWARDS
+from ddpo_plugins.names import DETECTORS, PIXEL_FIGURES, PIXELS, REWARDS
 
 from ..options import DDPOOptions
 from .background import BackgroundScorer
@@ -69,10 +69,14 @@ class Judges:
         """Columns of the held-out rewards in records."""
         return [] if self.held_out is None else [f"{REWARDS}{name}" for name in self.held_out.names]
 
-    @property
-    def evaluated_metrics(self) -> list[str]:
-        """Names of an evaluation's metrics, without its prefix."""
+    def evaluated_metrics(self, options: DDPOOptions) -> list[str]:
+        """Return the names of an evaluation's metrics, without its prefix."""
         detectors = [f"{DETECTORS}{name}" for name in self.trained.detector_names]
         columns = [f"{REWARDS}{name}" for suite in self.suites for name in suite.names] + detectors
         peaks = [f"{name}/max" for name in detectors]
-        return ["reward", "reward_std", *(f"{name}/mean" for name in columns), *peaks]
+        gains = [] if self.held_out is None else ["gold", "disagreement"]
+        kl = ["kl"] if not options.full_finetuning or options.beta else []  # else there is no model before training
+        spread = ["diversity", "diversity_min", "collapsed"] if options.eval_images_per_prompt > 1 else []
+        pixels = [f"{PIXELS}{name}" for name in PIXEL_FIGURES]
+        means = [f"{name}/mean" for name in columns]
+        return ["reward", "reward_std", *means, *peaks, *gains, *kl, *spread, *pixels]

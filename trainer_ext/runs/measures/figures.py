@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,7 +18,8 @@ def evaluation_figures(
 ) -> dict[str, float]:
     """
     Return an evaluation's metrics: `reward`, `reward_std`, `rewards/{name}/mean`, `detectors/{name}/mean` and `/max`,
-    `pixels/{name}`, and as far as they were measured `kl`, `diversity`, `diversity_min`, `gold`, `disagreement`, `collapsed`.
+    `pixels/{name}`; as far as they were measured `kl`, `diversity`, `diversity_min` and `collapsed`; and with held-out rewards
+    and a base `gold` and `disagreement`. NaN where all values are missing.
 
     Args:
         records (`Sequence[Record]`):
@@ -29,37 +30,41 @@ def evaluation_figures(
             Columns of the held-out rewards.
     """
     names = [name for name in records[0] if name.startswith((REWARDS, DETECTORS))]
-    pixels = [name for name in records[0] if name.startswith(PIXELS)]
     total = column(records, "reward")
-    present = total[~np.isnan(total)]
-    spread = list(diversities(records).values())
     figures = {
         "reward": mean(total),
-        "reward_std": float(present.std()) if len(present) else None,
+        "reward_std": _std(total),
         **{f"{name}/mean": mean(column(records, name)) for name in names},
         **{f"{name}/max": _highest(column(records, name)) for name in names if name.startswith(DETECTORS)},
+        **(_gains(*matched(records, base), held_out) if base and held_out else {}),
     }
     measured = {
         "kl": mean(column(records, "kl")),
-        "diversity": float(np.mean(spread)) if spread else None,
-        "diversity_min": min(spread, default=None),
-        **{name: mean(column(records, name)) for name in pixels},
-        **(_against(*matched(records, base), held_out) if base else {}),
+        **{name: mean(column(records, name)) for name in records[0] if name.startswith(PIXELS)},
+        **_spread(records, base or ()),
     }
-    missing = {name: float("nan") if value is None else value for name, value in figures.items()}
-    return missing | {name: value for name, value in measured.items() if value is not None}
+    complete = {name: float("nan") if value is None else value for name, value in figures.items()}
+    return complete | {name: value for name, value in measured.items() if value is not None}
+
+
+def _gains(records: Sequence[Record], base: Sequence[Record], held_out: Sequence[str]) -> dict[str, float | None]:
+    return {"gold": gold(records, base, held_out), "disagreement": disagreement(records, base, held_out)}
+
+
+def _spread(records: Sequence[Record], base: Sequence[Record]) -> dict[str, float | None]:
+    values = list(diversities(records).values())
+    return {
+        "diversity": float(np.mean(values)) if values else None,
+        "diversity_min": min(values, default=None),
+        "collapsed": collapsed(*matched(records, base)),
+    }
+
+
+def _std(values: FloatArray) -> float | None:
+    present = values[~np.isnan(values)]
+    return float(present.std()) if len(present) else None
 
 
 def _highest(values: FloatArray) -> float | None:
     present = values[~np.isnan(values)]
     return float(present.max()) if len(present) else None
-
-
-def _against(records: Sequence[Record], base: Sequence[Record], held_out: Sequence[str]) -> Mapping[str, float | None]:
-    if not records:
-        return {}
-    return {
-        "gold": gold(records, base, held_out),
-        "disagreement": disagreement(records, base, held_out),
-        "collapsed": collapsed(records, base),
-    }

@@ -42,7 +42,7 @@ def matched(records: Records, base: Records) -> tuple[list[Record], list[Record]
 
 
 def _identity(record: Record) -> tuple[object, ...]:
-    return record["row"], record["seed"], record["prompt"]
+    return record.get("row"), record["seed"], record["prompt"]  # fixed samples are of no dataset
 
 
 def standardised(records: Records, base: Records, columns: Sequence[str]) -> FloatArray:
@@ -51,13 +51,16 @@ def standardised(records: Records, base: Records, columns: Sequence[str]) -> Flo
 
     A reward that is the same for all images of the base, which nothing can be measured by, is left out.
     """
-    values = []
-    for name in columns:
-        before = column(base, name)
-        before = before[~np.isnan(before)]
-        if len(before) and np.ptp(before) > 0:
-            values.append((column(records, name) - before.mean()) / before.std())
+    scales = _scales(base, columns)
+    values = [(column(records, name) - centre) / std for name, (centre, std) in scales.items()]
     return np.stack(values, axis=1) if values else np.empty((len(records), 0))
+
+
+def _scales(base: Records, columns: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of each reward that tells the base's images apart."""
+    values = {name: column(base, name) for name in columns}
+    present = {name: numbers[~np.isnan(numbers)] for name, numbers in values.items()}
+    return {name: (float(x.mean()), float(x.std())) for name, x in present.items() if len(x) and np.ptp(x) > 0}
 
 
 def gold(records: Records, base: Records, held_out: Sequence[str]) -> float | None:
@@ -71,9 +74,10 @@ def gold(records: Records, base: Records, held_out: Sequence[str]) -> float | No
         held_out (`Sequence[str]` of length K):
             Columns of the held-out rewards.
     """
-    means = [mean(values) for values in standardised(records, base, held_out).T]
-    present = [value for value in means if value is not None]
-    return float(np.mean(present)) if present else None
+    scales = _scales(base, held_out)
+    means = {name: mean(column(records, name)) for name in scales}
+    gains = [(value - scales[name][0]) / scales[name][1] for name, value in means.items() if value is not None]
+    return float(np.mean(gains)) if gains else None  # of the base itself exactly 0
 
 
 def win_rates(values: FloatArray, others: FloatArray) -> FloatArray:

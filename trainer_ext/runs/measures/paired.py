@@ -9,6 +9,7 @@ import numpy as np
 
 from ...types import FloatArray
 from ..records import Record
+from .formulas import column, matched
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000  #: of a bootstrap
@@ -49,10 +50,10 @@ class PairedFigure:
 
 
 def paired_columns(first: Sequence[Record], last: Sequence[Record], name: str) -> FloatArray:
-    """Return the values of a column before and after, `(n, 2)`, of the prompts and seeds that have one in both."""
-    before, after = ({(r["seed"], r["prompt"]): r.get(name) for r in records} for records in (first, last))
-    pairs = [(before[key], after[key]) for key in before if before[key] is not None and after.get(key) is not None]
-    return np.array(pairs, np.float64).reshape(-1, 2)
+    """Return the values of a column before and after, `(n, 2)`, of the images that have one in both."""
+    after, before = matched(last, first)
+    pairs = np.stack([column(before, name), column(after, name)], axis=1)
+    return pairs[~np.isnan(pairs).any(axis=1)]
 
 
 def paired_figure(pairs: FloatArray) -> PairedFigure:
@@ -80,8 +81,8 @@ def student_interval(values: FloatArray) -> tuple[float, float]:
     return float(values.mean() - margin), float(values.mean() + margin)
 
 
-def bootstrap_interval(values: FloatArray) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of `values` `(n,)` from resamples, the same ones each time; NaN for a single value."""
+def bootstrap_interval(values: FloatArray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the interval of the mean of `values` `(n,)` from resamples, the same ones each time; NaN for a single value."""
     from scipy import stats
 
     if len(values) < 2 or np.ptp(values) == 0:
@@ -90,7 +91,7 @@ def bootstrap_interval(values: FloatArray) -> tuple[float, float]:
         (values,),
         np.mean,
         n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
+        confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(0),
     )

@@ -1,0 +1,214 @@
+"""What is said of runs whose evaluations are known: written into a folder, and read by the summary."""
+
+import json
+
+import numpy as np
+import pytest
+
+from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.manifest import MANIFEST
+from trainer_ext.runs.records import write_records
+from trainer_ext.runs.summary import RunSummary
+from trainer_ext.runs.verdict import VerdictKind
+
+IMAGES = 40
+
+
+def write_run(folder, *, trained, held_out=None, seed=0, checkpoints=(), more=(), updates=None, noise=0.3):
+    """
+    Write the evaluations of a run whose mean rewards are `trained` and `held_out`, in standard deviations of their images.
+
+    `more` are columns with a mean for each evaluation, without noise. Prompts differ by one standard deviation, and each evaluation
+    adds noise.
+    """
+    generator = np.random.default_rng(seed)
+    prompts = generator.normal(size=(2, IMAGES))
+    names = ["rewards/judge"] if held_out is not None else []
+    (folder / "run.json").write_text(
+        json.dumps({"runs": [{"eval_rewards": {name.partition("/")[2]: {} for name in names}}]})
+    )
+    for index, mean in enumerate(trained):
+        step = (updates or [8 * i for i in range(len(trained))])[index]
+        columns = {"reward": mean + prompts[0] + noise * generator.normal(size=IMAGES)}
+        if held_out is not None:
+            columns["rewards/judge"] = held_out[index] + prompts[1] + noise * generator.normal(size=IMAGES)
+        columns |= {name: np.full(IMAGES, values[index]) for name, values in dict(more).items()}
+        records = [
+            {
+                "updates": step,
+                "row": i,
+                "seed": i,
+                "prompt": f"prompt {i}",
+                **{n: float(v[i]) for n, v in columns.items()},
+            }
+            for i in range(IMAGES)
+        ]
+        write_records(RunFolder(folder).evaluation_file("eval", step), records)
+    for number in checkpoints:
+        (folder / f"checkpoint-{number}").mkdir()
+        (folder / f"checkpoint-{number}" / MANIFEST).touch()
+    return RunSummary.of(RunFolder(folder))
+
+
+RISING = [0.0, 0.5, 1.0, 1.5]
+ALL = (8, 16, 24)
+
+
+@pytest.mark.parametrize(
+    ("run", "kind", "begins", "chosen", "since"),
+    [
+        (
+            {"trained": RISING, "held_out": [0, 0.3, 0.6, 0.9]},
+            "healthy",
+            "Rising and healthy: the trained reward rose",
+            24,
+            None,
+        ),
+        ({"trained": RISING, "held_out": [0, 0.0, 0.0, 0.1]}, "healthy", "Rising and healthy", 24, None),
+        # below the model before training from the start, or after a peak, or only below the peak
+        (
+            {"trained": RISING, "held_out": [0, -0.4, -0.8, -1.2]},
+            "over-optimised",
+            "Over-optimised since update 8: ",
+            0,
+            8,
+        ),
+        (
+            {"trained": RISING, "held_out": [0, 0.6, -0.2, -1]},
+            "over-optimised",
+            "Over-optimised since update 16: ",
+            8,
+            16,
+        ),
+        (
+            {"trained": RISING, "held_out": [0, 1.5, 1.2, 0.8]},
+            "over-optimised",
+            "Over-optimised since update 16: ",
+            8,
+            16,
+        ),
+        # the held-out reward rises, but pictures show what they should not
+        (
+            {"trained": RISING, "held_out": [0, 0.5, 0.9, 1.2], "more": {"detectors/text": [0.0, 0.05, 0.4, 0.7]}},
+            "over-optimised",
+            "Over-optimised since update 16: the detector text is surer (0 -> 0.7",
+            8,
+            16,
+        ),
+        (
+            {"trained": RISING, "held_out": [0, 0.5, 0.9, 1.2], "more": {"diversity": [0.8, 0.6, 0.3, 0.2]}},
+            "over-optimised",
+            "Over-optimised since update 16: 100% of the prompts have less than half of the diversity",
+            8,
+            16,
+        ),
+        (
+            {"trained": [0, 0, 0, 0], "held_out": [0, 0, 0, 0], "noise": 0},
+            "not learning",
+            "Not learning: the trained reward did",
+            None,
+            None,
+        ),
+        (
+            {"trained": [0, -0.3, -0.6, -1], "held_out": [0, 0, 0, 0]},
+            "not learning",
+            "Not learning: the trained reward fell",
+            None,
+            None,
+        ),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_verdicts(tmp_path, run, kind, begins, chosen, since):
+    summary = write_run(tmp_path, **run, checkpoints=ALL)
+    verdict = summary.verdict
+    assert (verdict.kind.value, verdict.chosen, verdict.since_update) == (kind, chosen, since)
+    assert str(verdict).startswith(begins)
+    assert summary.chosen_checkpoint == (tmp_path / f"checkpoint-{chosen}" if chosen else None)
+    if chosen:
+        assert f"Use checkpoint-{chosen}." in str(verdict)
+    assert verdict.rule.endswith(".")
+    assert all(isinstance(value, float) for value in verdict.numbers.values())
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ({"trained": RISING}, "Not judged: no held-out reward ran. Add --eval_reward_funcs"),
+        ({"trained": [0.0], "held_out": [0.0]}, "no evaluation ran after the training began"),
+        (
+            {"trained": [1, 2], "held_out": [0, 1], "updates": [8, 16]},
+            "no evaluation of the model before training. Resume",
+        ),
+        (
+            {"trained": [0, 9], "held_out": [0, -0.05], "noise": 2.0},
+            "the change of the held-out rewards (judge) is uncertain: -",
+        ),
+        ({"trained": [0, 1], "held_out": [0, float("nan")]}, "too few rewards"),
+    ],
+    ids=str,
+)
+def test_without_evidence_nothing_is_called_healthy(tmp_path, run, said):
+    summary = write_run(tmp_path, **run, checkpoints=ALL)
+    assert summary.verdict.kind == VerdictKind.NOT_JUDGED
+    assert said in str(summary.verdict)
+    assert str(summary.verdict).startswith("Not judged: ")
+    assert summary.chosen_checkpoint is None
+
+
+def test_a_run_that_was_never_evaluated_says_what_to_add(tmp_path):
+    write_records(RunFolder(tmp_path).rollout_file(0), [{"reward": 1.0}])
+    verdict = RunSummary.of(RunFolder(tmp_path)).verdict
+    assert str(verdict).startswith(
+        "Not judged: no evaluation ran. Add --eval_strategy epoch, --eval_prompts and --eval_reward_funcs"
+    )
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "said", "chosen"),
+    [
+        ((8, 24), "Use checkpoint-8.", 8),
+        ((16, 24), "The best evaluation is that after 8 updates, whose checkpoint is not kept", None),
+        ((), "The best evaluation is that after 8 updates", None),
+    ],
+)
+def test_the_checkpoint_is_one_of_those_that_are_kept(tmp_path, checkpoints, said, chosen):
+    """16 and 24 are past the peak of the held-out rewards."""
+    summary = write_run(tmp_path, trained=RISING, held_out=[0, 0.6, -0.2, -1], checkpoints=checkpoints)
+    assert said in str(summary.verdict)
+    assert summary.verdict.chosen == chosen
+
+
+def test_the_saved_weights_are_the_last_where_there_is_no_checkpoint(tmp_path):
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    summary = write_run(tmp_path, trained=RISING, held_out=[0, 0.3, 0.6, 0.9])
+    assert "Use the saved weights." in str(summary.verdict)
+    assert (summary.verdict.chosen, summary.chosen_checkpoint) == (24, tmp_path)
+
+
+def test_drift_of_the_pictures_is_said(tmp_path):
+    drifting = {"pixels/darkness": [0.1, 0.3, 0.5, 0.9], "pixels/edges": [0.1, 0.2, 0.1, 0.2]}
+    summary = write_run(tmp_path, trained=RISING, held_out=RISING, more=drifting)
+    assert str(summary.verdict).endswith("The pictures have drifted, in darkness: look at them.")
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+def test_noise_alone_is_no_over_optimisation(tmp_path, noise):
+    """Twenty runs of eleven evaluations, in which the held-out reward stays: none is called over-optimised."""
+    kinds = []
+    for seed in range(20):
+        (tmp_path / str(seed)).mkdir()
+        means = {"trained": np.linspace(0, 2, 11), "held_out": np.zeros(11)}
+        kinds.append(write_run(tmp_path / str(seed), **means, seed=seed, noise=noise).verdict.kind)
+    assert VerdictKind.OVER_OPTIMISED not in kinds
+    assert VerdictKind.NOT_LEARNING not in kinds
+
+
+def test_several_datasets_are_judged_together(tmp_path):
+    write_run(tmp_path, trained=RISING, held_out=RISING)
+    (tmp_path / "evaluations" / "eval").rename(tmp_path / "evaluations" / "seen")
+    write_run(tmp_path, trained=RISING, held_out=[0, -2, -4, -6], seed=1)
+    (tmp_path / "evaluations" / "eval").rename(tmp_path / "evaluations" / "unseen")
+    summary = RunSummary.of(RunFolder(tmp_path))
+    assert summary.held_out["rewards/judge"].n == 2 * IMAGES == summary.verdict.numbers["images"]
+    assert summary.verdict.kind == VerdictKind.OVER_OPTIMISED
