@@ -1,5 +1,6 @@
 """
-Reward against reward queries for the algorithms of the article, on the embedded model and several seeds, in one plot.
+Reward against reward queries for the algorithms of the article, on the embedded model and several seeds: in one plot, and on a
+page with all runs beside one another.
 
     python benchmarks/algorithms.py [--seeds 0 1 2] [--output_dir algorithms] [--jobs 2] [options of ddpo train]
 
@@ -15,9 +16,10 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from trainer_ext.runs.folder import RunFolder
+from trainer_ext.report.comparison_page import write_comparison
+from trainer_ext.report.facts import RunFacts
+from trainer_ext.report.learning_curves import draw_curves, of_rollouts
 
 ALGORITHMS = {
     "DDPO-IS": ["embedded"],
@@ -44,27 +46,6 @@ def folder_of(output_dir: Path, name: str, seed: int) -> Path:
     return output_dir / f"{name.replace(' ', '-')}-{seed}"
 
 
-def curve(folder: Path) -> np.ndarray:
-    """Reward queries before each rollout, and its mean reward: (rollouts, 2)."""
-    rollouts = list(RunFolder(folder).rewards().values())
-    queries = np.cumsum([0] + [len(rewards) for rewards in rollouts[:-1]])
-    return np.stack([queries, [rewards.mean() for rewards in rollouts]], axis=1)
-
-
-def draw(curves: dict[str, list[np.ndarray]], file: Path) -> None:
-    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for color, (name, runs) in zip(("C0", "C1", "C2", "C3"), curves.items(), strict=True):
-        for points in runs:
-            axes.plot(*points.T, color=color, alpha=0.25, linewidth=1)
-        axes.plot(*np.mean(runs, axis=0).T, color=color, marker="o", markersize=3, label=name)
-    title = f"Mean of each rollout; thin: single seeds, thick: mean of {len(runs)}"
-    axes.set(xlabel="reward queries", ylabel="JPEG size, kB", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(file)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -79,16 +60,18 @@ def main() -> None:
         ]
         for job in jobs:
             job.result()
-    curves = {
-        name: [curve(folder_of(arguments.output_dir, name, seed)) for seed in arguments.seeds] for name in ALGORITHMS
-    }
+    folders = {name: [folder_of(arguments.output_dir, name, seed) for seed in arguments.seeds] for name in ALGORITHMS}
+    curves = {name: [of_rollouts(RunFacts.read(folder)) for folder in runs] for name, runs in folders.items()}
     print("| algorithm | first rollout, kB | last rollout, kB (each seed) | change |\n|-|-|-|-|")
     for name, runs in curves.items():
-        first, last = (np.array([points[index, 1] for points in runs]) for index in (0, -1))
+        first, last = (np.array([run.values[index] for run in runs]) for index in (0, -1))
         each = ", ".join(f"{value:.2f}" for value in last)
         print(f"| {name} | {first.mean():.2f} | {last.mean():.2f} ({each}) | {last.mean() / first.mean() - 1:+.0%} |")
-    draw(curves, arguments.output_dir / "algorithms.png")
-    print(f"\n{arguments.output_dir / 'algorithms.png'}")
+    picture, page = (arguments.output_dir / name for name in ("algorithms.png", "algorithms.html"))
+    draw_curves(curves, "reward queries", "JPEG size, kB").savefig(picture, dpi=160)
+    rows = [(folder, name) for name, runs in folders.items() for folder in runs]
+    write_comparison([folder for folder, _ in rows], page, [name for _, name in rows])
+    print(f"\n{picture}\n{page}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from trainer_ext.cli.audit import AuditOptions
 from trainer_ext.cli.doctor import DoctorOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
+from trainer_ext.cli.pages.compare import CompareOptions
 from trainer_ext.cli.pages.report import ReportOptions
 from trainer_ext.cli.sample import SampleOptions
 from trainer_ext.inherited import NAMES
@@ -24,6 +25,7 @@ KINDS = (
     TrainerDefaults,
     SampleOptions,
     ReportOptions,
+    CompareOptions,
     AuditOptions,
     DoctorOptions,
 )

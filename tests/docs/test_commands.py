@@ -16,6 +16,7 @@ from trainer_ext.cli.audit import AuditOptions
 from trainer_ext.cli.doctor import DoctorOptions
 from trainer_ext.cli.export import FORMATS, ExportOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
+from trainer_ext.cli.pages.compare import CompareOptions
 from trainer_ext.cli.pages.report import ReportOptions
 from trainer_ext.cli.parse import load_preset, parse
 from trainer_ext.cli.push import PushOptions
@@ -101,7 +102,13 @@ def check_report(arguments):
     parse((ReportOptions,), ["--run", *arguments], "ddpo report", {})
 
 
+def check_compare(arguments):
+    (options,) = parse((CompareOptions,), ["--runs", *arguments], "ddpo compare", {})
+    assert len(options.runs) > 1
+
+
 CHECKS = {
+    "compare": check_compare,
     "report": check_report,
     "push": check_push,
     "train": check_train,
@@ -125,7 +132,16 @@ def inline(start):
 
 
 def test_options_in_the_text_exist():
-    kinds = (*OF_TRAIN, SampleOptions, AuditOptions, DoctorOptions, ExportOptions, PushOptions, ReportOptions)
+    kinds = (
+        *OF_TRAIN,
+        SampleOptions,
+        AuditOptions,
+        DoctorOptions,
+        ExportOptions,
+        PushOptions,
+        ReportOptions,
+        CompareOptions,
+    )
     known = {field.name for kind in kinds for field in fields(kind)} | {"config", "help", "help_all", "folder"}
     for page in MANUAL:
         for span in spans(prose(page)):

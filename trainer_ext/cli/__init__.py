@@ -18,6 +18,7 @@ COMMANDS = {
     "sample": ("sample", "make images of the same prompts and seeds with and without an adapter"),
     "doctor": ("doctor", "report whether a pipeline can be trained, and why"),
     "audit": ("audit", "find out what cheating a reward pays, before training"),
+    "compare": ("pages.compare", "show several runs beside one another in one HTML page"),
     "report": ("pages.report", "show a run in one HTML page: verdict, curves, pictures, detectors, cost"),
     "export": ("export", "write a run's adapter for ComfyUI, A1111 and others, or merged into its pipeline"),
     "push": ("push", "push a run's adapter and images to the Hub"),

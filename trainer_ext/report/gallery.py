@@ -114,7 +114,7 @@ def cards(facts: RunFacts, max_cards: int | None = MAX_CARDS, max_moments: int |
         special = marks(facts, moments)
         shown = _spread(moments, max_moments, special)
         share = None if max_cards is None else max(1, max_cards // len(facts.moments))
-        for index in _evenly(len(moments[-1].records), share):
+        for index in evenly(len(moments[-1].records), share):
             key = key_of(moments[-1].records[index])
             frames = [_frame(moment, key, special) for moment in shown if key in moment.positions]
             _, seed, prompt = key
@@ -139,11 +139,12 @@ def _frame(moment: Moment, key: Key, special: Mapping[int, str]) -> Frame:
 
 
 def _spread(moments: Sequence[Moment], number: int | None, special: Mapping[int, str]) -> list[Moment]:
-    chosen = {moments[index].updates for index in _evenly(len(moments), number)} | special.keys()
+    chosen = {moments[index].updates for index in evenly(len(moments), number)} | special.keys()
     return [moment for moment in moments if moment.updates in chosen]
 
 
-def _evenly(total: int, number: int | None) -> list[int]:
+def evenly(total: int, number: int | None) -> list[int]:
+    """Return so many of the first `total` numbers at even distances; `None` means all."""
     number = total if number is None else min(number, total)
     return [index * total // number for index in range(number)]
 

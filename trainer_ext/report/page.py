@@ -68,20 +68,32 @@ def write_report(run: Path, output: Path, answers: Sequence[Path] = (), full: bo
     if full:
         _write(file, _page("report.html.jinja", context, copied(content.files, run, output), BESIDE))
     else:
-        _write(file, _within_limit("report.html.jinja", context, content.files))
+        write_within_limit(file, "report.html.jinja", context, content.files)
     if vote is not None:
         pictures = [frame.file for pair in ballot.pairs for frame in (pair.left, pair.right) if frame.file]
         page = {"title": "Which picture is better?", "ballot": ballot}
-        _write(vote, _within_limit("vote.html.jinja", page, pictures))
+        write_within_limit(vote, "vote.html.jinja", page, pictures)
     return Written(file, vote, content.verdict["sentence"], votes)
 
 
-def _within_limit(template: str, context: dict[str, Any], files: Sequence[Path]) -> str:
-    """Return a page with as many pictures as go into it."""
+def write_within_limit(file: Path, template: str, context: dict[str, Any], files: Sequence[Path]) -> None:
+    """
+    Write a page with as many of its pictures as go into it.
+
+    Args:
+        file (`Path`):
+            The page.
+        template (`str`):
+            Name of its template.
+        context (`dict[str, Any]`):
+            The values for the template.
+        files (`Sequence[Path]`):
+            Its pictures; see [`embedded`].
+    """
     text = len(
         _page(template, context, Pictures(dict.fromkeys(files, ".")), INSIDE).encode("utf-8", "xmlcharrefreplace")
     )
-    return _page(template, context, embedded(files, max(0, MAX_BYTES - text)), INSIDE)
+    _write(file, _page(template, context, embedded(files, max(0, MAX_BYTES - text)), INSIDE))
 
 
 def _page(template: str, context: dict[str, Any], pictures: Pictures, sources: str) -> str:
