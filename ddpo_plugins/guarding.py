@@ -10,10 +10,14 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .errors import PluginError
+from .errors import PluginError, cure_of, describe, message_of
+from .masking import without_secrets
 from .settings import SETTINGS, UNKNOWN
+
+if TYPE_CHECKING:
+    from .catalogue import Offer
 
 logger = logging.getLogger(__name__)
 
@@ -64,3 +68,31 @@ def _restore(before: list[Any]) -> list[str]:
 @functools.cache
 def _warn_once(change: str) -> None:
     logger.warning("A plugin's code changed %s. The whole process shares that, so it was set back.", change)
+
+
+@contextmanager
+def plugin_code(offer: Offer[Any], verb: str, advice: str) -> Iterator[None]:
+    """
+    Context manager for the code of a plugin's offer: sets back what it changes of the process, and names the plugin in every
+    error.
+
+    Args:
+        offer ([`Offer`]):
+            The offer.
+        verb (`str`):
+            What is done with it, after "could not".
+        advice (`str`):
+            What to do about an error.
+
+    Raises:
+        [`PluginError`]: it raised any error, or called `sys.exit`.
+    """
+    try:
+        with unchanged_settings():
+            yield
+    except KeyboardInterrupt as interrupt:  # the plugin may have hung: name it
+        raise KeyboardInterrupt(f"in plugin {offer.origin}") from interrupt
+    except BaseException as error:  # a plugin may call sys.exit
+        what = message_of(error).rstrip(".") if isinstance(error, PluginError) else describe(error)
+        text = f"Plugin {offer.origin} could not {verb} {offer.kind} {offer.spec.name!r}: {what}. {cure_of(error)}"
+        raise PluginError(f"{text.strip()} {advice}") from without_secrets(error)

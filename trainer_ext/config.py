@@ -15,11 +15,12 @@ from transformers.training_args import OptimizerNames, trainer_log_levels
 from ddpo_plugins.masking import masked, remember_secrets
 
 from .errors import ConfigError
-from .inherited import check_inherited
+from .inherited import check_inherited, naming_refusals
 from .learning.algorithm import Algorithm
-from .learning.algorithms import ALGORITHMS, resolve_algorithm
+from .learning.algorithms import ALGORITHMS, check_kind, resolve_algorithm
 from .learning.weighting import AGGREGATIONS, BASELINES
 from .loop.lockstep import join_process_group
+from .loop.optimizer import check_optimizer
 from .loop.stopping import StopRule
 from .loop.trackers import check_trackers
 from .options import DDPOOptions, TrainerDefaults, default_of, parse_mapping
@@ -71,7 +72,9 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             self.metric_for_best_model = "reward"  # else "loss", which no evaluation reports
         if self.use_cpu:
             join_process_group(self.ddp_backend, self.ddp_timeout_delta)
-        super().__post_init__()
+        with naming_refusals():
+            super().__post_init__()
+        check_optimizer(self)
         self.output_dir = str(Path(str(self.output_dir)).absolute())  # where it is does not change with os.chdir
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False
@@ -79,7 +82,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             self.ddp_broadcast_buffers = False
         self._defaults = {name: getattr(self, name) for name in left_out}
         self._check_batches()
-        self.check_algorithm(ALGORITHMS[self.algorithm].kind)
+        check_kind(ALGORITHMS[self.algorithm].kind, self)
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -149,29 +152,8 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             [`ConfigError`]: there is no such algorithm, or it cannot run with these options.
         """
         chosen = resolve_algorithm(algorithm, self)
-        self.check_algorithm(type(chosen))
+        check_kind(type(chosen), self)
         return chosen
-
-    def check_algorithm(self, kind: type[Algorithm[Any, Any]]) -> None:
-        """
-        Check that an algorithm can run with these options.
-
-        Raises:
-            [`ConfigError`]: the options ask for several updates on a rollout, or for a KL term, and the algorithm allows none.
-        """
-        if self.beta and not kind.policy_gradient:
-            known = [name for name, named in ALGORITHMS.items() if named.kind.policy_gradient]
-            raise ConfigError(
-                f"beta is {self.beta} and the algorithm is {kind.name!r}, whose steps have no KL divergence to the reference. "
-                f"Set beta=0, or use a policy gradient ({', '.join(known)})."
-            )
-        if kind.one_update and self.updates_per_rollout != 1:
-            raise ConfigError(
-                f"The algorithm {kind.name!r} allows one update on a rollout: its gradient is that of the policy that sampled; "
-                f"these options make {self.updates_per_rollout}. Set gradient_accumulation_steps="
-                f"{self.num_images_per_rollout // (self.per_device_train_batch_size * self.world_size)} and "
-                "num_inner_epochs=1, or use 'ddpo_is'."
-            )
 
     def _check_learning(self) -> None:
         if self.advantages == "group" and self.num_images_per_prompt < 2:

@@ -6,8 +6,12 @@ One table: refusals follow it, and the manual's table is generated from it. It h
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from typing import Any
+
+from ddpo_plugins.masking import masked_text
 
 from .errors import ConfigError
 
@@ -114,6 +118,27 @@ def check_inherited(options: Any) -> None:
 def _is_off(value: Any) -> bool:
     """Return whether a value asks for nothing; a command line turns one of these into another."""
     return not value or value == "no"
+
+
+@contextlib.contextmanager
+def naming_refusals(what: str = "These options") -> Iterator[None]:
+    """
+    Context manager for what other libraries check of their options, each with errors of its own.
+
+    Args:
+        what (`str`):
+            Options with their values, as the subject of a sentence.
+
+    Raises:
+        [`ConfigError`]: they refuse something; the message has their reason.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        sentence = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ConfigError(masked_text(f"{what} do not work: {sentence}. Correct them, or leave them out.")) from error
 
 
 class RefusedMethods:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,9 +13,8 @@ from datasets import Dataset
 
 from ddpo_plugins import Catalogue, DetectorSpec, GuidanceSpec, RewardSpec, load_catalogue
 from ddpo_plugins.catalogue import Offer
-from ddpo_plugins.errors import PluginError, cure_of, describe, message_of
-from ddpo_plugins.guarding import unchanged_settings
-from ddpo_plugins.masking import remember_secrets, without_secrets
+from ddpo_plugins.guarding import plugin_code
+from ddpo_plugins.masking import remember_secrets
 from ddpo_plugins.prompt_rows import check_rows
 
 from .errors import ConfigError
@@ -127,7 +125,7 @@ def prompts_from_plugin(name: str, catalogue: Catalogue | None = None) -> Datase
         [`PluginError`]: the plugin could not make it, or it has other rows than the contract allows.
     """
     offer = _catalogue(catalogue).prompt_sets[name]
-    with _plugin_code(offer, "make", "Correct `rows` if the plugin is yours; if not, upgrade it."):
+    with plugin_code(offer, "make", "Correct `rows` if the plugin is yours; if not, upgrade it."):
         return Dataset.from_list(check_rows(offer.spec.rows()))
 
 
@@ -164,7 +162,7 @@ def _build(
     remember_secrets(options)
     # before the factory, which may change its options
     provenance = Provenance.of_plugin(offer.origin, offer.spec.factory, options)
-    with _plugin_code(offer, "build", f"Check the {offer.kind}'s options and what it needs installed."):
+    with plugin_code(offer, "build", f"Check the {offer.kind}'s options and what it needs installed."):
         function = offer.spec.factory(device=device, **options)
     if not callable(function):
         raise ConfigError(
@@ -173,20 +171,6 @@ def _build(
             "that is called with images."
         )
     return kind(offer.spec.name, function, offer.spec.images, provenance)
-
-
-@contextmanager
-def _plugin_code(offer: Offer[Any], verb: str, advice: str) -> Iterator[None]:
-    """Context manager for a plugin's code: names the plugin in every error, and sets back what it changes of the process."""
-    try:
-        with unchanged_settings():
-            yield
-    except KeyboardInterrupt as interrupt:  # the plugin may have hung: name it
-        raise KeyboardInterrupt(f"in plugin {offer.origin}") from interrupt
-    except BaseException as error:  # a plugin may call sys.exit
-        what = message_of(error).rstrip(".") if isinstance(error, PluginError) else describe(error)
-        text = f"Plugin {offer.origin} could not {verb} {offer.kind} {offer.spec.name!r}: {what}. {cure_of(error)}"
-        raise PluginError(f"{text.strip()} {advice}") from without_secrets(error)
 
 
 def _check_names(kwargs: Kwargs, used: Sequence[str]) -> None:

@@ -83,6 +83,13 @@ def test_a_value_that_can_mean_only_one_thing(tmp_path, name, given, taken):
         ({"algorithm": ["rwr"]}, r"algorithm is \['rwr'\] \(list\); it must be a text, such as 'ddpo_is'"),
         ({"pipeline_kwargs": ["height"]}, "pipeline_kwargs is a list; it must be a mapping, or JSON"),
         ({"lr_scheduler_kwargs": "{"}, "lr_scheduler_kwargs is a str; it must be a mapping, or JSON"),
+        ({"lr_scheduler_kwargs": "min_lr=0"}, "lr_scheduler_kwargs is a str; it must be a mapping, or JSON"),
+        ({"lr_scheduler_kwargs": "[1]"}, "lr_scheduler_kwargs is a str; it must be a mapping, or JSON"),
+        (
+            {"accelerator_config": "no file"},
+            "accelerator_config is a str; it must be a mapping, JSON, or a file that holds JSON",
+        ),
+        ({"fsdp_config": "no file"}, "fsdp_config is a str; it must be a mapping, JSON, or a file that holds JSON"),
         ({"log_level": "loud"}, "log_level is 'loud'; it must be one of .*warning"),
         ({"output_dir": 3}, r"output_dir is 3 \(int\); it must be a text"),
         ({"report_to": 3}, "report_to is 3; it must be the name of a tracker, a list of names, or 'none'"),
@@ -121,6 +128,37 @@ def test_a_value_of_another_type(tmp_path, options, message):
 def test_a_number_outside_of_its_limits(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         config(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bf16": True, "fp16": True}, "These options do not work: .* fp16 and bf16 .*, but not both. Correct them"),
+        ({"eval_strategy": "steps", "load_best_model_at_end": True, "save_strategy": "epoch"}, "do not work: "),
+        ({"accelerator_config": {"split": True}}, "These options do not work: .*split"),
+        ({"optim_args": "beta1"}, "optim='adamw_torch.*' and optim_args='beta1' do not work: "),
+        ({"optim": "adamw_bnb_8bit"}, "optim='adamw_bnb_8bit' and optim_args=None do not work: .*bitsandbytes"),
+        (
+            {"lr_scheduler_type": "cosine_with_min_lr"},
+            "lr_scheduler_type='cosine_with_min_lr' and lr_scheduler_kwargs=.* do not work: .*min_lr",
+        ),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"cycles": 1}},
+            "lr_scheduler_kwargs={'cycles': 1} do not work",
+        ),
+    ],
+)
+def test_options_that_transformers_refuses_are_refused_at_once(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, **options)
+
+
+def test_mappings_as_texts_and_in_files(tmp_path):
+    (tmp_path / "accelerate.json").write_text('{"split_batches": true}')
+    kwargs = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": '{"min_lr": 1e-5}'}
+    args = config(tmp_path, accelerator_config=str(tmp_path / "accelerate.json"), **kwargs)
+    assert args.lr_scheduler_kwargs == {"min_lr": 1e-5}
+    assert args.accelerator_config.split_batches
 
 
 def test_infinity_turns_limits_off(tmp_path):

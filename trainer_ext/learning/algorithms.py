@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import ConfigError
 from ..options import DDPOOptions
@@ -58,3 +58,41 @@ def resolve_algorithm(algorithm: str | Algorithm[Any, Any] | None, options: DDPO
             "trainer_ext.Algorithm."
         )
     return ALGORITHMS[name].build(options)
+
+
+class Sizes(Protocol):
+    """The options of a run that decide which algorithms can run with them."""
+
+    beta: float
+    num_images_per_rollout: int
+    per_device_train_batch_size: int
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that train together."""
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """Optimizer updates between two rollouts."""
+
+
+def check_kind(kind: type[Algorithm[Any, Any]], options: Sizes) -> None:
+    """
+    Check that an algorithm can run with a run's options.
+
+    Raises:
+        [`ConfigError`]: they ask for several updates on a rollout, or for a KL term, and the algorithm allows none.
+    """
+    if options.beta and not kind.policy_gradient:
+        known = [name for name, named in ALGORITHMS.items() if named.kind.policy_gradient]
+        raise ConfigError(
+            f"beta is {options.beta} and the algorithm is {kind.name!r}, whose steps have no KL divergence to the reference. "
+            f"Set beta=0, or use a policy gradient ({', '.join(known)})."
+        )
+    if kind.one_update and options.updates_per_rollout != 1:
+        raise ConfigError(
+            f"The algorithm {kind.name!r} allows one update on a rollout: its gradient is that of the policy that sampled; "
+            f"these options make {options.updates_per_rollout}. Set gradient_accumulation_steps="
+            f"{options.num_images_per_rollout // (options.per_device_train_batch_size * options.world_size)} and "
+            "num_inner_epochs=1, or use 'ddpo_is'."
+        )

@@ -1,0 +1,36 @@
+"""The check that an optimizer and its schedule can be made from a run's options, long before they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Trainer, get_scheduler
+
+from ..inherited import naming_refusals
+
+STEPS = 100  #: of the schedule that is tried
+
+
+def check_optimizer(args: Any) -> None:
+    """
+    Check the options of the optimizer and of the schedule of its learning rate.
+
+    Args:
+        args (`TrainingArguments`):
+            The options.
+
+    Raises:
+        [`ConfigError`]: one of them cannot be made; the message has the reason.
+    """
+    with naming_refusals(f"optim={args.optim.value!r} and optim_args={args.optim_args!r}"):
+        Trainer.get_optimizer_cls_and_kwargs(args)
+    kind, kwargs = args.lr_scheduler_type.value, args.lr_scheduler_kwargs
+    with naming_refusals(f"lr_scheduler_type={kind!r} and lr_scheduler_kwargs={kwargs}"):
+        get_scheduler(
+            kind,
+            optimizer=torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate),
+            num_warmup_steps=args.get_warmup_steps(STEPS),
+            num_training_steps=STEPS,
+            scheduler_specific_kwargs=kwargs,
+        )
