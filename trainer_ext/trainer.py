@@ -167,8 +167,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
             `KeyboardInterrupt`: after Ctrl-C, when the checkpoint is written.
             `SystemExit`: the same after SIGTERM (status 143) and SIGHUP (129).
         """
-        resuming = bool(resume_from_checkpoint) or self._owns_output_dir
-        check_output_dir(self.args.folder, resuming)
+        check_output_dir(self.args.folder, bool(resume_from_checkpoint) or self._owns_output_dir)
         self._owns_output_dir = True
         checkpoint = self._checkpointer.resolve(self.fetched(resume_from_checkpoint))
         self._forget_progress()
@@ -283,6 +282,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         rollout = self._rollout if in_use else None
         with self._checkpointer.writing(self.state, rollout, self._metrics):
             super()._save_checkpoint(model, trial)
+        self.push_checkpoint()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         state = self._checkpointer.load(Path(resume_from_checkpoint))

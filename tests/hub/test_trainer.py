@@ -13,7 +13,9 @@ from support.trainers import brightness
 from trainer_ext import RewardFunction
 from trainer_ext.cli import main
 from trainer_ext.errors import HubAccessError
-from trainer_ext.file_names import LORA_FILE
+from trainer_ext.file_names import KOHYA_FILE, LORA_FILE
+from trainer_ext.hub.process import PushProcess
+from trainer_ext.runs.manifest import find_damage
 from trainer_ext.scoring.provenance import Provenance
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -77,15 +79,27 @@ def test_neither_pickles_nor_the_token_are_uploaded_or_written(make_trainer, loo
     assert not [path for path in folder.glob("*") if path.suffix in PICKLES and path.name not in left]
 
 
-def test_every_save_pushes_the_adapter_of_its_checkpoint(make_trainer, loopback):
+def test_every_save_pushes_the_adapter_of_its_checkpoint(make_trainer, loopback, monkeypatch):
+    """Once that is complete, and without anything being added to it."""
+    start, damages = PushProcess.start, []
+
+    def started(push, *arguments):
+        damages.append(find_damage(push.checkpoint))
+        return start(push, *arguments)
+
+    monkeypatch.setattr(PushProcess, "start", started)
     trainer = make_trainer(hub_strategy="every_save", hub_always_push=True, **PUSHING)
     trainer.train()
+    assert damages == [None, None]
+    assert not list(trainer.args.folder.glob("checkpoint-*/*kohya*"))
+    assert not list(trainer.args.folder.glob(".hub/*"))
     history = loopback.repo("user/run").history()
     (first,) = [oid for oid, commit in history if commit.title.endswith("update 1")]
     assert (
         loopback.files("user/run", revision=first)[LORA_FILE]
         == (trainer.args.folder / "checkpoint-1" / LORA_FILE).read_bytes()
     )
+    assert KOHYA_FILE in loopback.files("user/run", revision=first)
 
 
 def test_a_push_by_hand(make_trainer, loopback):

@@ -109,8 +109,12 @@ class HubTrainer(ResumableTrainer):
         return address
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push the adapter of a checkpoint that was just completed. Every process must call this."""
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+        """Push nothing yet: `Trainer` calls this before the checkpoint is complete."""
+
+    def push_checkpoint(self) -> None:
+        """Push the adapter of a checkpoint that was just completed, if options ask for it. Every process must call this."""
+        asked = self.args.push_to_hub and self.args.hub_strategy != HubStrategy.END
+        if not asked or not self.is_world_process_zero():
             return
         under_way = self.push_in_progress is not None and not self.push_in_progress.is_done()
         if under_way and not self.args.hub_always_push:
