@@ -7,6 +7,7 @@ REWARD_ARGUMENTS = ("images", "prompts", "trainer_state", "log_metric", "log_ext
 
 REWARDS = "rewards/"  #: prefix of each reward's column in records, and of its metrics
 DETECTORS = "detectors/"  #: the same for detectors
+STEPS = "steps/"  #: prefix of figures of one denoising step, which are recorded, not logged
 PIXELS = "pixels/"  #: the same for figures of an evaluation's pixels, which are
 PIXEL_FIGURES = ("darkness", "edges", "entropy", "saturation", "brightness")
 
@@ -48,7 +49,7 @@ METRICS = frozenset(
 )
 
 #: Beginnings of names of metrics that the trainer logs itself.
-METRIC_PREFIXES = (REWARDS, DETECTORS, "samples/", "seconds/", "eval_", "test_", "train_")
+METRIC_PREFIXES = (REWARDS, DETECTORS, STEPS, "samples/", "seconds/", "eval_", "test_", "train_")
 
 
 def record_type(column: str) -> type[int] | type[float] | type[str] | None:

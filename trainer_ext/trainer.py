@@ -38,6 +38,7 @@ from .model.weights import RunWeights
 from .monitoring.evaluating import EvaluationCallback
 from .monitoring.evaluation import Evaluator
 from .monitoring.snapshots import CurveCallback, SampleCallback
+from .monitoring.steps import record_steps
 from .policy.guidance.candidates import GuidanceRule
 from .rollouts.collector import RolloutCollector
 from .rollouts.datasets import check_datasets, position_batches
@@ -241,7 +242,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         """Add the measurements of rollouts and losses since the last log, averaged over time and over processes."""
         if "loss" in logs:
             self._metrics.note({"seconds/training": self._seconds.pop("training", 0.0)})
-            logs = {**logs, **mean_of(gather_object([self._metrics.drain()]))}
+            logs |= record_steps(self.args, self.state.global_step, mean_of(gather_object([self._metrics.drain()])))
         due = self.control.should_log and "loss" not in logs
         super().log(logs, start_time)
         # `Trainer` takes any log for the one that is due: after a log of pictures, the main process alone would skip it
@@ -279,8 +280,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.
         in_use = self._rollout is not None and self._rollout.index == self._rollout_index
-        rollout = self._rollout if in_use else None
-        with self._checkpointer.writing(self.state, rollout, self._metrics):
+        with self._checkpointer.writing(self.state, self._rollout if in_use else None, self._metrics):
             super()._save_checkpoint(model, trial)
         self.push_checkpoint()
 

@@ -145,6 +145,23 @@ def test_offenders_have_their_evidence(reported):
     assert scores == sorted(scores, reverse=True)
 
 
+def test_the_optimiser_is_drawn_by_denoising_step(reported):
+    """Colours of the ratio: brown, the lowest, where the step is late and the rollout early."""
+    figures = [figure for figure in reported.one("section", id="optimiser").all("figure") if list(figure.all("image"))]
+    titles = [figure.one("figcaption").text for figure in figures]
+    assert [title.split(",")[0] for title in titles] == [
+        "Mean ratio of the new policy to the one that sampled",
+        "log10 of the KL divergence from the policy that sampled",
+        "Share of clipped ratios",
+    ]
+    (pixels, *_) = figures[0].all("image")
+    image = Image.open(io.BytesIO(base64.b64decode(pixels.attributes["xlink:href"].split(",")[1]))).convert("RGB")
+    assert image.size == (4, 5)
+    lowest, middle = (image.getpixel(place) for place in ((0, 4), (0, 0)))
+    assert lowest == (127, 59, 8)
+    assert min(middle) > 240
+
+
 def test_cost_and_the_command_that_repeats_the_run(reported):
     assert {row[0]: row[1] for row in reported.one("section", id="cost").one("table").rows()} == {
         "sampling for training": "12 s",

@@ -56,6 +56,7 @@ class SyntheticRun:
         rng = np.random.default_rng(self.seed)
         for index in range(self.rollouts):
             self._write_rollout(folder, index, rng)
+            self._write_steps(folder, index)
         for number in range(self.evaluations):
             for dataset, prompts in {"seen": self.seen, "unseen": self.unseen}.items():
                 if prompts:
@@ -80,6 +81,21 @@ class SyntheticRun:
             for image in range(self.images)
         ]
         write_records(folder.rollout_file(index), rows)
+
+    def _write_steps(self, folder, index):
+        """Later steps move less, and all of them more in later rollouts."""
+        moment = {"updates": 2 * index + 2, "rollouts": index + 1.0}
+        rows = [
+            {
+                **moment,
+                "step": step,
+                "ratio": 1 + 1e-5 * (index - step),
+                "approx_kl": 1e-9 * (index + 1) / 10**step,
+                "clipfrac": min(1.0, 0.1 * index),
+            }
+            for step in range(5)
+        ]
+        write_records(folder.step_file(moment["updates"]), rows)
 
     def _write_evaluation(self, folder, dataset, prompts, number, rng):
         updates, share = number * self.every, number / max(1, self.evaluations - 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -17,10 +18,13 @@ class LossOutput:
             Carries the gradient.
         metrics (`dict[str, torch.Tensor]`):
             Detached scalars, by log key.
+        by_transition (`Mapping[str, torch.Tensor]` of shape `(N,)`, *optional*):
+            Detached values of each denoising step, by name, which are recorded as means over images and updates.
     """
 
     loss: torch.Tensor
     metrics: dict[str, torch.Tensor]
+    by_transition: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def clipped_surrogate_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, clip_range: float) -> LossOutput:
@@ -39,8 +43,8 @@ def clipped_surrogate_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, cl
     clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
     loss = torch.maximum(-advantages * ratio, -advantages * clipped_ratio).mean()
     with torch.no_grad():
-        clipfrac = ((ratio - 1).abs() > clip_range).float().mean()
-    return LossOutput(loss, {**_ratio_metrics(log_ratio), "clipfrac": clipfrac})
+        clipped = ((ratio - 1).abs() > clip_range).float()
+    return _with_means(loss, {**_ratio_measures(log_ratio), "clipfrac": clipped})
 
 
 def score_function_loss(log_ratio: torch.Tensor, advantages: torch.Tensor) -> LossOutput:
@@ -50,7 +54,7 @@ def score_function_loss(log_ratio: torch.Tensor, advantages: torch.Tensor) -> Lo
     The gradient is that of -mean(advantages * log p), because log p_old is a constant. It is the policy gradient only
     where the policy is still the one that sampled: one update per rollout. Shapes as in [`clipped_surrogate_loss`].
     """
-    return LossOutput(-(advantages * log_ratio).mean(), _ratio_metrics(log_ratio))
+    return _with_means(-(advantages * log_ratio).mean(), _ratio_measures(log_ratio))
 
 
 def weighted_denoising_loss(prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> LossOutput:
@@ -69,10 +73,14 @@ def weighted_denoising_loss(prediction: torch.Tensor, target: torch.Tensor, weig
     return LossOutput((weights * squares).mean(), {"denoising_loss": squares.detach().mean()})
 
 
-def _ratio_metrics(log_ratio: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return metrics of the distance between the policy and the one that sampled."""
+def _ratio_measures(log_ratio: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return measures `(N,)` of the distance between the policy and the one that sampled."""
     log_ratio = log_ratio.detach()
     return {
-        "approx_kl": (torch.expm1(log_ratio) - log_ratio).mean(),  # k3, http://joschu.net/blog/kl-approx.html
-        "ratio": log_ratio.exp().mean(),
+        "approx_kl": torch.expm1(log_ratio) - log_ratio,  # k3, http://joschu.net/blog/kl-approx.html
+        "ratio": log_ratio.exp(),
     }
+
+
+def _with_means(loss: torch.Tensor, values: Mapping[str, torch.Tensor]) -> LossOutput:
+    return LossOutput(loss, {name: value.mean() for name, value in values.items()}, values)

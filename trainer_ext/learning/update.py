@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+
+from ddpo_plugins.names import STEPS
 
 from ..policy.pipeline import LogProbPipeline
 from ..policy.transitions.gaussian import kl_divergence
@@ -111,7 +113,7 @@ class GradientAccumulator:
         batch: TrainingBatch,
         accumulation_steps: int,
         before_chunk: Callable[[], None],
-        on_metrics: Callable[[Mapping[str, torch.Tensor]], None],
+        on_metrics: Callable[[Mapping[str, float | torch.Tensor]], None],
     ) -> torch.Tensor:
         """
         Backpropagate the mean loss over the K steps, divided by `accumulation_steps`.
@@ -126,7 +128,7 @@ class GradientAccumulator:
             before_chunk (`Callable[[], None]`):
                 Called before each step; may raise to stop there.
             on_metrics (`Callable[[Mapping[str, torch.Tensor]], None]`):
-                Called with the metrics of each step's loss.
+                Called with the metrics of each step's loss, and with the figures of each transition by its denoising step.
 
         Returns:
             `torch.Tensor` of shape `()`: the mean loss over the steps.
@@ -143,6 +145,8 @@ class GradientAccumulator:
                 self.accelerator.backward(loss / accumulation_steps)
             total += loss.detach()
             on_metrics(output.metrics)
+            for measured in step_metrics(output.by_transition, batch.steps[:, chunk]):
+                on_metrics(measured)
         return total
 
     def loss(
@@ -162,5 +166,13 @@ class GradientAccumulator:
             return output
         with torch.no_grad(), self.accelerator.autocast(), self.denoiser.reference() as reference:
             expected = predict(reference)
-        kl = kl_divergence(self.policy.table, steps, prediction, expected).mean()
-        return LossOutput(output.loss + self.beta * kl, {**output.metrics, "kl": kl.detach()})
+        kls = kl_divergence(self.policy.table, steps, prediction, expected)
+        kl, by_transition = kls.mean(), {**output.by_transition, "kl": kls.detach()}
+        return LossOutput(output.loss + self.beta * kl, {**output.metrics, "kl": kl.detach()}, by_transition)
+
+
+def step_metrics(values: Mapping[str, torch.Tensor], steps: torch.Tensor) -> Iterator[dict[str, float]]:
+    """Yield the values `(N,)` of each transition by the names under which those of its step `(N,)` are recorded."""
+    columns = {name: column.tolist() for name, column in values.items()}
+    for index, step in enumerate(steps.tolist() if columns else ()):
+        yield {f"{STEPS}{step}/{name}": column[index] for name, column in columns.items()}

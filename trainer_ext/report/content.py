@@ -19,6 +19,7 @@ from . import plots, tables
 from .facts import RunFacts
 from .gallery import Card, Offender, cards, offenders
 from .progress import Band, Progress
+from .step_maps import step_maps
 from .svg import Plot
 from .votes import VoteResult
 
@@ -183,10 +184,10 @@ class Content:
     def _optimiser(self) -> list[Plot]:
         logs = [log for log in self.facts.logs if "loss" in log]
         series = {name: _logged(logs, name) for name in OPTIMISER if any(name in log for log in logs)}
-        if not series:
-            return []
-        return [plots.small_multiples(series, _logged(logs, "step"), "updates", "optimiser")]
+        drawn = [plots.small_multiples(series, _logged(logs, "step"), "updates", "optimiser")] if series else []
+        return [*step_maps(self.facts.steps), *drawn]
 
 
 def _logged(logs: list[dict[str, Any]], name: str) -> FloatArray:
-    return np.array([log.get(name, np.nan) for log in logs], np.float64)
+    values = np.array([log.get(name) for log in logs], np.float64)
+    return np.where(np.isfinite(values), values, np.nan)

@@ -94,6 +94,11 @@ class RunFacts:
             return []
 
     @cached_property
+    def steps(self) -> list[dict[str, Any]]:
+        """The figures of each denoising step at each log, the earliest first."""
+        return [row for rows in self.folder.steps() for row in rows if {"rollouts", "step"} <= row.keys()]
+
+    @cached_property
     def evaluations(self) -> dict[str, list[Moment]]:
         """The evaluations of each dataset, the earliest first."""
         return moments_of(self.folder.evaluations())

@@ -101,6 +101,10 @@ class RunFolder:
         """The records of pictures of the same prompts and seeds with the base's own scheduler, steps and guidance."""
         return self.path / "samples" / f"defaults-{updates:05d}.parquet"
 
+    def step_file(self, updates: int) -> Path:
+        """The figures of denoising steps that were logged after some updates: ratio, KL and clipped share of each step."""
+        return self.path / "steps" / f"update-{updates:05d}.parquet"
+
     @property
     def evaluation_folder(self) -> Path:
         """The folder with all evaluations."""
@@ -171,6 +175,11 @@ class RunFolder:
         """
         folders = sorted(folder for folder in self.evaluation_folder.glob("*") if folder.is_dir())
         return {from_file_name(folder.name): found for folder in folders if (found := list(_evaluations(folder)))}
+
+    def steps(self) -> list[list[dict[str, Any]]]:
+        """Return the figures of denoising steps at each log, the earliest first, without records that cannot be read."""
+        tables = map(read_records, numbered(self.path / "steps", "update-").values())
+        return [table.to_pylist() for table in tables if table is not None]
 
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, whole or not, by their number of updates."""
