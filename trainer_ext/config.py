@@ -20,7 +20,7 @@ from .learning.algorithm import Algorithm
 from .learning.algorithms import ALGORITHMS, check_kind, resolve_algorithm
 from .learning.weighting import AGGREGATIONS, BASELINES
 from .loop.lockstep import join_process_group
-from .loop.optimizer import check_optimizer
+from .loop.optimizer import check_schedule
 from .loop.stopping import StopRule
 from .loop.trackers import check_trackers
 from .options import DDPOOptions, TrainerDefaults, default_of, parse_mapping
@@ -74,7 +74,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
             join_process_group(self.ddp_backend, self.ddp_timeout_delta)
         with naming_refusals():
             super().__post_init__()
-        check_optimizer(self)
+        check_schedule(self)
         self.output_dir = str(Path(str(self.output_dir)).absolute())  # where it is does not change with os.chdir
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False

@@ -136,8 +136,6 @@ def test_a_number_outside_of_its_limits(tmp_path, options, message):
         ({"bf16": True, "fp16": True}, "These options do not work: .* fp16 and bf16 .*, but not both. Correct them"),
         ({"eval_strategy": "steps", "load_best_model_at_end": True, "save_strategy": "epoch"}, "do not work: "),
         ({"accelerator_config": {"split": True}}, "These options do not work: .*split"),
-        ({"optim_args": "beta1"}, "optim='adamw_torch.*' and optim_args='beta1' do not work: "),
-        ({"optim": "adamw_bnb_8bit"}, "optim='adamw_bnb_8bit' and optim_args=None do not work: .*bitsandbytes"),
         (
             {"lr_scheduler_type": "cosine_with_min_lr"},
             "lr_scheduler_type='cosine_with_min_lr' and lr_scheduler_kwargs=.* do not work: .*min_lr",
@@ -151,6 +149,24 @@ def test_a_number_outside_of_its_limits(tmp_path, options, message):
 def test_options_that_transformers_refuses_are_refused_at_once(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         config(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optim_args": "beta1"}, "optim='adamw_torch.*' and optim_args='beta1' do not work: "),
+        pytest.param(
+            {"optim": "adamw_bnb_8bit"},
+            "optim='adamw_bnb_8bit' and optim_args=None do not work: .*bitsandbytes",
+            marks=pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="it is installed"),
+        ),
+    ],
+)
+def test_an_optimizer_that_cannot_be_made_is_refused_before_anything_is_loaded(tmp_path, options, message):
+    """The configuration may be for another machine."""
+    args = config(tmp_path, **options)
+    with pytest.raises(ConfigError, match=message):
+        DDPOTrainer("nowhere", brightness, args, CAT_AND_DOG)
 
 
 def test_mappings_as_texts_and_in_files(tmp_path):

@@ -75,12 +75,14 @@ def _train(arguments: list[str]) -> int:
 
 def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTrainer:
     """Turn names into objects, everything that can fail cheaply first."""
+    from ..loop.optimizer import check_optimizer
     from ..plugins import functions_from_plugins, guidance_from_plugins, installed_plugins
     from ..runs.checkpoint import check_output_dir
     from ..trainer import DDPOTrainer
     from .prompts import load_prompts
 
     check_output_dir(config.folder, _resume(config.resume_from_checkpoint) is not None)
+    check_optimizer(config)
     catalogue = installed_plugins()
     if not options.reward_funcs:
         raise ConfigError(

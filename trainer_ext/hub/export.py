@@ -7,12 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils import convert_state_dict_to_kohya
-from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -21,6 +19,9 @@ from ..file_names import LORA_FILE
 from ..runs.atomic import replacing
 from ..runs.folder import RunFolder
 from .kohya import SOURCE, digest_of
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 DOWN, UP, WEIGHT = ".lora_A", ".lora_B", ".weight"  #: parts of names of tensors
 UNSUPPORTED = {"use_dora": "DoRA's magnitudes", "lora_bias": "biases"}
@@ -67,8 +68,11 @@ class Adapter:
             rank (`int`):
                 Its rank, r.
         """
-        patterns = self.config.get("alpha_pattern") or {}
-        alpha = patterns.get(get_pattern_key(patterns, layer), self.config.get("lora_alpha", rank))
+        alpha = self.config.get("lora_alpha", rank)
+        if patterns := self.config.get("alpha_pattern"):
+            from peft.utils.other import get_pattern_key  # a second
+
+            alpha = patterns.get(get_pattern_key(patterns, layer), alpha)
         return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     def scaled(self) -> dict[str, torch.Tensor]:

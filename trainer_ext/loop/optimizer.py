@@ -1,4 +1,4 @@
-"""The check that an optimizer and its schedule can be made from a run's options, long before they are."""
+"""Checks that the optimizer and the schedule of a run can be made from its options, long before they are."""
 
 from __future__ import annotations
 
@@ -14,17 +14,30 @@ STEPS = 100  #: of the schedule that is tried
 
 def check_optimizer(args: Any) -> None:
     """
-    Check the options of the optimizer and of the schedule of its learning rate.
+    Check the options of the optimizer.
 
     Args:
         args (`TrainingArguments`):
             The options.
 
     Raises:
-        [`ConfigError`]: one of them cannot be made; the message has the reason.
+        [`ConfigError`]: there is no such optimizer on this machine, or it takes no such options.
     """
     with naming_refusals(f"optim={args.optim.value!r} and optim_args={args.optim_args!r}"):
         Trainer.get_optimizer_cls_and_kwargs(args)
+
+
+def check_schedule(args: Any) -> None:
+    """
+    Check the options of the schedule of the learning rate.
+
+    Args:
+        args (`TrainingArguments`):
+            The options.
+
+    Raises:
+        [`ConfigError`]: it takes no such options, or lacks some.
+    """
     kind, kwargs = args.lr_scheduler_type.value, args.lr_scheduler_kwargs
     with naming_refusals(f"lr_scheduler_type={kind!r} and lr_scheduler_kwargs={kwargs}"):
         get_scheduler(

@@ -14,6 +14,7 @@ from ddpo_plugins import GuidanceSpec
 
 from ..config import DDPOConfig
 from ..errors import ConfigError, PipelineError
+from ..loop.optimizer import check_optimizer
 from ..policy.guidance.candidates import GuidanceRule, resolve_rule
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.calls import DenoiserCall
@@ -37,8 +38,8 @@ def checked_options(
     Check options of the model, before anything is loaded, and return the run's options: the defaults if there are none.
 
     Raises:
-        [`ConfigError`]: `args` or `peft_config` are of another kind, two guidance rules are given, or an adapter for full
-            fine-tuning.
+        [`ConfigError`]: `args` or `peft_config` are of another kind, there is no such optimizer, two guidance rules are given,
+            or an adapter for full fine-tuning.
         [`GuidanceError`]: `args` name a guidance rule that does not exist.
     """
     if args is not None and not isinstance(args, DDPOConfig):
@@ -46,6 +47,7 @@ def checked_options(
             f"args is a {type(args).__name__}; give a DDPOConfig, which takes the same options and DDPO's own."
         )
     args = args or DDPOConfig()
+    check_optimizer(args)
     if guidance is not None and args.guidance is not None:
         raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
     resolve_rule(guidance or args.guidance, guidance_rules or ())
