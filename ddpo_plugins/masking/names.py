@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -32,6 +33,11 @@ def is_secret_name(name: object, *, anywhere: bool = True) -> bool:
         anywhere (`bool`, *optional*, defaults to `True`):
             Look at every word of the name. Otherwise only at the last one: `KeyError: 'a'` in a message shows no key.
     """
+    return _is_secret_text(str(name), anywhere)
+
+
+@functools.lru_cache(maxsize=1 << 12)  # all variables of the environment are looked at for every text
+def _is_secret_text(name: str, anywhere: bool) -> bool:
     words = _words(name) if anywhere else _words(name)[-1:]
     return bool(PARTS.intersection(words) or ANYWHERE.search("".join(words)))
 

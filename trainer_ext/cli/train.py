@@ -179,4 +179,5 @@ def _summary(trainer: DDPOTrainer) -> None:
         print(f"{folder.path / LORA_FILE}   the adapter, for pipeline.load_lora_weights")
     if pictures:
         print(f"{folder.comparison_file}   the same prompts and seeds, before and after")
-    print(folder.curve_file)
+    if folder.curve_file.is_file():
+        print(folder.curve_file)

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ...loop.describing import described_as
+from ...types import FloatArray
 from ..atomic import replacing
-from ..folder import RunFolder
+from ..folder import RunFolder, SampleSheet
 
 
 @described_as("The reward curve")
 def draw_reward_curve(folder: RunFolder) -> None:
-    """Draw the rewards of rollouts, whose prompts differ, and those of the fixed samples, which can be compared."""
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    """
+    Draw the rewards of rollouts, whose prompts differ, and those of the fixed samples, which can be compared. A single moment is
+    no curve.
+    """
+    rewards = {index: values for index, values in folder.rewards().items() if len(values)}
+    sheets = [sheet for sheet in folder.samples() if not np.isnan(sheet.rewards).all()]
+    if max(len(rewards), len(sheets)) < 2:
+        return
+    figure = Figure(figsize=(7, 4), dpi=120)
     axes = figure.add_subplot()
-    _draw_rollouts(axes, folder)
-    _draw_samples(axes, folder)
+    figure.subplots_adjust(
+        left=0.12, right=0.97, bottom=0.13, top=0.92
+    )  # a layout that is computed draws everything twice
+    _draw_rollouts(axes, rewards)
+    _draw_samples(axes, sheets)
     axes.set(xlabel="rollouts trained on", ylabel="reward", title="Reward through training")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+    axes.legend()
     with replacing(folder.curve_file) as place:
         figure.savefig(place)
 
 
-def _draw_rollouts(axes: Axes, folder: RunFolder) -> None:
-    rewards = {index: values for index, values in folder.rewards().items() if len(values)}
+def _draw_rollouts(axes: Axes, rewards: Mapping[int, FloatArray]) -> None:
     if not rewards:
         return
     rollouts = np.array(list(rewards))
@@ -39,8 +50,7 @@ def _draw_rollouts(axes: Axes, folder: RunFolder) -> None:
     axes.plot(rollouts, mean, marker="o", markersize=3, label="rollout, mean (prompts differ)")
 
 
-def _draw_samples(axes: Axes, folder: RunFolder) -> None:
-    sheets = [sheet for sheet in folder.samples() if not np.isnan(sheet.rewards).all()]
+def _draw_samples(axes: Axes, sheets: Sequence[SampleSheet]) -> None:
     if sheets:
         means = [np.nanmean(sheet.rewards) for sheet in sheets]
         places = [sheet.records[0]["rollouts"] for sheet in sheets]

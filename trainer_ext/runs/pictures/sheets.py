@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from ...loop.describing import describing
 from ..atomic import replacing
 from ..folder import picture_files
 from .captions import caption, font_families
+
+PICTURE, GAP, CAPTION = 1.52, 0.08, 0.58  #: inches: side of a picture, between two, height of five lines above one
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,7 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
     total = max(len(samples.prompts) for _, samples in rows)
     columns = min(columns, total)
     blocks = -(-total // columns)
-    figure = Figure(figsize=(1.6 * columns, 2.1 * blocks * len(rows) + 0.2), dpi=120, layout="constrained")
-    grid = figure.subplots(blocks * len(rows), columns, squeeze=False)
+    figure, grid = _grid(blocks * len(rows), columns)
     for axes in grid.flat:
         axes.set_axis_off()
     for row, (label, samples) in enumerate(rows):
@@ -73,6 +75,15 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
             axes.set_title(title, fontsize=6, fontfamily=font_families(), parse_math=False)
     with replacing(file) as place:
         figure.savefig(place)
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, Any]:
+    """Return a figure and its axes, for pictures below captions. A layout that is computed would draw everything twice."""
+    width, height = columns * (PICTURE + GAP), rows * (PICTURE + CAPTION) + GAP
+    figure = Figure(figsize=(width, height), dpi=120)
+    edges = {"left": GAP / 2 / width, "right": 1 - GAP / 2 / width, "bottom": GAP / height, "top": 1 - CAPTION / height}
+    between = {"wspace": GAP / PICTURE, "hspace": CAPTION / PICTURE}
+    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, **between})
 
 
 def load_images(folder: Path) -> torch.Tensor:
