@@ -6,7 +6,7 @@ from support.html_pages import page
 from support.synthetic_runs import SETUP, SyntheticRun
 
 from trainer_ext.cli import main
-from trainer_ext.report.learning_curves import Curve, on_one_grid
+from trainer_ext.report.drawing.learning_curves import Curve, on_one_grid
 from trainer_ext.runs.measures.paired import paired_figure
 
 

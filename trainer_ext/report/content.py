@@ -15,12 +15,13 @@ from ddpo_plugins.names import DETECTORS
 from ..runs.measures.formulas import column
 from ..runs.measures.paired import PairedFigure
 from ..types import FloatArray
-from . import plots, tables
+from . import tables
+from .drawing import plots
+from .drawing.step_maps import step_maps
+from .drawing.svg import Plot
 from .facts import RunFacts
 from .gallery import Card, Offender, cards, offenders
 from .progress import Band, Progress
-from .step_maps import step_maps
-from .svg import Plot
 from .votes import VoteResult
 
 SECTIONS = {

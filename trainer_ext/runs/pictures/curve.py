@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from ...loop.describing import described_as
 from ..atomic import replacing
 from ..folder import RunFolder
+from .style import Style, styles
 
 
 @described_as("The reward curve")
@@ -17,8 +18,9 @@ def draw_reward_curve(folder: RunFolder) -> None:
     """Draw the rewards of rollouts, whose prompts differ, and those of the fixed samples, which can be compared."""
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    _draw_rollouts(axes, folder)
-    _draw_samples(axes, folder)
+    looks = styles()
+    _draw_rollouts(axes, folder, next(looks))
+    _draw_samples(axes, folder, next(looks))
     axes.set(xlabel="rollouts trained on", ylabel="reward", title="Reward through training")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -28,20 +30,22 @@ def draw_reward_curve(folder: RunFolder) -> None:
         figure.savefig(place)
 
 
-def _draw_rollouts(axes: Axes, folder: RunFolder) -> None:
+def _draw_rollouts(axes: Axes, folder: RunFolder, look: Style) -> None:
     rewards = {index: values for index, values in folder.rewards().items() if len(values)}
     if not rewards:
         return
     rollouts = np.array(list(rewards))
     mean = np.array([values.mean() for values in rewards.values()])
     std = np.array([values.std() for values in rewards.values()])
-    axes.fill_between(rollouts, mean - std, mean + std, alpha=0.2, label="rollout, ± 1 std of its images")
-    axes.plot(rollouts, mean, marker="o", markersize=3, label="rollout, mean (prompts differ)")
+    color, marker = look
+    axes.fill_between(rollouts, mean - std, mean + std, color=color, alpha=0.2, label="rollout, ± 1 std of its images")
+    axes.plot(rollouts, mean, color=color, marker=marker, markersize=3, label="rollout, mean (prompts differ)")
 
 
-def _draw_samples(axes: Axes, folder: RunFolder) -> None:
+def _draw_samples(axes: Axes, folder: RunFolder, look: Style) -> None:
     sheets = [sheet for sheet in folder.samples() if not np.isnan(sheet.rewards).all()]
     if sheets:
         means = [np.nanmean(sheet.rewards) for sheet in sheets]
         places = [sheet.records[0]["rollouts"] for sheet in sheets]
-        axes.plot(places, means, marker="s", color="black", label="fixed prompts and seeds, mean")
+        color, marker = look
+        axes.plot(places, means, color=color, marker=marker, label="fixed prompts and seeds, mean")

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..runs.pictures.style import Style, styles
-from ..types import FloatArray
-from .progress import Band, Progress
+from ...runs.pictures.style import Style, styles
+from ...types import FloatArray
+from ..progress import Band, Progress
 from .svg import FADED, INK, RULES, Plot, plot
 
 MAX_MARKERS = 40  #: on a curve
