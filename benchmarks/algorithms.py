@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from trainer_ext.report.comparison_page import write_comparison
+from trainer_ext.report.drawing.learning_curves import draw_curves, of_rollouts
 from trainer_ext.report.facts import RunFacts
-from trainer_ext.report.learning_curves import draw_curves, of_rollouts
 
 ALGORITHMS = {
     "DDPO-IS": ["embedded"],

@@ -6,7 +6,7 @@ from support.html_pages import page
 from support.synthetic_runs import SETUP, SyntheticRun
 
 from trainer_ext.cli import main
-from trainer_ext.report.learning_curves import Curve, on_one_grid
+from trainer_ext.report.drawing.learning_curves import Curve, on_one_grid
 from trainer_ext.runs.measures.paired import paired_figure
 
 
@@ -19,10 +19,17 @@ def runs(tmp_path_factory):
     """Two seeds of one algorithm, and one of another."""
     folder = tmp_path_factory.mktemp("runs")
     return [
-        SyntheticRun(seed=0, setup=with_seed(0)).write(folder / "is-0"),
-        SyntheticRun(seed=1, setup=with_seed(1)).write(folder / "is-1"),
-        SyntheticRun(seed=2, evaluations=3, setup=with_seed(0, algorithm="ScoreFunction()")).write(folder / "sf"),
+        SyntheticRun(seed=0, evaluations=3, setup=with_seed(0)).write(folder / "is-0"),
+        SyntheticRun(seed=1, evaluations=3, setup=with_seed(1)).write(folder / "is-1"),
+        SyntheticRun(seed=2, evaluations=4, setup=with_seed(0, algorithm="ScoreFunction()")).write(folder / "sf"),
     ]
+
+
+@pytest.fixture(scope="module")
+def shown(runs):
+    file = runs[0].path.parent / "compare.html"
+    assert main(["compare", *(str(run.path) for run in runs), "--output", str(file)]) == 0
+    return page(file)
 
 
 @pytest.fixture
@@ -36,8 +43,7 @@ def compare(tmp_path):
     return compare
 
 
-def test_runs_that_differ_in_their_seed_have_one_curve(compare, runs):
-    shown = compare(*runs)
+def test_runs_that_differ_in_their_seed_have_one_curve(shown):
     assert [row[:2] for row in shown.one("section", id="runs").one("table").rows()] == [
         ["is-0", "is"],
         ["is-1", "is"],
@@ -55,8 +61,8 @@ def test_labels_of_ones_own(compare, runs):
     assert "all (mean of 3)" in {text.text for text in shown.all("text")}
 
 
-def test_differences_are_of_the_same_images(compare, runs):
-    tables = list(compare(*runs).one("section", id="differences").all("table"))
+def test_differences_are_of_the_same_images(shown, runs):
+    tables = list(shown.one("section", id="differences").all("table"))
     assert [table.attributes["aria-label"] for table in tables] == ["is-1 and is-0", "sf and is-0"]
     ends = [[run.evaluations()[name][-1].records for name in ("seen", "unseen")] for run in (runs[0], runs[2])]
     values = np.array([[record["rewards/embedded_judge"] for part in end for record in part] for end in ends]).T
@@ -66,8 +72,8 @@ def test_differences_are_of_the_same_images(compare, runs):
     assert judge[1:] == [*numbers, f"{expected.low:+.4g} to {expected.high:+.4g}", "5"]
 
 
-def test_pictures_stand_side_by_side(compare, runs):
-    cards = list(compare(*runs).one("section", id="pictures").all("article"))
+def test_pictures_stand_side_by_side(shown):
+    cards = list(shown.one("section", id="pictures").all("article"))
     assert [card.one("h3").text for card in cards] == ["a cat", "a dog", "a lion", "a bear", "an otter"]
     for card in cards:
         assert [name.text for name in card.all("b")] == ["base model", "is-0", "is-1", "sf"]
@@ -75,7 +81,9 @@ def test_pictures_stand_side_by_side(compare, runs):
 
 
 def test_rewards_of_different_tasks_are_not_compared(compare, runs, tmp_path):
-    other = SyntheticRun(seed=4, setup={"rewards": {"jpeg_incompressibility": {}}}).write(tmp_path / "other")
+    other = SyntheticRun(seed=4, evaluations=2, setup={"rewards": {"jpeg_incompressibility": {}}}).write(
+        tmp_path / "other"
+    )
     shown = compare(runs[0], other)
     assert "their rewards cannot be compared" in shown.one("section", id="runs").text
     rows = [row[0] for row in shown.one("section", id="differences").one("table").rows()]
@@ -101,7 +109,7 @@ def test_runs_that_have_nothing_in_common(compare, runs, tmp_path):
 
 
 def test_runs_of_the_same_name(compare, runs, tmp_path):
-    other = SyntheticRun(seed=4).write(tmp_path / "is-0")
+    other = SyntheticRun(seed=4, evaluations=2, rollouts=1).write(tmp_path / "is-0")
     names = [row[0] for row in compare(runs[0], other).one("section", id="runs").one("table").rows()]
     assert names == [str(runs[0].path), str(other.path)]
 

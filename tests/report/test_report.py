@@ -111,7 +111,7 @@ def test_curves_are_over_queries_and_over_the_root_of_the_divergence(reported):
     each = [
         "Gain over the base model against images scored for training",
         "Gain over the base model against square root of the KL divergence to the base model (nats an image)",
-        "pixels/darkness, disagreement against updates",
+        "disagreement, pixels/darkness against updates",
     ]
     assert titles[:6] == each * 2
     words = {text.text for text in reported.all("text")}
@@ -227,7 +227,7 @@ def test_names_are_text(report, tmp_path):
 
 # What may be missing, and how the page says so.
 MISSING = {
-    "evaluations": (lambda run: shutil.rmtree(run.path / "evaluations"), "No evaluation ran"),
+    "evaluations": (lambda run: shutil.rmtree(run.path / "evaluations"), "no evaluation ran"),
     "checkpoints": (lambda run: shutil.rmtree(run.newest()), "No checkpoint holds logs"),
     "setup": (lambda run: run.setup_file.unlink(), "run.json is missing or cannot be read"),
     "damaged setup": (lambda run: run.setup_file.write_text("{"), "run.json is missing or cannot be read"),
@@ -239,7 +239,7 @@ MISSING = {
         "The run has no pictures of fixed prompts",
     ),
     "base": (
-        lambda run: [run.evaluation_file(name, 0).unlink() for name in ("seen", "unseen")],
+        lambda run: run.evaluation_file("seen", 0).unlink(),
         "Not evaluated before training",
     ),
     "damaged state": (
@@ -247,7 +247,7 @@ MISSING = {
         "No checkpoint holds logs",
     ),
     "detectors": (lambda run: change_setup(run, detectors={}), "No detector watched this run"),
-    "held-out rewards": (lambda run: change_setup(run, eval_rewards={}), "No held-out reward ran"),
+    "held-out rewards": (lambda run: change_setup(run, eval_rewards={}), "no held-out reward ran"),
 }
 
 
@@ -266,8 +266,8 @@ IN_DEFAULT = ("evaluations", "damaged setup", "rollouts", "pictures", "base")
 
 
 @pytest.mark.parametrize("missing", rows(MISSING, IN_DEFAULT))
-def test_what_is_missing_is_said(report, whole, tmp_path, missing):
-    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+def test_what_is_missing_is_said(report, tmp_path, missing):
+    run = SyntheticRun(unseen=(), evaluations=3, rollouts=2).write(tmp_path / "run")
     remove, said = MISSING[missing]
     remove(run)
     assert said in report(run).one("main").text
@@ -312,9 +312,15 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys, name):
     assert not (tmp_path / "empty" / "report.html").exists()
 
 
+#: A run of which little else is drawn.
+PICTURES = SyntheticRun(
+    side=256, evaluations=4, rollouts=0, seen=("a cat", "a dog"), unseen=(), setup={"detectors": {}, "eval_rewards": {}}
+)
+
+
 def test_pictures_are_made_smaller_for_the_limit(tmp_path, monkeypatch):
     """A quarter of the pictures' own size is all that there is; base and last model come first."""
-    run = SyntheticRun(side=256, evaluations=4, seen=("a cat", "a dog"), unseen=()).write(tmp_path / "run")
+    run = PICTURES.write(tmp_path / "run")
     own = sum(file.stat().st_size for one in run.evaluations()["seen"] for file in one.files)
     text = len(with_limit(run, monkeypatch, 0).read_bytes())
     limit = text + own // 4
@@ -337,11 +343,11 @@ def with_limit(run, monkeypatch, limit):
 
 
 def test_pictures_that_do_not_go_into_the_limit_are_counted(tmp_path, monkeypatch):
-    run = SyntheticRun(evaluations=3, side=32).write(tmp_path / "run")
+    run = PICTURES.write(tmp_path / "run")
     text = len(with_limit(run, monkeypatch, 0).read_bytes())
-    shown = page(with_limit(run, monkeypatch, text + 3000))
+    shown = page(with_limit(run, monkeypatch, text + 2200))
     number = len(list(shown.one("section", id="pictures").all("img")))
-    assert 0 < number < 15
+    assert 0 < number < 8
     assert "more do not go into this page" in shown.one("section", id="pictures").text
 
 

@@ -14,12 +14,12 @@ from ddpo_plugins.names import DETECTORS
 
 from ..runs.measures.paired import PairedFigure
 from .compared import ComparedRun, Comparison
+from .drawing.learning_curves import Curve, draw_curves, of_gold, of_gold_over_kl, of_rewards, of_rollouts
+from .drawing.svg import Plot, plot
 from .facts import RunFacts
 from .gallery import MAX_CARDS, evenly
-from .learning_curves import Curve, draw_curves, of_gold, of_gold_over_kl, of_rewards, of_rollouts
 from .moments import Moment, key_of
 from .page import write_within_limit
-from .svg import Plot, plot
 from .tables import compared, ends, pairs
 
 QUERIES = "images scored for training"

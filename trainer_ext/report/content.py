@@ -15,12 +15,13 @@ from ddpo_plugins.names import DETECTORS
 from ..runs.measures.formulas import column
 from ..runs.measures.paired import PairedFigure
 from ..types import FloatArray
-from . import plots, tables
+from . import tables
+from .drawing import plots
+from .drawing.step_maps import step_maps
+from .drawing.svg import Plot
 from .facts import RunFacts
 from .gallery import Card, Offender, cards, offenders
 from .progress import Band, Progress
-from .step_maps import step_maps
-from .svg import Plot
 from .votes import VoteResult
 
 SECTIONS = {
@@ -35,12 +36,12 @@ SECTIONS = {
     "provenance": "Provenance",
 }
 OPTIMISER = ("ratio", "approx_kl", "clipfrac", "kl", "loss", "grad_norm", "frac_reward_zero_std")
-UNJUDGED = {"kind": "not_judged", "sentence": "Not judged: this run has no evaluations.", "rule": "", "numbers": {}}
-NO_EVALUATION = (
-    "No evaluation ran, so nothing here says whether the reward was gamed. Train with --eval_strategy epoch, --eval_prompts "
-    "and --eval_reward_funcs. Until then the fixed samples stand in for evaluations."
-)
-NO_HELD_OUT = "No held-out reward ran. Name rewards that are not trained on with --eval_reward_funcs."
+UNJUDGED = {
+    "kind": "not_judged",
+    "sentence": "Not judged: run.json, which says what was trained, is missing or cannot be read.",
+    "rule": "",
+    "numbers": {},
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Content:
             "remarks": list(self._remarks()),
             "changes": self.changes,
             "generalisation": tables.generalisation(facts),
-            "end_name": "the last evaluation" if facts.chosen is None else f"update {facts.chosen}, the one to use",
+            "end_name": f"update {facts.chosen}, the one to use" if facts.chosen else "the last evaluation",
             "curves": {
                 name: plots.of_evaluations(one, facts.chosen, f"curves-{index}")
                 for index, (name, one) in enumerate(self._judged)
@@ -148,9 +149,7 @@ class Content:
     def _remarks(self) -> Iterator[str]:
         """Yield what is missing for a judgement."""
         if not self.facts.evaluations:
-            yield NO_EVALUATION
-        elif not self.facts.held_out:
-            yield NO_HELD_OUT
+            yield "There are no evaluations; below, the fixed samples stand in for them."
         without_base = [name for name, one in self._progress.items() if not one.relative]
         if without_base:
             yield f"Not evaluated before training, so that there is no gain to show: {', '.join(without_base)}."

@@ -72,8 +72,9 @@ class Card:
 
     @property
     def result(self) -> Frame | None:
-        """That of the chosen evaluation, or the last where none was chosen."""
-        return next((frame for mark in (CHOSEN, LAST) for frame in self.frames if mark in frame.mark), None)
+        """That of the chosen evaluation; the last where none was chosen, or the base model."""
+        marked = (frame for mark in (CHOSEN, LAST) for frame in self.frames if mark in frame.mark)
+        return next((frame for frame in marked if BASE not in frame.mark), None)
 
     @property
     def between(self) -> list[Frame]:

@@ -92,7 +92,7 @@ class Progress:
 def _measures(moments: Sequence[Moment], held_out: Sequence[str]) -> dict[str, FloatArray]:
     base = moments[0].records if moments[0].updates == 0 else None
     each = [evaluation_figures(moment.records, base, held_out) for moment in moments]
-    names = [name for name in each[-1] if name in MEASURES or name.startswith(PIXELS)]
+    names = [*(name for name in MEASURES if name in each[-1]), *(name for name in each[-1] if name.startswith(PIXELS))]
     return {name: np.array([figures.get(name, np.nan) for figures in each]) for name in names}
 
 

@@ -50,8 +50,8 @@ class PromptRow:
 
 
 def ends(facts: RunFacts, moments: Sequence[Moment]) -> tuple[Moment, Moment]:
-    """Return the first of some moments and the one to use, or the last where none was chosen."""
-    chosen = [moment for moment in moments if moment.updates == facts.chosen]
+    """Return the first of some moments, and the one to use; the last where none was chosen, or the base model."""
+    chosen = [moment for moment in moments if moment.updates and moment.updates == facts.chosen]
     return moments[0], chosen[0] if chosen else moments[-1]
 
 

@@ -13,6 +13,7 @@ from ...loop.describing import described_as
 from ...types import FloatArray
 from ..atomic import replacing
 from ..folder import RunFolder, SampleSheet
+from .style import Style, styles
 
 
 @described_as("The reward curve")
@@ -27,11 +28,11 @@ def draw_reward_curve(folder: RunFolder) -> None:
         return
     figure = Figure(figsize=(7, 4), dpi=120)
     axes = figure.add_subplot()
-    figure.subplots_adjust(
-        left=0.12, right=0.97, bottom=0.13, top=0.92
-    )  # a layout that is computed draws everything twice
-    _draw_rollouts(axes, rewards)
-    _draw_samples(axes, sheets)
+    # a layout that is computed draws everything twice
+    figure.subplots_adjust(left=0.12, right=0.97, bottom=0.13, top=0.92)
+    looks = styles()
+    _draw_rollouts(axes, rewards, next(looks))
+    _draw_samples(axes, sheets, next(looks))
     axes.set(xlabel="rollouts trained on", ylabel="reward", title="Reward through training")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -40,18 +41,20 @@ def draw_reward_curve(folder: RunFolder) -> None:
         figure.savefig(place)
 
 
-def _draw_rollouts(axes: Axes, rewards: Mapping[int, FloatArray]) -> None:
+def _draw_rollouts(axes: Axes, rewards: Mapping[int, FloatArray], look: Style) -> None:
     if not rewards:
         return
     rollouts = np.array(list(rewards))
     mean = np.array([values.mean() for values in rewards.values()])
     std = np.array([values.std() for values in rewards.values()])
-    axes.fill_between(rollouts, mean - std, mean + std, alpha=0.2, label="rollout, ± 1 std of its images")
-    axes.plot(rollouts, mean, marker="o", markersize=3, label="rollout, mean (prompts differ)")
+    color, marker = look
+    axes.fill_between(rollouts, mean - std, mean + std, color=color, alpha=0.2, label="rollout, ± 1 std of its images")
+    axes.plot(rollouts, mean, color=color, marker=marker, markersize=3, label="rollout, mean (prompts differ)")
 
 
-def _draw_samples(axes: Axes, sheets: Sequence[SampleSheet]) -> None:
+def _draw_samples(axes: Axes, sheets: Sequence[SampleSheet], look: Style) -> None:
     if sheets:
         means = [np.nanmean(sheet.rewards) for sheet in sheets]
         places = [sheet.records[0]["rollouts"] for sheet in sheets]
-        axes.plot(places, means, marker="s", color="black", label="fixed prompts and seeds, mean")
+        color, marker = look
+        axes.plot(places, means, color=color, marker=marker, label="fixed prompts and seeds, mean")

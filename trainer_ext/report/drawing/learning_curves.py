@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..runs.measures.formulas import column, mean
-from ..runs.pictures.style import styles
-from ..types import FloatArray
-from .facts import RunFacts
+from ...runs.measures.formulas import column, mean
+from ...runs.pictures.style import styles
+from ...types import FloatArray
+from ..facts import RunFacts
+from ..progress import Progress
 from .plots import MAX_MARKERS, drawing
-from .progress import Progress
 
 
 class Curve(NamedTuple):

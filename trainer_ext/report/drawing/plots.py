@@ -11,20 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..runs.pictures.style import Style, styles
-from ..types import FloatArray
-from .progress import Band, Progress
+from ...runs.pictures.style import Style, styles
+from ...types import FloatArray
+from ..progress import Band, Progress
 from .svg import FADED, INK, RULES, Plot, plot
 
+LEFT, BOTTOM, RIGHT, TOP = 0.75, 0.55, 0.1, 0.2  #: margins in inches
 MAX_MARKERS = 40  #: on a curve
 CHOSEN = "evaluation to use"
 
 
 @contextmanager
 def drawing(width: float = 5.6, height: float = 3.3) -> Iterator[Figure]:
-    """Context manager that gives a figure to draw on, in inches."""
+    """Context manager that gives a figure to draw on, in inches. Its margins are fixed: a layout engine takes half the time."""
     with matplotlib.rc_context(RULES):
-        yield Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
+        left, bottom, right, top = LEFT / width, BOTTOM / height, 1 - RIGHT / width, 1 - TOP / height
+        figure.subplots_adjust(left, bottom, right, top, hspace=0.8)
+        yield figure
 
 
 def draw_band(axes: Axes, places: FloatArray, band: Band, style: Style, label: str) -> None:
@@ -107,7 +111,7 @@ def detections(series: Mapping[str, tuple[FloatArray, Band]], label: str, name: 
 
 def small_multiples(series: Mapping[str, FloatArray], places: FloatArray, label: str, name: str) -> Plot:
     """Draw each series on axes of its own, one under another."""
-    with drawing(5.6, 1.1 * len(series) + 0.5) as figure:
+    with drawing(5.6, 1.2 * len(series) + 0.6) as figure:
         each: list[Axes] = list(figure.subplots(len(series), sharex=True, squeeze=False)[:, 0])
         for axes, (title, values), style in zip(each, series.items(), styles(), strict=False):
             axes.plot(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..types import FloatArray
+from ...types import FloatArray
 from .plots import drawing
 from .svg import Plot, plot
 
