@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpo_plugins import Reward, RewardSpec
@@ -22,7 +23,7 @@ IDLE = "no activity"  #: the first label of the second group
 NOTHING = "nothing"  #: label for images without a subject; no prompt asks for it
 
 
-def embedded_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
+def embedded_judge(device: torch.device | str, folder: str | None = None, batch_size: int = 128) -> Reward:
     """
     Build the reward: the probability, in [0, 1], that an image shows the prompt's subject, times that of its activity.
 
@@ -31,19 +32,26 @@ def embedded_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
     Args:
         device (`torch.device` or `str`):
             Device for the model, a ResNet of 1.3 M parameters.
+        folder (`str`, *optional*):
+            Folder of another judge that the recipe of the embedded model made; by default the one that ships.
         batch_size (`int`):
             Images classified at once.
     """
-    return shown_probability("judge", device, batch_size)
+    return shown_probability(shipped_judge() if folder is None else Path(folder), device, batch_size)
 
 
-def shown_probability(folder: str, device: torch.device | str, batch_size: int) -> Callable[..., list[float]]:
+def shipped_judge(*parts: str) -> Path:
+    """Return the folder of the judge that ships, or of one inside it."""
+    return Path(str(files("reward_plugins"))).joinpath("judge", *parts)
+
+
+def shown_probability(folder: Path, device: torch.device | str, batch_size: int) -> Callable[..., list[float]]:
     """
     Build the probability, in [0, 1], that an image shows the prompt's subject, times that of its activity.
 
     Args:
-        folder (`str`):
-            Folder of the judge's weights, in this package.
+        folder (`Path`):
+            Folder of the judge's weights.
         device (`torch.device` or `str`):
             Device for the model.
         batch_size (`int`):
@@ -60,9 +68,9 @@ def shown_probability(folder: str, device: torch.device | str, batch_size: int) 
     return score
 
 
-def load_judge(folder: str, device: torch.device | str) -> Classifier:
+def load_judge(folder: Path, device: torch.device | str) -> Classifier:
     """Load a judge: a classifier whose labels are subjects and then activities, each group with its own probabilities."""
-    judge = load_classifier(str(files("reward_plugins").joinpath(folder)), "main", device)
+    judge = load_classifier(str(folder), "main", device)
     (first,) = judge.names[IDLE]
 
     def activation(logits: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpo_plugins import Reward, RewardSpec
 
-from .embedded_judge import shown_probability
+from .embedded_judge import shipped_judge, shown_probability
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def reading_judge(device: torch.device | str, batch_size: int = 128) -> Reward:
         batch_size (`int`):
             Images classified at once.
     """
-    probability = shown_probability("judge/reading", device, batch_size)
+    probability = shown_probability(shipped_judge("reading"), device, batch_size)
 
     def score(images: list[Image.Image], prompts: list[str], **columns: Any) -> list[float]:
         return [log_scale(value) for value in probability(images, prompts)]

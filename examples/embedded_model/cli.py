@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .deadline import Deadline, Stopped
 from .settings import defaults, workers
-from .stages import STAGES, Workshop, evaluate_pipeline
+from .stages import ALL, STAGES, Workshop, evaluate_pipeline
 
 STOPPED = 3  #: exit status of a command that the same command continues
 
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = replace(defaults(), **{name: getattr(options, name) for name in asdict(defaults())})
     shop = Workshop(options.work, settings, deadline, options.icon_sets, options.workers, options.start)
     try:
-        _run(shop, list(STAGES) if options.stage == "all" else [options.stage], options.pipeline)
+        _run(shop, ALL if options.stage == "all" else [options.stage], options.pipeline)
     except Stopped as stopped:
         print(f"{stopped} The same command goes on from there.", file=sys.stderr)
         return STOPPED

@@ -21,7 +21,7 @@ from .hardware import autocast, device, generator
 from .loop import Plan, Trainer
 from .words import ACTIVITIES, NOTHING, SUBJECTS
 
-SEED = 5
+SEED, SECOND_SEED = 5, 9
 IDLE = "no activity"
 LABELS = (*SUBJECTS, IDLE, *ACTIVITIES)  #: two groups of classes in one vector of logits
 READING_LABELS = (*SUBJECTS, NOTHING, IDLE, *ACTIVITIES)  #: of the judge that reads
@@ -68,13 +68,13 @@ def spoil(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def step_loss(
-    judge: ResNetForImageClassification, images: Tensor, subjects: Tensor, activities: Tensor, plan: Plan
+    judge: ResNetForImageClassification, images: Tensor, subjects: Tensor, activities: Tensor, plan: Plan, seed: int
 ) -> Callable[[int], Tensor]:
     """Return the loss, cross-entropy of subjects plus that of activities, as a function of the step."""
 
     def loss(step: int) -> Tensor:
-        rows = batch(len(images), plan.batch_size, SEED, step)
-        spoilt = spoil(pixels(images[rows]), generator(SEED + 1, step))
+        rows = batch(len(images), plan.batch_size, seed, step)
+        spoilt = spoil(pixels(images[rows]), generator(seed + 1, step))
         with autocast():
             subject_logits, activity_logits = logits(judge, spoilt)
         return cross_entropy(subject_logits, subjects[rows], label_smoothing=0.05) + cross_entropy(
@@ -84,13 +84,15 @@ def step_loss(
     return loss
 
 
-def train(shards: Sequence[Path], labels: Sequence[str], folder: Path, plan: Plan, deadline: Deadline) -> None:
+def train(
+    shards: Sequence[Path], labels: Sequence[str], folder: Path, plan: Plan, deadline: Deadline, seed: int = SEED
+) -> None:
     """Train a judge and write it, in half precision, to a folder that `from_pretrained` reads."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     judge = make_judge(labels)
     trainer = Trainer(judge, plan, folder.with_suffix(".checkpoint.safetensors"))
     images, subjects, activities = (read(shards, name) for name in ("images", "subjects", "activities"))
-    trained = trainer.train(step_loss(judge, images, subjects, activities, plan), deadline)
+    trained = trainer.train(step_loss(judge, images, subjects, activities, plan, seed), deadline)
     trained.half().save_pretrained(folder)
     write_preprocessor(folder)
 

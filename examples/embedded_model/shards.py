@@ -24,7 +24,7 @@ from .captions import Description, World, Writing
 from .scenes import Painter
 from .words import ACTIVITIES, NOTHING, SUBJECTS, HeldOut
 
-Viewer = Literal["generator", "judge", "reader"]
+Viewer = Literal["generator", "judge", "second judge", "stranger", "reader"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Collection:
         scenes_per_shard (`int`): How many scenes each holds.
         seed (`int`): Of the first shard's random numbers; collections with distant seeds share no scene.
         viewer (`str`): Of the scenes. The `"generator"` is shown nothing held out, but in writing, and only its own icon
-            sets; the `"judge"` all words, all icon sets, single subjects and activities; the `"reader"` writing only.
+            sets; the `"judge"` all words, all icon sets, single subjects and activities; the `"second judge"` the same
+            without the icon set that only the `"stranger"` sees; the `"reader"` writing only.
         writing ([`Writing`], *optional*): How many of the generator's scenes are written.
     """
 
@@ -111,11 +112,12 @@ def _for_generator(collection: Collection) -> Callable[[Random], _Scene]:
     return lambda rng: _paint(painter, world.describe(rng), rng)
 
 
-def _for_judge(collection: Collection) -> Callable[[Random], _Scene]:
-    world, painter = World(), Painter(only(load(collection.art), GENERATOR_SETS + JUDGE_SETS))
+def _for_judge(sets: tuple[str, ...], collection: Collection) -> Callable[[Random], _Scene]:
+    art = {word: icons for word, icons in only(load(collection.art), sets).items() if icons}
+    world, painter = World(), Painter(art)
 
     def draw_scene(rng: Random) -> _Scene:
-        while (scene := world.describe(rng)).companion:
+        while (scene := world.describe(rng)).companion or scene.subject not in art:
             pass
         return _paint(painter, scene, rng)
 
@@ -136,7 +138,9 @@ def _paint(painter: Painter, scene: Description, rng: Random) -> _Scene:
 
 SOURCES: dict[str, Callable[[Collection], Callable[[Random], _Scene]]] = {
     "generator": _for_generator,
-    "judge": _for_judge,
+    "judge": partial(_for_judge, GENERATOR_SETS + JUDGE_SETS),
+    "second judge": partial(_for_judge, GENERATOR_SETS + JUDGE_SETS[:-1]),
+    "stranger": partial(_for_judge, JUDGE_SETS[-1:]),
     "reader": _for_reader,
 }
 

@@ -17,6 +17,7 @@ from .settings import Settings
 NOTICE = Path(__file__).with_name("NOTICE")  #: of the art's authors; it goes where the weights go
 #: Far from those of the generator's scenes, which count from 0.
 JUDGE_SEED, TEST_SEED, READER_SEED, TEST_READER_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
+SECOND_JUDGE_SEED, STRANGER_SEED = 5_000_000, 6_000_000
 GUIDANCE_SCALES = (1.0, 3.0)  #: none, as in the package's preset, and what the model card suggests
 
 
@@ -63,6 +64,14 @@ class Workshop:
         """Return pictures that nothing is trained on."""
         return self._collection("test-scenes", 1, TEST_SEED, "judge")
 
+    def second_judge_scenes(self) -> shards.Collection:
+        """Return what the second judge is trained on: all icon sets but one."""
+        return self._collection("second-judge-scenes", self.settings.judge_shards, SECOND_JUDGE_SEED, "second judge")
+
+    def stranger_scenes(self) -> shards.Collection:
+        """Return pictures of the icon set that the second judge has not seen."""
+        return self._collection("stranger-scenes", 1, STRANGER_SEED, "stranger")
+
     def test_reader_scenes(self) -> shards.Collection:
         """Return writing that nothing is trained on."""
         return self._collection("test-reader-scenes", 1, TEST_READER_SEED, "reader")
@@ -99,12 +108,26 @@ def train_reading_judge(shop: Workshop) -> None:
     _write_accuracy(shop.folder / "reading-judge", **tests)
 
 
-def _train_judge(shop: Workshop, name: str, labels: Sequence[str], files: Sequence[Path]) -> None:
+def train_second_judge(shop: Workshop) -> None:
+    """
+    A judge with another seed and other scenes, without one of the icon sets: what a policy that games the first judge is held
+    against in benchmarks. It draws its scenes itself, and is no part of `all`.
+    """
+    for collection in (shop.second_judge_scenes(), shop.test_scenes(), shop.stranger_scenes()):
+        shards.draw(collection, shop.workers)
+    _train_judge(shop, "second-judge", judge.LABELS, shop.second_judge_scenes().files, seed=judge.SECOND_SEED)
+    tests = {"pictures": shop.test_scenes().files, "unseen icons": shop.stranger_scenes().files}
+    _write_accuracy(shop.folder / "second-judge", **tests)
+
+
+def _train_judge(
+    shop: Workshop, name: str, labels: Sequence[str], files: Sequence[Path], seed: int = judge.SEED
+) -> None:
     settings = shop.settings
     plan = Plan(settings.judge_steps, settings.judge_batch_size, settings.judge_learning_rate)
     folder = shop.folder / name
     if not folder.exists():
-        judge.train(files, labels, folder, plan, shop.deadline)
+        judge.train(files, labels, folder, plan, shop.deadline, seed)
     shutil.copy(NOTICE, folder)
 
 
@@ -187,4 +210,6 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "generator": train_generator,
     "export": export_pipeline,
     "evaluate": evaluate_pipeline,
+    "second-judge": train_second_judge,
 }
+ALL = [name for name in STAGES if name != "second-judge"]

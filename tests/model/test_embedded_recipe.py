@@ -257,6 +257,33 @@ def test_shards_depend_on_seed_and_number_alone(made, tmp_path):
     assert load_file(made / "scenes" / "0001.safetensors")["images"].shape == (8, 3, 64, 64)
 
 
+def test_the_second_judge_never_sees_one_icon_set(made, tmp_path):
+    """Each icon set has a colour of its own: its own scenes have the stranger's colour, and what it is trained on has not."""
+    sets = (*art.GENERATOR_SETS, *art.JUDGE_SETS)
+    colours = dict(zip(sets, [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 255)], strict=True))
+    icons = {
+        word: {name: Image.new("RGBA", (24, 20), colour) for name, colour in colours.items()} for word in stand_in_art()
+    }
+    del icons["cat"][sets[-1]]  # a set may lack a word
+    art.save(icons, tmp_path / "art.npz")
+
+    def seen(viewer):
+        collection = shards.Collection(tmp_path / viewer, tmp_path / "art.npz", 1, 64, seed=0, viewer=viewer)
+        shards.draw(collection, workers=1)
+        drawn = load_file(collection.files[0])
+        middle = drawn["images"][drawn["activities"] == drawn["activities"].min(), :, 32, 32].numpy().astype(int)
+        nearest = np.abs(middle[:, None] - np.array(list(colours.values()))).sum(-1).argmin(1)
+        return {sets[index] for index in nearest}, set(drawn["subjects"].tolist())
+
+    assert seen("second judge")[0] == set(sets[:-1])
+    kinds, subjects = seen("stranger")
+    assert kinds == {sets[-1]}
+    assert words.SUBJECTS.index("cat") not in subjects
+    assert run("second-judge", made) == 0
+    figures = json.loads((made / "second-judge" / "accuracy.json").read_text())
+    assert figures.keys() == {"pictures", "unseen icons"}
+
+
 def test_processes_that_draw_do_not_wait_for_torch():
     code = "import sys, embedded_model.__main__, embedded_model.shards; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(stages.__file__).parents[1]).returncode == 0

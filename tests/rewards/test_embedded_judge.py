@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.pages import ROOT
 from transformers import ResNetForImageClassification
 
-from ddpo_plugins import RewardError
+from ddpo_plugins import PluginError, RewardError
 from trainer_ext import prompts_from_plugin, reward_from_plugin
 from trainer_ext.scoring.suite import RewardSuite
 
@@ -44,6 +45,19 @@ def test_it_is_the_product_of_two_softmaxes(images, judge):
     ]
     assert judge(images, PROMPTS) == pytest.approx(expected, rel=1e-4)
     assert next(label for label, place in labels.items() if place >= 135) == "no activity"
+
+
+def test_another_judge_of_the_recipe(embedded_pipeline, judge):
+    """The second judge, which benchmarks ask, agrees on what is drawn, and has other weights."""
+    second = reward_from_plugin("embedded_judge", folder=str(ROOT / "benchmarks" / "second_judge")).function
+    animals = ["a lion", "a frog", "a bear", "a tiger"]
+    settings = {"num_inference_steps": 10, "guidance_scale": 2.0, "eta": 1.0}
+    drawn = embedded_pipeline(animals, generator=torch.Generator().manual_seed(0), **settings).images
+    assert np.mean(second(drawn, animals)) > 0.8
+    assert np.mean(second(drawn, animals[::-1])) < 0.1
+    assert second(drawn, animals) != judge(drawn, animals)
+    with pytest.raises(PluginError, match="nowhere"):
+        reward_from_plugin("embedded_judge", folder="nowhere")
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
