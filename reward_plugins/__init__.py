@@ -9,7 +9,18 @@ from __future__ import annotations
 from ddpo_plugins import DetectorSpec, PromptSetSpec, RewardSpec, hookimpl
 
 from . import aesthetic, alignment, classifier, clip_scores, detectors, embedded_judge, jpeg, questions, reading_judge
-from .prompts import animal_activities, animals, counting, imagenet_animals
+from .prompts import (
+    animal_activities,
+    animals,
+    counting,
+    everyday_objects,
+    imagenet_animals,
+    other_animals,
+    unseen_activities,
+    unseen_animals,
+    unseen_combinations,
+    unseen_counting,
+)
 
 
 @hookimpl
@@ -41,4 +52,20 @@ def ddpo_register_prompts() -> list[PromptSetSpec]:
         PromptSetSpec("animal_activities", animal_activities, '135 prompts "a(n) [animal] [activity]".'),
         PromptSetSpec("imagenet_animals", imagenet_animals, "398 animal classes of ImageNet-1k, by name."),
         PromptSetSpec("counting", counting, '315 prompts "[two..eight] [plural animal]".'),
+        PromptSetSpec("unseen_animals", unseen_animals, '38 other prompts "a(n) [animal]", to evaluate on.'),
+        PromptSetSpec("everyday_objects", everyday_objects, '50 prompts "a(n) [object]", to evaluate on.'),
+        PromptSetSpec(
+            "unseen_activities", unseen_activities, '90 prompts "a(n) [animal] [activity]" of other activities.'
+        ),
+        PromptSetSpec(
+            "unseen_counting", unseen_counting, '70 prompts "[two..eight] [plural animal]" of other animals.'
+        ),
+        PromptSetSpec(
+            "other_animals", other_animals, '19 other prompts "a(n) [animal]" that the embedded model can draw.'
+        ),
+        PromptSetSpec(
+            "unseen_combinations",
+            unseen_combinations,
+            '42 prompts "a(n) [animal] [activity]" that the embedded model was never trained on.',
+        ),
     ]

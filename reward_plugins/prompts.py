@@ -1,16 +1,20 @@
 """
 The prompts of the DDPO paper (arXiv:2305.13301), as tables.
 
-The 45 animals and 3 activities are those it trains on; the counting prompts are those that led to typographic attacks.
+The 45 animals and 3 activities are those it trains on; the counting prompts are those that led to typographic attacks. Sets that
+are called unseen or other have none of these prompts: they show whether what was learned generalises.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
 from .english import english
 
+UNSEEN_ACTIVITIES = ("taking an exam", "driving a car")
+PLURALS = ("post-it notes", "scissors", "sunglasses")  #: objects that have no article
 ACTIVITIES = ("riding a bike", "playing chess", "washing the dishes")
 COUNTS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
 
@@ -19,18 +23,48 @@ def _lines(name: str) -> list[str]:
     return files("reward_plugins").joinpath(name).read_text(encoding="utf-8").splitlines()
 
 
-def animals() -> list[dict[str, str]]:
+def animals(name: str = "animals.txt") -> list[dict[str, str]]:
     """Return 45 rows: `prompt` "a(n) [animal]" as in the article (the authors' code has bare words), `animal`."""
-    return [{"prompt": english().a(animal), "animal": animal} for animal in _lines("animals.txt")]
+    return [{"prompt": english().a(animal), "animal": animal} for animal in _lines(name)]
+
+
+def unseen_animals() -> list[dict[str, str]]:
+    """Return 38 rows like those of [`animals`], of the animals on which the authors tried whether training generalises."""
+    return animals("unseen_animals.txt")
+
+
+def other_animals() -> list[dict[str, str]]:
+    """Return 19 rows like those of [`animals`], of animals that the embedded model can draw, too."""
+    return animals("other_animals.txt")
+
+
+def everyday_objects() -> list[dict[str, str]]:
+    """Return 50 rows: `prompt` "a(n) [object]", `object`; also of the authors' study of generalisation."""
+    things = _lines("everyday_objects.txt")
+    return [{"prompt": thing if thing in PLURALS else english().a(thing), "object": thing} for thing in things]
+
+
+def _doing(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [
+        {"prompt": f"{english().a(animal)} {activity}", "animal": animal, "activity": activity}
+        for animal, activity in pairs
+    ]
 
 
 def animal_activities() -> list[dict[str, str]]:
     """Return 45 x 3 rows: `prompt` "a(n) [animal] [activity]", `animal`, `activity`."""
-    return [
-        {"prompt": f"{english().a(animal)} {activity}", "animal": animal, "activity": activity}
-        for animal in _lines("animals.txt")
-        for activity in ACTIVITIES
-    ]
+    return _doing((animal, activity) for animal in _lines("animals.txt") for activity in ACTIVITIES)
+
+
+def unseen_activities() -> list[dict[str, str]]:
+    """Return 45 x 2 rows like those of [`animal_activities`], of activities that are not trained on."""
+    return _doing((animal, activity) for animal in _lines("animals.txt") for activity in UNSEEN_ACTIVITIES)
+
+
+def unseen_combinations() -> list[dict[str, str]]:
+    """Return 42 rows like those of [`animal_activities`], which no caption named when the embedded model was made."""
+    pairs = (line.partition(", ") for line in _lines("unseen_combinations.txt"))
+    return _doing((animal, activity) for animal, _, activity in pairs)
 
 
 def imagenet_animals() -> list[dict[str, str]]:
@@ -50,6 +84,15 @@ def counting() -> list[dict[str, Any]]:
 
     The two questions of each and their answers, the number and the animal, are those of the authors' code (ddpo-pytorch).
     """
+    return _counted(_lines("animals.txt"))
+
+
+def unseen_counting() -> list[dict[str, Any]]:
+    """Return 10 x 7 rows like those of [`counting`], of animals that are not trained on."""
+    return _counted(_lines("unseen_animals.txt")[:10])
+
+
+def _counted(animals: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
             "prompt": f"{word} {plural}",
@@ -58,6 +101,6 @@ def counting() -> list[dict[str, Any]]:
             "questions": [f"How many {plural} are there in this image?", "What animal is in this image?"],
             "answers": [word, animal],
         }
-        for animal, plural in ((animal, english().plural_noun(animal)) for animal in _lines("animals.txt"))
+        for animal, plural in ((animal, english().plural_noun(animal)) for animal in animals)
         for word, count in COUNTS.items()
     ]

@@ -316,5 +316,5 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
             self.add_callback(self._weights.average)
         self.add_callback(SetupCallback(self._checkpointer))
         self.add_callback(EvaluationCallback(self._evaluator, self.evaluate))
-        pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._weights, self.log)
+        pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._weights, self)
         self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())

@@ -24,7 +24,7 @@ from trainer_ext.policy.stock import stock_images
 from trainer_ext.runs.folder import RunFolder
 
 FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "4", "--per_device_train_batch_size",
-        "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2", "--num_sample_images", "2", "--disable_tqdm", "true"]  # fmt: skip
+        "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2", "--num_sample_images", "2", "--eval_strategy", "no", "--disable_tqdm", "true"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -177,7 +177,10 @@ def test_the_demonstration_runs_without_saying_what_to_reward(tmp_path, capsys):
     """With fewer images and steps, and no other option."""
     fewer = "--max_steps 1 --num_images_per_rollout 8 --num_inference_steps 3 --num_sample_images 2 --disable_tqdm true"
     assert main(["train", *fewer.split(), "--use_cpu", "true"]) == 0
-    assert "ddpo-output/samples/before_after.png" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ddpo-output/samples/before_after.png" in out
+    assert "rewards/embedded_judge of the evaluation: " in out
+    assert "Not judged: no" not in out
     for file in ("pytorch_lora_weights.safetensors", "samples/before_after.png", "reward_curve.png"):
         assert (tmp_path / "ddpo-output" / file).is_file()
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from support.pages import ROOT, spans, table
 
+from ddpo_plugins import load_catalogue
 from trainer_ext import DDPOConfig
 from trainer_ext.cli.options import LoraOptions, RunOptions
 from trainer_ext.cli.parse import load_preset
@@ -19,7 +20,7 @@ ROWS = table("docs/quickstart.md", "preset | reward | prompts")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_sets_what_exists(name):
     kinds = (DDPOOptions, TrainerDefaults, RunOptions, LoraOptions)
-    known = {field.name for kind in kinds for field in fields(kind)} | {"max_grad_norm"}
+    known = {field.name for kind in kinds for field in fields(kind)} | {"max_grad_norm", "eval_strategy", "eval_steps"}
     assert yaml.safe_load((PRESETS / f"{name}.yaml").read_text()).keys() <= known
 
 
@@ -32,7 +33,24 @@ def test_the_table_of_presets_is_complete_and_true():
             assert (preset["reward_funcs"], preset["prompts"]) == (spans(reward)[:1], spans(prompts)[0])
 
 
-TASKS = ["compressibility", "incompressibility", "aesthetic", "alignment"]
+def test_every_task_is_evaluated_where_it_is_not_trained():
+    """By other rewards, on other prompts, with detectors: what a verdict needs."""
+    catalogue = load_catalogue()
+    for name in NAMES:
+        preset = load_preset(["--preset", name])
+        if "reward_funcs" in preset:
+            assert preset["eval_reward_funcs"], name
+            assert not set(preset["eval_reward_funcs"]) & set(preset["reward_funcs"]), name
+            assert set(preset["eval_reward_funcs"]) <= set(catalogue.rewards), name
+            unseen = set(preset["eval_prompts"]) - {preset["prompts"]}
+            assert unseen, name
+            assert unseen <= set(catalogue.prompt_sets), name
+            assert set(preset["detectors"]) <= set(catalogue.detectors), name
+            assert preset["eval_strategy"] == "steps"
+            assert preset["eval_steps"] == preset["save_steps"], "a checkpoint for each evaluation"
+
+
+TASKS = ["compressibility", "incompressibility", "aesthetic", "alignment", "counting"]
 
 
 @pytest.mark.parametrize("overlay", [None, "sf", "rwr", "sparse_rwr"])
@@ -48,12 +66,12 @@ def test_presets_are_the_articles_settings(task, overlay, tmp_path):
     assert (config.advantage_clip, config.clip_range, config.weight_decay) == (10 if paper else 5, 1e-4, 1e-4)
     assert (config.stat_buffer_size, config.stat_min_count) == (16 if jpeg and not paper else 32, 16)
     assert (config.num_inference_steps, config.guidance_scale, config.eta, config.max_grad_norm) == (50, 5, 1, 1)
-    assert defaults["prompts"] == {"alignment": "animal_activities", "aesthetic": "animals"}.get(
-        task.split("/")[1], "imagenet_animals"
-    )
+    sets = {"alignment": "animal_activities", "aesthetic": "animals", "counting": "counting"}
+    assert defaults["prompts"] == sets.get(task.split("/")[1], "imagenet_animals")
     updates = {None: 4 if paper or jpeg else 2, "sf": 1}.get(overlay, 400)
     assert config.updates_per_rollout == updates
     assert defaults["model_name_or_path"] == "CompVis/stable-diffusion-v1-4"
-    rollout = 288 if (task, overlay) == ("lora/alignment", None) else 256
+    of_questions = task in ("lora/alignment", "lora/counting")
+    rollout = 288 if of_questions and overlay is None else 256
     images = config.num_images_per_rollout * config.num_train_epochs
     assert images == rollout * (100 if jpeg and not paper and overlay in (None, "sf") else 200)

@@ -112,24 +112,29 @@ def test_metrics_are_the_figures_of_the_records(trained, evaluations):
     assert last["eval_gold"] != 0
 
 
-def test_the_divergence_is_that_of_all_steps(trained, evaluations):
-    """Two steps of each image are replayed, and there are two: the divergence of the Gaussians, by hand."""
-    record = evaluations[-1].records[1]
-    generator = torch.Generator().manual_seed(record["seed"])
-    trajectory = trained.policy.sample([record["prompt"]], [generator], denoiser=trained.model).trajectory
-    expected = 0.0
-    for step in range(2):
-        rows, steps = torch.tensor([0]), torch.tensor([step])
-        arguments = (trajectory.conditioning, trajectory.latents[rows, steps], rows, steps)
-        with trained.model.reference() as base, torch.no_grad():
-            before = trained.policy.predict(*arguments, base)
-        shift = float(trajectory.table.output_coef[step]) * (trajectory.model_outputs[rows, steps] - before)
-        expected += float(shift.square().sum()) / (2 * float(trajectory.table.std[step]) ** 2)
-    assert record["kl"] == pytest.approx(expected, rel=1e-4)
+def test_the_divergence_is_that_of_the_gaussians(trained, evaluations):
+    """By hand: of each image that of one of its two steps, twice; together they have both."""
+    found = set()
+    for record in evaluations[-1].records:
+        generator = torch.Generator().manual_seed(record["seed"])
+        trajectory = trained.policy.sample([record["prompt"]], [generator], denoiser=trained.model).trajectory
+        values = [2 * divergence(trained, trajectory, torch.tensor([step])) for step in range(2)]
+        (step,) = [step for step in range(2) if record["kl"] == pytest.approx(values[step], rel=1e-3)]
+        found.add(step)
+    assert found == {0, 1}
+
+
+def divergence(trained, trajectory, step):
+    rows = torch.tensor([0])
+    arguments = (trajectory.conditioning, trajectory.latents[rows, step], rows, step)
+    with trained.model.reference() as base, torch.no_grad():
+        before = trained.policy.predict(*arguments, base)
+    shift = float(trajectory.table.output_coef[step]) * (trajectory.model_outputs[rows, step] - before)
+    return float(shift.square().sum()) / (2 * float(trajectory.table.std[step]) ** 2)
 
 
 def test_few_images_are_measured_and_take_turns(make_trainer):
-    """Of 40 images 32, at two of five steps each: together as often at each step."""
+    """Of 40 images 32, each at one of five steps: together as often at each step."""
     trainer = make_trainer(num_inference_steps=5, eval_dataset=prompts(*["a cat"] * 40), rollout_batch_size=8)
     seen = []
     predict = trainer.policy.predict
@@ -141,7 +146,7 @@ def test_few_images_are_measured_and_take_turns(make_trainer):
     trainer.policy.predict = watched
     metrics = trainer.evaluate()
     counts = torch.cat(seen).bincount(minlength=5)
-    assert int(counts.sum()) == 2 * MAX_IMAGES
+    assert int(counts.sum()) == MAX_IMAGES
     assert int(counts.max() - counts.min()) <= 2
     assert metrics["eval_kl"] == 0
 
@@ -233,14 +238,22 @@ def test_datasets_with_any_name(make_trainer):
         "..": 1,
     }
     assert {file.parent for file in folder.evaluation_folder.glob("*")} == {folder.evaluation_folder}
-    figure = RunSummary.of(folder).held_out["rewards/redness"]
-    assert figure.n == 4
+    summary = RunSummary.of(folder)
+    assert summary.held_out["rewards/redness"].n == 4
+    assert {name: list(figures) for name, figures in summary.generalisation.items()} == {
+        name: ["reward", "rewards/redness"] for name in found
+    }
+    assert {name: figures["reward"].n for name, figures in summary.generalisation.items()} == {
+        "/tmp/my prompts.txt": 3,
+        "..": 1,
+    }
 
 
 def test_the_summary_has_held_out_rewards_and_detectors(trained, evaluations):
     summary = trained.summary
     assert list(summary.held_out) == ["rewards/redness", "rewards/greenness"]
     assert list(summary.detections) == ["detectors/sure"]
+    assert summary.generalisation == {}, "one dataset"
     figure = summary.held_out["rewards/redness"]
     before, after = (np.array([r["rewards/redness"] for r in evaluations[i].records]) for i in (0, -1))
     assert (figure.before, figure.after, figure.n) == (before.mean(), after.mean(), 6)

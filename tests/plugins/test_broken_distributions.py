@@ -64,7 +64,7 @@ def test_a_training_warns_of_it_and_trains(break_file, tmp_path, caplog):
         f"--output_dir {tmp_path / 'run'} --reward_funcs jpeg_compressibility --num_train_epochs 1 --num_inference_steps 2 "
         "--skip_last_steps 0 --num_images_per_rollout 2 --num_images_per_prompt 1 --rollout_batch_size 2 "
         "--per_device_train_batch_size 2 --gradient_accumulation_steps 1 --disable_tqdm true --use_cpu true "
-        "--num_sample_images 0 --save_strategy no"
+        "--num_sample_images 0 --save_strategy no --eval_strategy no"
     )
     assert main(["train", *options.split()]) == 0
     assert [m for m in caplog.messages if m.startswith("Plugin ")] == [str(load_catalogue().failures[0])]

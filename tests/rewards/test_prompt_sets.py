@@ -1,6 +1,9 @@
+import ast
 import hashlib
+import json
 
 import pytest
+from support.pages import ROOT
 
 from ddpo_plugins import load_catalogue
 from reward_plugins.classifier import class_names, classes_of
@@ -17,6 +20,11 @@ PLURALS = {
     "tiger": "tigers", "turkey": "turkeys", "turtle": "turtles", "whale": "whales", "wolf": "wolves", "zebra": "zebras",
 }  # fmt: skip
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
+
+
+#: Sets to evaluate on, with the number of their rows.
+UNSEEN = {"unseen_animals": 38, "everyday_objects": 50, "unseen_activities": 90, "unseen_counting": 70}
+OF_THE_EMBEDDED_MODEL = {"other_animals": 19, "unseen_combinations": 42}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +57,51 @@ def test_counting(rows):
     for row in table:
         assert type(row["count"]) is int
         assert row["prompt"] == f"{NUMBERS[row['count']]} {PLURALS[row['animal']]}"
+
+
+@pytest.mark.parametrize("name", [*UNSEEN, "other_animals"])
+def test_unseen_prompts_are_none_of_those_that_are_trained_on(rows, name):
+    trained = {row["prompt"] for other in ("animals", "animal_activities", "counting") for row in rows(other)}
+    table = rows(name)
+    assert len(table) == {**UNSEEN, **OF_THE_EMBEDDED_MODEL}[name]
+    assert not trained & {row["prompt"] for row in table}
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts"),
+    [
+        ("unseen_animals", {"an elephant", "a komodo dragon", "an ostrich"}),
+        ("everyday_objects", {"a toaster", "an iron", "scissors", "an umbrella", "post-it notes"}),
+        ("unseen_activities", {"an ant taking an exam", "a wolf driving a car"}),
+        ("unseen_counting", {"two elephants", "eight walruses"}),
+        ("other_animals", {"an owl", "a giraffe"}),
+        ("unseen_combinations", {"an ant riding a bike", "a fox playing chess"}),
+    ],
+)
+def test_what_they_say(rows, name, prompts):
+    assert prompts <= {row["prompt"] for row in rows(name)}
+
+
+def test_a_reward_on_counting_prompts_can_judge_unseen_ones(rows):
+    assert rows("unseen_counting")[0].keys() == rows("counting")[0].keys()
+
+
+def test_prompts_of_the_embedded_model_are_those_of_its_recipe(rows):
+    """Other animals that it was trained to draw, and pairs of the article's animals and activities that were held out."""
+    recipe = ROOT / "examples" / "embedded_model"
+    held_out = json.loads((recipe / "held_out.json").read_text())
+    words = ast.parse((recipe / "words.py").read_text())
+    (others,) = [
+        node.value.args[0].value.split()
+        for node in words.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "OTHER_ANIMALS"
+    ]
+    assert [row["animal"] for row in rows("other_animals")] == [
+        name for name in others if name not in held_out["animals"]
+    ]
+    trained = {(row["animal"], row["activity"]) for row in rows("animal_activities")}
+    found = [(row["animal"], row["activity"]) for row in rows("unseen_combinations")]
+    assert found == [tuple(pair) for pair in held_out["pairs"] if tuple(pair) in trained]
 
 
 AUTHORS_PROMPTS = "8d356a5fcbea73e8a0cd6854ac02ada9c286c048a34cdcfadd6a1cbcad06224d"
@@ -87,7 +140,10 @@ def test_the_classifier_finds_the_class_of_each(rows, shorten):
         assert index in classes_of(names, prompt)
 
 
-@pytest.mark.parametrize("name", ["animals", "animal_activities", "imagenet_animals", "counting"])
+NAMES = ["animals", "animal_activities", "imagenet_animals", "counting", *UNSEEN, *OF_THE_EMBEDDED_MODEL]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_prompt_sets_are_tables(rows, name):
     """A dataset can be made of them: the same columns in each row, no prompt twice, no blank."""
     table = rows(name)
@@ -97,7 +153,7 @@ def test_prompt_sets_are_tables(rows, name):
     assert rows(name) == table
 
 
-@pytest.mark.parametrize("name", ["animals", "animal_activities", "imagenet_animals", "counting"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_user_cannot_spoil_a_prompt_set(rows, name):
     rows(name)[0]["prompt"] = "spoilt"
     assert rows(name)[0]["prompt"] != "spoilt"

@@ -27,7 +27,7 @@ from trainer_ext.scoring.provenance import Provenance
 
 FAST = ["--num_train_epochs", "3", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "2",
         "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2",
-        "--num_sample_images", "0", "--save_strategy", "no", "--disable_tqdm", "true", "--use_cpu", "true"]  # fmt: skip
+        "--num_sample_images", "0", "--save_strategy", "no", "--eval_strategy", "no", "--disable_tqdm", "true", "--use_cpu", "true"]  # fmt: skip
 
 PLUGIN = '''
 from ddpo_plugins import DetectorSpec, RewardSpec, hookimpl

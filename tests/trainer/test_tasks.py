@@ -12,7 +12,13 @@ from support.trainers import TINY, as_flags, records
 from trainer_ext.cli import main
 from trainer_ext.runs.folder import RunFolder
 
-SMALL = {"model_name_or_path": "embedded", **TINY, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+SMALL = {
+    "model_name_or_path": "embedded",
+    **TINY,
+    "eval_strategy": "no",
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+}
 del SMALL["guidance_scale"]  # the preset's
 
 

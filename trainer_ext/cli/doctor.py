@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..doctor.report import Facts
 from ..options import DDPOOptions, TrainerDefaults, described, option
 from ..values import CheckedOptions
+from .evaluations.cost import describe_evaluations
 from .options import LoraOptions, RunOptions
 from .parse import load_preset, parse
 from .train import lora_config
@@ -54,7 +55,7 @@ def run(arguments: list[str]) -> int:
     quiet_libraries()
     kinds = (RunOptions, LoraOptions, DoctorOptions, DDPOConfig)
     options, lora, how, config = parse(kinds, arguments, PROG, load_preset(arguments))
-    return _examine(options.model_name_or_path, lora, how, config)
+    return _examine(options, lora, how, config)
 
 
 def _help() -> int:
@@ -66,11 +67,12 @@ def _help() -> int:
     return 0
 
 
-def _examine(model: str, lora: LoraOptions, how: DoctorOptions, config: DDPOConfig) -> int:
+def _examine(options: RunOptions, lora: LoraOptions, how: DoctorOptions, config: DDPOConfig) -> int:
     from ..doctor.examine import examine
     from ..doctor.tiny_copy import tiny_copy
     from ..plugins import guidance_from_plugins
 
+    model = options.model_name_or_path
     examined = tiny_copy(model, config.weights_dtype) if how.tiny else model
     of_copy = " (a tiny copy with few layers and random weights)" * how.tiny
     adapter = None if config.full_finetuning else lora_config(lora)
@@ -82,6 +84,8 @@ def _examine(model: str, lora: LoraOptions, how: DoctorOptions, config: DDPOConf
                 print_facts(facts)
 
         report = examine(examined, config, adapter, guidance_from_plugins(), show, lambda step: bar.update())
+    if not how.json and report.refusal is None and (evaluations := describe_evaluations(options, config)):
+        _print("evaluation", evaluations)
     if how.json:
         print(json.dumps(report.to_dict(), indent=2))
     elif report.refusal is None:

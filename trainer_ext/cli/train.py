@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
     from ..config import DDPOConfig
+    from ..runs.summary import RunSummary
     from ..trainer import DDPOTrainer
 
 PROG = "ddpo train"
@@ -55,10 +57,11 @@ def _train(arguments: list[str]) -> int:
     from .quiet import quiet_libraries
 
     quiet_libraries()
-    options, lora, config = parse((RunOptions, LoraOptions, DDPOConfig), arguments, PROG, load_preset(arguments))
+    preset = load_preset(arguments)
+    options, lora, config = parse((RunOptions, LoraOptions, DDPOConfig), arguments, PROG, preset)
     command = masked_command(["ddpo", "train", *arguments])
     with launched(Launch(command, preset_names(arguments), masked_text(options.prompts))):
-        trainer = _build(options, lora, config)
+        trainer = _build(options, lora, config, preset)
     try:
         trainer.train(resume_from_checkpoint=_resume(config.resume_from_checkpoint))
     except (KeyboardInterrupt, StopRequestedError):
@@ -73,12 +76,13 @@ def _train(arguments: list[str]) -> int:
     return 0 if trainer.failed_push is None else PUSH_FAILED
 
 
-def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTrainer:
+def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig, preset: Mapping[str, Any]) -> DDPOTrainer:
     """Turn names into objects, everything that can fail cheaply first."""
     from ..loop.optimizer import check_optimizer
     from ..plugins import functions_from_plugins, guidance_from_plugins, installed_plugins
     from ..runs.checkpoint import check_output_dir
     from ..trainer import DDPOTrainer
+    from .evaluations.presets import fit_evaluation
     from .prompts import load_prompts
 
     check_output_dir(config.folder, _resume(config.resume_from_checkpoint) is not None)
@@ -90,7 +94,8 @@ def _build(options: RunOptions, lora: LoraOptions, config: DDPOConfig) -> DDPOTr
         )
     train_dataset = load_prompts(options.prompts, catalogue)
     evaluated = {source: load_prompts(source, catalogue) for source in options.eval_prompts or []}
-    names, eval_names = options.reward_funcs, options.eval_reward_funcs or []
+    eval_names, evaluated = fit_evaluation(options, config, preset, train_dataset, evaluated)
+    names = options.reward_funcs
     rewards, detectors = functions_from_plugins(
         dict.fromkeys([*names, *eval_names]),
         options.detectors or [],
@@ -165,12 +170,7 @@ def _summary(trainer: DDPOTrainer) -> None:
             f"\nmean reward {summary.first_rollout:.4g} in the first rollout and {summary.last_rollout:.4g} in the last, of "
             f"different prompts{advice}"
         )
-    for name, figure in {**summary.held_out, **summary.detections}.items():
-        print(f"{name} of the evaluation: {figure}")
-    if summary.verdict is not None:
-        print(summary.verdict)
-    if summary.chosen_checkpoint is not None:
-        print(f"{summary.chosen_checkpoint}   the weights to use")
+    _print_judgement(summary)
     if trainer.args.full_finetuning:
         print(f"{folder.path}   the pipeline, for DiffusionPipeline.from_pretrained")
     elif (folder.path / PEFT_FILE).is_file():
@@ -179,5 +179,19 @@ def _summary(trainer: DDPOTrainer) -> None:
         print(f"{folder.path / LORA_FILE}   the adapter, for pipeline.load_lora_weights")
     if pictures:
         print(f"{folder.comparison_file}   the same prompts and seeds, before and after")
+        print(f"{folder.strip_file}   through training")
     if folder.curve_file.is_file():
         print(folder.curve_file)
+
+
+def _print_judgement(summary: RunSummary) -> None:
+    """Print what evaluations say: held-out rewards and detectors, each dataset if there are several, and the verdict."""
+    for name, figure in {**summary.held_out, **summary.detections}.items():
+        print(f"{name} of the evaluation: {figure}")
+    for dataset, figures in summary.generalisation.items():
+        for name, figure in figures.items():
+            print(f"{name} of {dataset}: {figure}")
+    if summary.verdict is not None:
+        print(summary.verdict)
+    if summary.chosen_checkpoint is not None:
+        print(f"{summary.chosen_checkpoint}   the weights to use")

@@ -15,7 +15,7 @@ from ..policy.transitions.gaussian import kl_divergence
 from ..types import FloatArray
 
 MAX_IMAGES = 32  #: of an evaluation that are measured, over all processes
-STEPS_PER_IMAGE = 2  #: of the steps with noise; images take turns, so that together they cover all steps
+GOLDEN = (5**0.5 - 1) / 2  #: its multiples, modulo 1, cover [0, 1) evenly, however many they are
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class DivergenceMeter:
     """
     Measures the KL divergence of recorded denoising runs.
 
-    The outputs of the policy are in the record, so that the model before training alone is called: for each measured image at
-    two steps.
+    The outputs of the policy are in the record, so that the model before training alone is called: once for each measured image,
+    at one of its steps with noise. Images take turns, so that together they cover all steps evenly.
 
     Parameters:
         policy ([`LogProbPipeline`]):
@@ -47,7 +47,7 @@ class DivergenceMeter:
     @torch.no_grad()
     def measure(self, trajectory: Trajectory, left: int) -> FloatArray:
         """
-        Return the divergence of B images `(B,)`, in nats an image, summed over steps.
+        Return the divergence of B images `(B,)`, in nats an image, summed over steps: that of one step, times their number.
 
         It is NaN for those that are not measured: all but the first `left`, and all where no step has a log-probability or the
         model before training is no longer there.
@@ -63,10 +63,9 @@ class DivergenceMeter:
         rows = torch.arange(min(left, len(trajectory)))
         if not len(rows) or not len(steps) or not self.denoiser.keeps_reference:
             return kl
-        per_image = min(STEPS_PER_IMAGE, len(steps))
-        turns = [(left + rows + turn * len(steps) // per_image) % len(steps) for turn in range(per_image)]
-        means = torch.stack([self._at(trajectory, rows, steps[turn]) for turn in turns]).mean(dim=0)
-        kl[: len(rows)] = means.numpy() * trajectory.latents[0, 0].numel() * len(steps)
+        turns = ((left - rows) * GOLDEN % 1 * len(steps)).long()
+        per_element = self._at(trajectory, rows, steps[turns]).numpy()
+        kl[: len(rows)] = per_element * trajectory.latents[0, 0].numel() * len(steps)
         return kl
 
     def _at(self, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
 
 from ..config import DDPOConfig
 from ..loop.describing import describing
@@ -19,15 +20,24 @@ from ..policy.pipeline import LogProbPipeline
 from ..policy.stock import default_images, stock_images
 from ..rollouts.measure import image_records
 from ..rollouts.schedule import SamplingPlan
-from ..runs.folder import RunFolder, SampleSheet
+from ..runs.folder import RunFolder, SampleSheet, picture_files
 from ..runs.pictures.curve import draw_reward_curve
 from ..runs.pictures.sheets import SampleSet, draw_sheet, evenly_spaced, load_images
+from ..runs.pictures.strip import draw_strip
 from ..runs.records import write_records
 from ..scoring.judges import Judges
-
-Log = Callable[[dict[str, float]], None]
+from .trackers import Picture, show_pictures
 
 LOG_KEY = "samples/reward"
+
+
+class Reports(Protocol):
+    """What logs metrics, and has the callbacks of trackers."""
+
+    callback_handler: CallbackHandler
+
+    def log(self, logs: dict[str, float]) -> None:
+        """Log metrics."""
 
 
 class SampleCallback(TrainerCallback):
@@ -47,8 +57,8 @@ class SampleCallback(TrainerCallback):
             Options of the run: how many pictures to draw, and how often.
         weights ([`RunWeights`]):
             The weights to sample with: the moving average, or the trained weights.
-        log (`Callable[[dict[str, float]], None]`):
-            Called to log `samples/reward`, the pictures' mean reward.
+        trainer ([`Reports`]):
+            Logs `samples/reward`, the pictures' mean reward; its callbacks own the trackers, which get the pictures.
     """
 
     def __init__(
@@ -58,17 +68,18 @@ class SampleCallback(TrainerCallback):
         rows: Dataset,
         args: DDPOConfig,
         weights: RunWeights,
-        log: Log,
+        trainer: Reports,
     ):
         self.policy = policy
         self.weights = weights
-        self.log = log
+        self.trainer = trainer
         self.score = judges.trained.without_detectors.score
         self.scorer = judges.scorer
         by_prompt = {prompt: index for index, prompt in enumerate(rows["prompt"])}  # no row is read: it may hold images
         chosen = [dict(rows[by_prompt[prompt]]) for prompt in evenly_spaced(list(by_prompt), args.num_sample_images)]
         self.plan = SamplingPlan(chosen, list(range(len(chosen))), 1)
         self.folder = RunFolder(args.folder)
+        self.trackers = list(args.report_to or ())
         self.batch_size = args.rollout_batch_size
         self.every = args.sample_every * args.updates_per_rollout
         self.updates_per_rollout = args.updates_per_rollout
@@ -117,6 +128,8 @@ class SampleCallback(TrainerCallback):
                 self._score_defaults(state)
         with describing("The sheet that compares before and after"):
             self._compare(state.global_step)
+        with describing("The strip of pictures through training"):
+            draw_strip(self.folder)
         draw_reward_curve(self.folder)
 
     def _score_defaults(self, state: TrainerState) -> None:
@@ -151,6 +164,15 @@ class SampleCallback(TrainerCallback):
         write_records(self.folder.sample_file(updates), records)
         samples = SampleSet(self.plan.prompts, self.plan.seeds, images, rewards)
         samples.save(self.folder.pictures_of(updates))
+        self._show(updates, rewards)
+
+    def _show(self, updates: int, rewards: Sequence[float]) -> None:
+        """Give the newest pictures to the trackers."""
+        about = zip(self.plan.prompts, self.plan.seeds, rewards, strict=True)
+        captions = [f"{prompt}, seed {seed}: {reward:.4g}" for prompt, seed, reward in about]
+        files = picture_files(self.folder.pictures_of(updates))
+        pictures = [Picture(*pair) for pair in zip(files, captions, strict=True)]
+        show_pictures(self.trackers, self.trainer.callback_handler.callbacks, pictures, updates)
 
     def _scored(
         self, images: torch.Tensor, updates: int, state: TrainerState
@@ -165,7 +187,7 @@ class SampleCallback(TrainerCallback):
         """Log the mean reward of the newest pictures, unless none has one. There may be later ones of a run that was killed."""
         rewards = [sheet for sheet in self.folder.samples() if sheet.updates <= state.global_step][-1].rewards
         if not np.isnan(rewards).all():
-            self.log({LOG_KEY: float(np.nanmean(rewards))})
+            self.trainer.log({LOG_KEY: float(np.nanmean(rewards))})
 
 
 class CurveCallback(TrainerCallback):

@@ -124,6 +124,11 @@ class RunFolder:
         return self.path / "samples" / "before_after.png"
 
     @property
+    def strip_file(self) -> Path:
+        """The fixed prompts through training, on one picture."""
+        return self.path / "samples" / "snapshots.png"
+
+    @property
     def curve_file(self) -> Path:
         """The reward curve."""
         return self.path / "reward_curve.png"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from ..file_names import LORA_FILE, PEFT_FILE, PIPELINE_FILE
 from .folder import Evaluation, RunFolder, SampleSheet
 from .manifest import MANIFEST
 from .measures.paired import PairedFigure, bootstrapped_figure, paired_columns, paired_figure
+from .measures.rules import verdict_of
 from .records import Record
-from .rules import verdict_of
 from .verdict import Verdict
 
 __all__ = ["PairedFigure", "RunSummary", "paired_figure"]
@@ -38,6 +38,9 @@ class RunSummary:
             interval of a paired bootstrap; those of several datasets together.
         detections (`Mapping[str, PairedFigure]`):
             The same of the detectors.
+        generalisation (`Mapping[str, Mapping[str, PairedFigure]]`):
+            The same of the trained and the held-out rewards for each dataset, if there are several: whether what was learned on
+            some prompts holds for others.
         verdict ([`Verdict`], *optional*):
             Whether the reward was over-optimised.
         chosen_checkpoint (`Path`, *optional*):
@@ -51,6 +54,7 @@ class RunSummary:
     last_rollout: float | None = None
     held_out: Mapping[str, PairedFigure] = field(default_factory=dict)
     detections: Mapping[str, PairedFigure] = field(default_factory=dict)
+    generalisation: Mapping[str, Mapping[str, PairedFigure]] = field(default_factory=dict)
     verdict: Verdict | None = None
     chosen_checkpoint: Path | None = None
 
@@ -72,6 +76,7 @@ class RunSummary:
             last_rollout=means[-1] if means else None,
             held_out=_figures(evaluations, held_out.__contains__),
             detections=_figures(evaluations, lambda name: name.startswith(DETECTORS)),
+            generalisation=_by_dataset(folder, {"reward", *held_out}),
             verdict=verdict,
             chosen_checkpoint=None if verdict is None or verdict.chosen is None else weights.get(verdict.chosen),
         )
@@ -108,6 +113,11 @@ def _figures(evaluations: Sequence[Evaluation], columns: Callable[[str], bool]) 
     first, last = evaluations[0].records, evaluations[-1].records
     pairs = {name: paired_columns(first, last, name) for name in first[0] if columns(name)}
     return {name: bootstrapped_figure(values) for name, values in pairs.items() if len(values)}
+
+
+def _by_dataset(folder: RunFolder, columns: Collection[str]) -> dict[str, dict[str, PairedFigure]]:
+    each = folder.evaluations()
+    return {name: _figures(found, columns.__contains__) for name, found in each.items()} if len(each) > 1 else {}
 
 
 def held_out_columns(folder: RunFolder) -> list[str]:

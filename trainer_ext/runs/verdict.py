@@ -1,4 +1,4 @@
-"""The verdict on a run, in words, with the rule that led to it. See `rules` for how it is found."""
+"""The verdict on a run, in words, with the rule that led to it. See `measures.rules` for how it is found."""
 
 from __future__ import annotations
 

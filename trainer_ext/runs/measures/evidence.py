@@ -152,26 +152,24 @@ class Evidence:
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    def after(self, index: int) -> int:
-        """Return the updates of the evaluation that follows one."""
-        return self.updates[min(index + 1, len(self.updates) - 1)]
-
     def first_update(self, holding: Sequence[bool]) -> int:
-        """Return the updates of the first evaluation from which on a condition holds in all."""
-        return self.after(max((index for index, holds in enumerate(holding) if not holds), default=-1))
+        """Return the updates of the first evaluation from which on a condition holds in all; it holds in the last."""
+        last_without = max((index for index, holds in enumerate(holding) if not holds), default=0)
+        return self.updates[last_without + 1]
 
     def choice(self, kept: Collection[int], before: int | None = None) -> tuple[int, int | None]:
         """
-        Choose by the held-out rewards.
+        Choose by the held-out rewards, among the evaluations after training began and before the update `before`.
 
         Returns:
-            `tuple[int, int | None]`: the updates of the best evaluation before the update `before`, or of all; and of the best
-            whose weights are `kept`, where 0 is the model before training; None if only that would be left of better ones.
+            `tuple[int, int | None]`: the updates of the best, and of the best whose weights are `kept` (None if there are none).
+            Both are 0, for the model before training, if there is no such evaluation.
         """
-        candidates = [i for i, updates in enumerate(self.updates) if before is None or updates < before]
-        wanted = self.updates[self._best(candidates)]
-        chosen = self.updates[self._best([i for i in candidates if self.updates[i] in {0, *kept}])]
-        return wanted, None if wanted and not chosen else chosen
+        later = [i for i, updates in enumerate(self.updates) if updates and (before is None or updates < before)]
+        if not later:
+            return 0, 0
+        there = [i for i in later if self.updates[i] in kept]
+        return self.updates[self._best(later)], self.updates[self._best(there)] if there else None
 
     def _best(self, candidates: Sequence[int]) -> int:
         return max(candidates, key=lambda index: np.nan_to_num(self.golds[index], nan=-np.inf))

@@ -63,7 +63,7 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
     total = max(len(samples.prompts) for _, samples in rows)
     columns = min(columns, total)
     blocks = -(-total // columns)
-    figure, grid = _grid(blocks * len(rows), columns)
+    figure, grid = picture_grid(blocks * len(rows), columns)
     for axes in grid.flat:
         axes.set_axis_off()
     for row, (label, samples) in enumerate(rows):
@@ -77,7 +77,7 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
         figure.savefig(place)
 
 
-def _grid(rows: int, columns: int) -> tuple[Figure, Any]:
+def picture_grid(rows: int, columns: int) -> tuple[Figure, Any]:
     """Return a figure and its axes, for pictures below captions. A layout that is computed would draw everything twice."""
     width, height = columns * (PICTURE + GAP), rows * (PICTURE + CAPTION) + GAP
     figure = Figure(figsize=(width, height), dpi=120)

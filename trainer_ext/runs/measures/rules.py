@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from .folder import Evaluation
-from .measures.evidence import Evidence
-from .measures.formulas import drifted
-from .verdict import Verdict, VerdictKind
+from ..folder import Evaluation
+from ..verdict import Verdict, VerdictKind
+from .evidence import Evidence
+from .formulas import drifted
 
 MARGIN = 0.25  #: change of the held-out rewards, in standard deviations of the base's images, that matters
 DETECTED = 0.1  #: rise of a detector's mean that matters
@@ -91,7 +91,9 @@ def _gold_fell(evidence: Evidence, kept: Mapping[int, str]) -> Verdict | None:
     ):
         if change.high < 0 and change.difference <= -MARGIN:
             said = f"the held-out rewards ({evidence.held_out}) changed by {change} since update {change.since}"
-            return _over_optimised(evidence, kept, evidence.after(evidence.peak), said, f"{rule}.")
+            lowest = max(evidence.golds[evidence.peak] - MARGIN, evidence.golds[-1])
+            since = evidence.first_update([value <= lowest for value in evidence.golds])
+            return _over_optimised(evidence, kept, since, said, f"{rule}.")
     return None
 
 

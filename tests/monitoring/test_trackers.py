@@ -1,0 +1,161 @@
+"""The pictures of the fixed prompts through training: on one strip, and given to trackers."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from support.trainers import make_trainer as make
+from support.trainers import prompts
+from transformers.integrations.integration_utils import TensorBoardCallback
+
+from trainer_ext.monitoring.trackers import TRACKERS, Picture, show_pictures
+from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.pictures import strip
+from trainer_ext.runs.pictures.strip import draw_strip
+
+HOSTILE = prompts("a $cat_{x}$ <b>", "猫 " * 40, "a dog")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_pipeline):
+    """A trainer whose pictures, before and after each of two rollouts, a tracker got."""
+    torch.manual_seed(0)
+    shown = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRACKERS, "mine", lambda callbacks, pictures, updates: shown.append((updates, pictures)))
+        trainer = make(
+            tiny_pipeline(),
+            tmp_path_factory.mktemp("run") / "run",
+            dataset=HOSTILE,
+            num_sample_images=3,
+            sample_every=1,
+            num_train_epochs=2,
+        )
+        (callback,) = [each for each in trainer.callback_handler.callbacks if hasattr(each, "trackers")]
+        callback.trackers = ["mine"]  # transformers knows no such name
+        trainer.train()
+    return trainer, shown
+
+
+def test_trackers_get_every_drawing(trained):
+    trainer, shown = trained
+    assert [updates for updates, _ in shown] == [0, 1, 2]
+    for (_, pictures), sheet in zip(shown, RunFolder(trainer.args.folder).samples(), strict=True):
+        assert [picture.file for picture in pictures] == sheet.files
+        assert pictures[2].caption == f"a dog, seed 2: {sheet.rewards[2]:.4g}"
+
+
+def test_the_strip_has_a_row_for_each_prompt_and_a_column_for_each_moment(trained, monkeypatch):
+    trainer, _ = trained
+    folder = RunFolder(trainer.args.folder)
+    assert folder.strip_file.is_file(), "at the end of the training"
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, place: (figures.append(figure), place.touch()))
+    draw_strip(folder)
+    (figure,) = figures
+    assert figure.get_supxlabel() == "brightness of the same prompts and seeds through training"
+    axes = figure.get_axes()
+    assert len(axes) == 9
+    assert all(len(each.images) == 1 for each in axes)
+    rewards = [sheet.rewards for sheet in folder.samples()]
+    assert axes[0].get_title() == f"a $cat_{{x}}$ <b>\nseed 0\nupdate 0: {rewards[0][0]:.3g}"
+    assert axes[8].get_title() == f"update 2: {rewards[2][2]:.3g}"
+
+
+def test_a_long_run_shows_the_first_and_the_last(trained, monkeypatch):
+    trainer, _ = trained
+    monkeypatch.setattr(strip, "MAX_ROWS", 2)
+    monkeypatch.setattr(strip, "MAX_COLUMNS", 2)
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, place: (figures.append(figure), place.touch()))
+    draw_strip(RunFolder(trainer.args.folder))
+    titles = [axes.get_title() for axes in figures[0].get_axes()]
+    assert [title.splitlines()[-1].split(":")[0] for title in titles] == ["update 0", "update 2"] * 2
+    assert "seed 2" in titles[2]
+
+
+def test_a_run_without_pictures_has_no_strip(tmp_path):
+    draw_strip(RunFolder(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+# ---- each tracker, with a stand-in for its package ----
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    files = [tmp_path / f"{index:02d}.png" for index in range(2)]
+    for file in files:
+        Image.new("RGB", (4, 2), "red").save(file)
+    return [Picture(file, f"caption {file.stem}") for file in files]
+
+
+class Calls:
+    """A package or a writer that notes what is called, and with what."""
+
+    def __init__(self):
+        self.made = []
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: self.made.append((name, args, kwargs))
+
+
+def test_tensorboard_gets_them_from_the_writer_that_has_the_metrics(pictures, monkeypatch):
+    monkeypatch.setattr(TensorBoardCallback, "__init__", lambda self, writer: setattr(self, "tb_writer", writer))
+    writer = Calls()
+    show_pictures(["tensorboard"], [TensorBoardCallback(writer), TensorBoardCallback(None)], pictures, 12)
+    (image, text, *_) = writer.made
+    assert (image[0], image[1][0], image[1][2], image[1][1].shape) == ("add_image", "samples/00", 12, (2, 4, 3))
+    assert text == ("add_text", ("samples/00/caption", "caption 00", 12), {})
+    assert len(writer.made) == 4
+
+
+def image_of(file, caption):
+    return file, caption
+
+
+def test_wandb(pictures, monkeypatch):
+    logged = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Image=image_of, log=logged.append))
+    show_pictures(["wandb"], [], pictures, 12)
+    images = [(str(picture.file), picture.caption) for picture in pictures]
+    assert logged == [{"samples": images, "train/global_step": 12}]
+
+
+def test_trackio(pictures, monkeypatch):
+    logged = []
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(Image=image_of, log=logged.append))
+    show_pictures(["trackio"], [], pictures, 12)
+    images = {f"samples/{index:02d}": (str(each.file), each.caption) for index, each in enumerate(pictures)}
+    assert logged == [{**images, "train/global_step": 12}]
+
+
+def test_mlflow(pictures, monkeypatch):
+    mlflow = Calls()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    show_pictures(["mlflow"], [], pictures, 12)
+    assert mlflow.made == [("log_artifact", (str(each.file), "samples/update-00012"), {}) for each in pictures]
+
+
+def test_one_that_fails_or_takes_none_is_a_warning(pictures, monkeypatch, caplog):
+    def fail(images):
+        raise OSError("the server is gone")
+
+    logged = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Image=image_of, log=fail))
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(Image=image_of, log=logged.append))
+    show_pictures(["comet_ml", "wandb", "trackio"], [], pictures, 12)
+    show_pictures(["comet_ml"], [], pictures, 24)
+    said = [record.getMessage() for record in caplog.records]
+    assert (
+        said[0]
+        == "comet_ml gets no pictures; those that do are tensorboard, wandb, trackio, mlflow. All are in samples/."
+    )
+    assert said[1].startswith(
+        "The pictures for wandb could not be made, and the run goes on without it: OSError: the server"
+    )
+    assert len(said) == 2
+    assert len(logged) == 1

@@ -1,0 +1,105 @@
+"""Pictures for the trackers that a run reports to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
+
+from ..loop.describing import describing
+
+logger = getLogger(__name__)
+
+NAME = "samples"  #: under which trackers show the pictures
+
+
+@dataclass(frozen=True)
+class Picture:
+    """
+    A picture of a fixed prompt and seed.
+
+    Parameters:
+        file (`Path`):
+            The picture.
+        caption (`str`):
+            Prompt, seed and reward.
+    """
+
+    file: Path
+    caption: str
+
+
+Show = Callable[[Iterable[TrainerCallback], Sequence[Picture], int], None]
+
+
+def _tensorboard(callbacks: Iterable[TrainerCallback], pictures: Sequence[Picture], updates: int) -> None:
+    """Use the callback's own writer: of two files of one run, TensorBoard would stop reading the first."""
+    writers = [callback.tb_writer for callback in callbacks if isinstance(callback, TensorBoardCallback)]
+    for writer in filter(None, writers):
+        for index, picture in enumerate(pictures):
+            with Image.open(picture.file) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            writer.add_image(f"{NAME}/{index:02d}", pixels, updates, dataformats="HWC")
+            writer.add_text(f"{NAME}/{index:02d}/caption", picture.caption, updates)
+
+
+def _wandb(callbacks: Iterable[TrainerCallback], pictures: Sequence[Picture], updates: int) -> None:
+    wandb = import_module("wandb")
+    images = [wandb.Image(str(picture.file), caption=picture.caption) for picture in pictures]
+    wandb.log({NAME: images, "train/global_step": updates})
+
+
+def _trackio(callbacks: Iterable[TrainerCallback], pictures: Sequence[Picture], updates: int) -> None:
+    trackio = import_module("trackio")
+    images = {
+        f"{NAME}/{index:02d}": trackio.Image(str(picture.file), caption=picture.caption)
+        for index, picture in enumerate(pictures)
+    }
+    trackio.log({**images, "train/global_step": updates})
+
+
+def _mlflow(callbacks: Iterable[TrainerCallback], pictures: Sequence[Picture], updates: int) -> None:
+    mlflow = import_module("mlflow")
+    for picture in pictures:
+        mlflow.log_artifact(str(picture.file), f"{NAME}/update-{updates:05d}")
+
+
+TRACKERS: dict[str, Show] = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio, "mlflow": _mlflow}
+
+
+def show_pictures(
+    names: Sequence[str], callbacks: Iterable[TrainerCallback], pictures: Sequence[Picture], updates: int
+) -> None:
+    """
+    Give pictures to trackers. One that fails, or takes no pictures, is a warning.
+
+    Args:
+        names (`Sequence[str]`):
+            The trackers, as in `report_to`.
+        callbacks (`Iterable[TrainerCallback]`):
+            The trainer's callbacks, which own the connection to some trackers.
+        pictures (`Sequence[Picture]`):
+            The pictures, the same prompts and seeds each time.
+        updates (`int`):
+            Optimizer updates before this moment.
+    """
+    for name in names:
+        show = TRACKERS.get(name)
+        if show is None:
+            _warn_once(name)
+            continue
+        with describing(f"The pictures for {name}"):
+            show(list(callbacks), pictures, updates)
+
+
+@cache
+def _warn_once(name: str) -> None:
+    logger.warning("%s gets no pictures; those that do are %s. All are in samples/.", name, ", ".join(TRACKERS))

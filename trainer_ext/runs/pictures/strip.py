@@ -1,0 +1,73 @@
+"""The fixed prompts and seeds through training, on one picture: a row for each prompt, a column for each moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from PIL import Image
+
+from ..atomic import replacing
+from ..folder import RunFolder, SampleSheet
+from .captions import caption, font_families
+from .sheets import picture_grid
+
+MAX_ROWS = 8
+MAX_COLUMNS = 10
+
+
+def draw_strip(folder: RunFolder) -> None:
+    """
+    Draw `samples/snapshots.png`: at most [`MAX_ROWS`] prompts at at most [`MAX_COLUMNS`] moments, with seed, update and reward.
+
+    What has no picture at a moment, because the number of fixed samples was changed, stays empty there.
+    """
+    sheets = _spaced([sheet for sheet in folder.samples() if len(sheet.files) == len(sheet.records)], MAX_COLUMNS)
+    if not sheets:
+        return
+    rows = _spaced(sheets[-1].records, MAX_ROWS)
+    figure, grid = picture_grid(len(rows), len(sheets))
+    title = f"{_rewards(sheets[-1].records[0])} of the same prompts and seeds through training"
+    figure.supxlabel(title, fontsize=5, y=0, va="bottom")
+    for index, row in enumerate(rows):
+        for axes, sheet in zip(grid[index], sheets, strict=True):
+            axes.set_axis_off()
+            _draw(axes, sheet, row, index, is_first=sheet is sheets[0])
+    with replacing(folder.strip_file) as place:
+        figure.savefig(place)
+
+
+def _draw(axes: Axes, sheet: SampleSheet, row: Mapping[str, Any], index: int, is_first: bool) -> None:
+    found = next((pair for pair in zip(sheet.records, sheet.files, strict=True) if _key(pair[0]) == _key(row)), None)
+    if found is None:
+        return
+    record, file = found
+    axes.imshow(_read(file), interpolation="nearest")
+    reward = "" if record["reward"] is None else f": {record['reward']:.3g}"
+    said = f"update {sheet.updates}{reward}"
+    title = f"{caption(row['prompt'], index)}\nseed {row['seed']}\n{said}" if is_first else said
+    axes.set_title(title, fontsize=6, fontfamily=font_families(), parse_math=False)
+
+
+def _rewards(record: Mapping[str, Any]) -> str:
+    """Name what the pictures were scored by."""
+    names = [name.partition("/")[2] for name in record if name.startswith("rewards/")]
+    return " + ".join(names) or "reward"
+
+
+def _key(record: Mapping[str, Any]) -> tuple[int, str]:
+    return record["seed"], record["prompt"]
+
+
+def _spaced(items: Sequence[Any], number: int) -> list[Any]:
+    """Take at most `number` items at even distances, the first and the last among them."""
+    if len(items) <= number:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (number - 1))] for index in range(number)]
+
+
+def _read(file: Path) -> Image.Image:
+    with Image.open(file) as image:
+        return image.convert("RGB")
