@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..file_names import LORA_FILE, PEFT_FILE, PIPELINE_FILE
-from .atomic import replacing
+from .atomic import moved_in, replacing
 from .manifest import FINAL, checkpoints, next_order, order_of, whole
 
 WEIGHTS = (LORA_FILE, PEFT_FILE, PIPELINE_FILE)  #: the files by which weights are known
@@ -25,10 +25,16 @@ def begin_training(output_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing_final_weights(output_dir: Path) -> Iterator[None]:
-    """Context manager in which the weights in a run's folder are written. At its end they are newer than every checkpoint."""
+def writing_final_weights(output_dir: Path) -> Iterator[Path]:
+    """
+    Context manager for writing the weights in a run's folder. At its end they are newer than every checkpoint.
+
+    Yields:
+        `Path`: the folder to write to, from which they are moved once they are complete.
+    """
     _record(output_dir, OLDEST)
-    yield
+    with moved_in(output_dir) as place:
+        yield place
     _record(output_dir, next_order(output_dir))
 
 
