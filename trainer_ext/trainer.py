@@ -274,8 +274,8 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         """Write diffusers' own files (called by `save_model` and for checkpoints, by some versions in every process)."""
         folder = Path(output_dir or self.args.folder)
         if self.args.should_save:
-            with self._checkpointer.saving(folder):
-                self._weights.save(folder, self.policy.pipeline, state_dict)
+            with self._stop.finishing(), self._checkpointer.saving(folder) as place:
+                self._weights.save(place, self.policy.pipeline, state_dict)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         # Its rewards are remembered already, so a rollout that is still in use must be saved, not made again.

@@ -46,8 +46,10 @@ def name_of(value: Any) -> str:
 
 def _masked_entry(mapping: Mapping[Any, Any], name: object, item: Any) -> Any:
     """Hide an entry by its name, or by the name that stands beside it."""
-    by_name = {str(other).lower(): mapping[other] for other in mapping}
-    if "value" not in by_name or str(name).lower() not in (*NAMING, "value"):
+    by_name = {}
+    if str(name).lower() in (*NAMING, "value"):
+        by_name = {str(other).lower(): mapping[other] for other in mapping}
+    if "value" not in by_name:
         return HIDDEN if is_secret(name, item) else masked(item)
     named = any(is_secret_name(by_name[naming]) for naming in NAMING if naming in by_name)
     return HIDDEN if named and str(name).lower() == "value" else masked(item)

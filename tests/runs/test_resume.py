@@ -12,7 +12,10 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from support.trainers import assert_same, differ
 
+from trainer_ext.file_names import LORA_FILE
 from trainer_ext.runs.equality import checkpoint_differences, differences, whole_checkpoints
 from trainer_ext.runs.manifest import remove_manifest, write_manifest
 
@@ -191,6 +194,37 @@ def test_killed_after_the_checkpoint_of_the_last_update(forked, whole, tmp_path,
         assert "do not match" not in log  # save_steps in `Trainer`'s own state
         assert differences(folder, expected) == []
         assert whole_checkpoints(folder) == whole_checkpoints(expected) == ["checkpoint-1", "checkpoint-2"]
+
+
+# ---- the weights at the end ----
+
+SAVE_WEIGHTS = "trainer_ext.trainer.DDPOTrainer._save"
+
+
+@pytest.mark.parametrize(
+    "change", [4, *(pytest.param(call, marks=pytest.mark.full) for call in (1, 2, 3, 5, 6, 7, 8, 9))]
+)
+def test_killed_while_the_weights_of_a_longer_run_replace_those_of_a_finished_one(forked, whole, tmp_path, change):
+    """They are the earlier or the later ones, whole."""
+    short, long = (whole(**SMALL, num_train_epochs=epochs) for epochs in (1, 2))
+    folder = shutil.copytree(short, tmp_path / "run")
+    options = {**SMALL, "num_train_epochs": 2, "save_steps": 100}
+    for checkpoint in whole_checkpoints(long):
+        shutil.copytree(long / checkpoint, folder / checkpoint, dirs_exist_ok=True)
+    status, log = forked.run(folder, options=options, at="file", within=SAVE_WEIGHTS, call=change)
+    assert status == -signal.SIGKILL, log
+    left, earlier, later = (load_file(run / LORA_FILE) for run in (folder, short, long))
+    assert any(all(torch.equal(left[name], one[name]) for name in left) for one in (earlier, later))
+    assert differ(earlier, later)
+
+
+@pytest.mark.parametrize("signal_", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.full)])
+def test_a_request_to_stop_waits_until_the_weights_are_saved(forked, whole, tmp_path, signal_):
+    options = {**SMALL, "save_strategy": "no"}
+    status, log = forked.run(tmp_path / "run", options=options, at=FINAL, send=signal_)
+    assert status == STATUS[signal_], log
+    assert "stopping when this is saved" in log
+    assert_same(*(load_file(run / LORA_FILE) for run in (tmp_path / "run", whole(**options))))
 
 
 # ---- rewards beside the sampler ----

@@ -14,6 +14,7 @@ TOGETHER = {
     "adapters in stock diffusers": (
         "tests/trainer/test_trainer.py::test_the_saved_adapter_gives_the_same_image_in_stock_diffusers",
     ),
+    "a judge on a server": ("tests/trainer/test_alignment_training.py",),
     "a run that nothing interrupts": (
         "tests/trainer/test_trainer.py::test_ctrl_c_leaves_a_checkpoint_that_resumes_exactly",
     ),

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from peft import LoraConfig
 from PIL import Image
 from safetensors import safe_open
@@ -21,8 +20,9 @@ from transformers import TrainerCallback
 
 from trainer_ext import DDPOConfig, LogProbPipeline, RewardFunction, embedded_model
 from trainer_ext.errors import ConfigError
+from trainer_ext.file_names import LORA_FILE
 from trainer_ext.loop.interrupts import SAME_REQUEST_SECONDS, SIGNALS, StoppedError
-from trainer_ext.model.loading import load_pipeline
+from trainer_ext.model.loading import DTYPE_ARGUMENT, load_pipeline
 from trainer_ext.policy.runner import swapped
 from trainer_ext.policy.seeds import image_generators
 from trainer_ext.runs.pictures.sheets import load_images
@@ -185,28 +185,15 @@ def test_nothing_but_the_adapter_changes(make_trainer):
     } >= changed
 
 
-STOCK = """
-import sys, torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
-from trainer_ext.model.loading import DTYPE_ARGUMENT
-torch.set_num_threads(1)
-model, *adapters = sys.argv[1:]
-for adapter in adapters:
-    pipeline = StableDiffusionPipeline.from_pretrained(model, **{DTYPE_ARGUMENT: torch.float32})
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    pipeline.load_lora_weights(adapter, weight_name="pytorch_lora_weights.safetensors")
-    torch.manual_seed(0)
-    image = pipeline(["a cat"], num_inference_steps=4, guidance_scale=3.0, eta=1.0, output_type="pt",
-                     generator=[torch.Generator().manual_seed(5)]).images
-    torch.save(image, adapter + "/image.pt")
-"""
-
 ADAPTED = {"attention": ["to_q", "to_v"], "convolutions": ["to_q", "conv1", "proj_in"]}
 
 
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
-    """Images of each adapter: as stock diffusers makes them in a process of its own, as expected, and without it."""
+    """
+    Images of each adapter: as stock diffusers makes them, as expected, and without it. By stock diffusers in a process of its
+    own: hub/test_card_code.py.
+    """
     torch.set_num_threads(1)
     settings = {"num_inference_steps": 4, "guidance_scale": 3.0, "eta": 1.0, "output_type": "pt"}
     folder, here = tmp_path_factory.mktemp("adapted"), {}
@@ -220,10 +207,12 @@ def adapted(tmp_path_factory):
             expected = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
             with trainer.model.network.disable_adapter():
                 untrained = policy.pipeline(["a cat"], generator=image_generators([5]), **settings).images
-        here[name] = expected, untrained
-    folders = [str(folder / name) for name in ADAPTED]
-    subprocess.run([sys.executable, "-c", STOCK, str(embedded_model()), *folders], check=True)
-    return {name: (torch.load(folder / name / "image.pt", weights_only=True), *here[name]) for name in ADAPTED}
+        stock = StableDiffusionPipeline.from_pretrained(embedded_model(), **{DTYPE_ARGUMENT: torch.float32})
+        stock.scheduler = DDIMScheduler.from_config(stock.scheduler.config, clip_sample=False)
+        stock.load_lora_weights(folder / name, weight_name=LORA_FILE)
+        torch.manual_seed(0)
+        here[name] = stock(["a cat"], generator=image_generators([5]), **settings).images, expected, untrained
+    return here
 
 
 @pytest.mark.parametrize("name", ADAPTED)

@@ -45,12 +45,13 @@ class StopRequest:
     def __init__(self) -> None:
         self.signum = 0
         self._since = 0.0
+        self._when: str | None = None  # while signals are caught
 
     @contextlib.contextmanager
-    def handling_signals(self) -> Iterator[None]:
+    def handling_signals(self, when: str = "after this step and saving a checkpoint") -> Iterator[None]:
         """
         Catch SIGINT, SIGTERM and SIGHUP inside the block, except for those that the process was started to ignore (`nohup`).
-        Outside the main thread, where Python allows no handlers, do nothing.
+        Outside the main thread, where Python allows no handlers, do nothing. `when` says when a request takes effect.
         """
         self.signum = 0
         if threading.current_thread() is not threading.main_thread():
@@ -60,6 +61,7 @@ class StopRequest:
         heard = [
             number for number in SIGNALS if number == signal.SIGINT or before[number] not in (signal.SIG_IGN, None)
         ]
+        self._when = when
         for number in heard:
             signal.signal(number, self._handle)
         try:
@@ -67,6 +69,23 @@ class StopRequest:
         finally:
             for number in heard:
                 signal.signal(number, before[number])
+            self._when = None
+
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[None]:
+        """
+        Context manager for what must not end half done, in a training or outside of one.
+
+        Raises:
+            [`StopRequestedError`]: a signal came in the block, outside of a training; the block was finished first.
+        """
+        if self._when is not None:
+            yield
+            return
+        with self.handling_signals("when this is saved"):
+            yield
+        if self.signum:
+            raise stop_error(self.signum)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
@@ -76,7 +95,7 @@ class StopRequest:
         self.signum, self._since = signum, time.monotonic()
         what = "Interrupted" if signum == signal.SIGINT else f"Received {signal.Signals(signum).name}"
         again = " Press Ctrl-C again to stop at once." if signum == signal.SIGINT else ""
-        logger.warning("%s: stopping after this step and saving a checkpoint.%s", what, again)
+        logger.warning("%s: stopping %s.%s", what, self._when, again)
 
 
 def stop_error(signum: int) -> StopRequestedError:

@@ -29,6 +29,25 @@ def replacing(path: Path) -> Iterator[Path]:
         place.parent.rmdir()
 
 
+@contextlib.contextmanager
+def moved_in(folder: Path) -> Iterator[Path]:
+    """
+    Yield a temporary folder, whose files are moved into `folder` when the block ends without an error. Each is there either whole
+    or as it was.
+    """
+    place = folder / PARTIAL / "moved in"
+    _remove(place)
+    place.mkdir(parents=True)
+    yield place
+    for file in sorted(path for path in place.rglob("*") if path.is_file()):
+        target = folder / file.relative_to(place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)
+    shutil.rmtree(place)
+    with contextlib.suppress(OSError):
+        place.parent.rmdir()
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)

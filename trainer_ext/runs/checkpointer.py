@@ -91,16 +91,22 @@ class Checkpointer:
             yield
 
     @contextlib.contextmanager
-    def saving(self, folder: Path) -> Iterator[None]:
+    def saving(self, folder: Path) -> Iterator[Path]:
         """
-        Context manager in which weights are written into a folder: a checkpoint, the run's own, or any other.
+        Context manager for writing weights into a folder: a checkpoint, the run's own, or any other.
+
+        Yields:
+            `Path`: where to write them.
 
         Raises:
             [`OutputDirError`]: it cannot be written any more.
         """
         own = folder.resolve() == self.args.folder.resolve()
-        with naming_disk_faults(folder), writing_final_weights(folder) if own else contextlib.nullcontext():
-            yield
+        with (
+            naming_disk_faults(folder),
+            writing_final_weights(folder) if own else contextlib.nullcontext(folder) as place,
+        ):
+            yield place
 
     @contextlib.contextmanager
     def writing(self, state: TrainerState, rollout: Rollout[Any] | None, metrics: RunMetrics) -> Iterator[None]:

@@ -10,23 +10,31 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from .atomic import replacing
+from ..file_names import LORA_FILE, PEFT_FILE, PIPELINE_FILE
+from .atomic import moved_in, replacing
 from .manifest import FINAL, checkpoints, next_order, order_of, whole
 
+WEIGHTS = (LORA_FILE, PEFT_FILE, PIPELINE_FILE)  #: the files by which weights are known
 OLDEST = 0  #: order of weights that are older than every checkpoint
 
 
 def begin_training(output_dir: Path) -> None:
-    """Record that weights in a run's folder of which nothing is known are older than the checkpoints to come."""
-    if not (output_dir / FINAL).is_file():
+    """Record that weights that something else put into a run's folder, such as an export, are older than checkpoints to come."""
+    if not (output_dir / FINAL).is_file() and any((output_dir / name).is_file() for name in WEIGHTS):
         _record(output_dir, OLDEST)
 
 
 @contextlib.contextmanager
-def writing_final_weights(output_dir: Path) -> Iterator[None]:
-    """Context manager in which the weights in a run's folder are written. At its end they are newer than every checkpoint."""
+def writing_final_weights(output_dir: Path) -> Iterator[Path]:
+    """
+    Context manager for writing the weights in a run's folder. At its end they are newer than every checkpoint.
+
+    Yields:
+        `Path`: the folder to write to, from which they are moved once they are complete.
+    """
     _record(output_dir, OLDEST)
-    yield
+    with moved_in(output_dir) as place:
+        yield place
     _record(output_dir, next_order(output_dir))
 
 
