@@ -16,6 +16,7 @@ from support.synthetic_runs import SyntheticRun
 from trainer_ext.cli import main
 from trainer_ext.report import page as pages
 from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.manifest import write_manifest
 from trainer_ext.runs.records import write_records
 
 HOSTILE = (
@@ -262,6 +263,21 @@ def change_setup(run, **changes):
     run.setup_file.write_text(json.dumps(content))
 
 
+def test_a_run_of_an_old_version(report, tmp_path):
+    """Its run.json, records and logs have few entries, and its numbers may be none."""
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.setup_file.write_text('{"runs": [{"model": "embedded"}]}')
+    write_records(run.rollout_file(0), [{"rollout": 0, "seed": 0, "prompt": "a cat", "reward": None}])
+    write_records(run.sample_file(0), [{"reward": 1.0}])
+    (run.path / "checkpoint-1").mkdir()
+    (run.path / "checkpoint-1" / "trainer_state.json").write_text('{"log_history": [{"step": 1, "loss": NaN}]}')
+    write_manifest(run.path / "checkpoint-1")
+    text = report(run).one("main").text
+    assert "1 images were scored" not in text
+    assert "The run began, at an unknown time" in text
+
+
 IN_DEFAULT = ("evaluations", "damaged setup", "rollouts", "pictures", "base")
 
 
@@ -375,6 +391,24 @@ def test_a_long_run_shows_some_moments_and_says_so(tmp_path, report):
 def test_output_and_full_exclude_each_other(capsys, whole):
     assert main(["report", str(whole.path), "--output", "a.html", "--full", "b"]) == 2
     assert "--output names a file and --full a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--full"])
+def test_what_cannot_be_written_is_one_line(whole, tmp_path, capsys, option):
+    (tmp_path / "file").write_text("kept")
+    assert main(["report", str(whole.path), option, str(tmp_path / "file" / "page")]) == 2
+    message = capsys.readouterr().err.strip()
+    assert re.search(r"cannot be written: (Not a directory|File exists)\. Name another place with --output\.$", message)
+    assert "\n" not in message
+
+
+def test_a_folder_is_not_replaced_by_a_page(whole, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("three years")
+    for command in (["report", str(whole.path)], ["compare", str(whole.path), str(whole.path)]):
+        assert main([*command, "--output", str(tmp_path / "mine")]) == 2
+        assert "is a folder; name the file to write" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "three years"
 
 
 def test_gains_are_those_of_the_measures(whole):

@@ -123,6 +123,16 @@ def cards(facts: RunFacts, max_cards: int | None = MAX_CARDS, max_moments: int |
     return found
 
 
+def left_out(facts: RunFacts, shown: Sequence[Card]) -> str:
+    """Say which share of the pictures is shown; empty if all are."""
+    moments = max((len(found) for found in facts.moments.values()), default=0)
+    images = sum(len(found[-1].records) for found in facts.moments.values())
+    frames = max((len(card.frames) for card in shown), default=0)
+    parts = [f"{len(shown)} of {images} images of an evaluation are shown"] if len(shown) < images else []
+    parts += [f"{frames} of {moments} moments are shown"] if frames < moments else []
+    return "; ".join(parts)
+
+
 def marks(facts: RunFacts, moments: Sequence[Moment]) -> dict[int, str]:
     """Return what is special about some moments, by their updates."""
     special = {moments[-1].updates: [LAST]}
