@@ -112,11 +112,11 @@ def test_curves_are_over_queries_and_over_the_root_of_the_divergence(reported):
     each = [
         "Gain over the base model against images scored for training",
         "Gain over the base model against square root of the KL divergence to the base model (nats an image)",
-        "disagreement, pixels/darkness against updates",
+        "Other measures against updates",
     ]
     assert titles[:6] == each * 2
     words = {text.text for text in reported.all("text")}
-    assert {"trained reward (proxy)", "held-out rewards (gold)"} <= words
+    assert {"trained reward (proxy)", "held-out rewards (gold)", "disagreement", "pixels/darkness"} <= words
 
 
 def test_every_prompt_is_shown_through_training(reported, whole):
@@ -144,6 +144,22 @@ def test_offenders_have_their_evidence(reported):
     assert Image.open(io.BytesIO(decoded(worst.one("img")))).size == (16, 16)
     scores = [float(f.one("figcaption").one("b").text) for f in detectors.all("figure") if list(f.all("dl"))]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_offenders_of_rollouts_where_evaluations_have_none(report, whole, tmp_path):
+    """With their pictures, where these were kept."""
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    rows = [{**row, "detectors/low_diversity": 0.5 if index == 3 else 0.1} for index, row in enumerate(run.records(2))]
+    write_records(run.rollout_file(2), rows)
+    change_setup(run, detectors={"low_diversity": {}})
+    shown = report(run).one("section", id="detectors").one("div", cls="offenders")
+    first = next(shown.all("figure"))
+    assert first.one("figcaption").text == "0.5 a bearrollout 2, seed 19"  # two lines
+    assert first.one("span", cls="no-picture")
+    run.kept_images(2).mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(run.kept_images(2) / "00003.png")
+    (picture,) = report(run).one("section", id="detectors").one("div", cls="offenders").all("img")
+    assert Image.open(io.BytesIO(decoded(picture))).size == (8, 8)
 
 
 def test_the_optimiser_is_drawn_by_denoising_step(reported):

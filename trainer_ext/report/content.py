@@ -20,7 +20,8 @@ from .drawing import plots
 from .drawing.step_maps import step_maps
 from .drawing.svg import Plot
 from .facts import RunFacts
-from .gallery import Card, Offender, cards, left_out, offenders
+from .gallery import Card, cards, left_out
+from .offenders import Offender, offenders
 from .progress import Band, Progress
 from .votes import VoteResult
 
@@ -183,8 +184,11 @@ class Content:
     def _optimiser(self) -> list[Plot]:
         logs = [log for log in self.facts.logs if "loss" in log]
         series = {name: _logged(logs, name) for name in OPTIMISER if any(name in log for log in logs)}
-        drawn = [plots.small_multiples(series, _logged(logs, "step"), "updates", "optimiser")] if series else []
-        return [*step_maps(self.facts.steps), *drawn]
+        maps = step_maps(self.facts.steps)
+        if not series:
+            return maps
+        title, places = "Figures of the optimiser against updates", _logged(logs, "step")
+        return [*maps, plots.small_multiples(title, series, places, "updates", "optimiser")]
 
 
 def _logged(logs: list[dict[str, Any]], name: str) -> FloatArray:
