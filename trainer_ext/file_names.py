@@ -12,6 +12,8 @@ PEFT_FILE = "adapter_model.safetensors"  #: PEFT's own, for pipelines of diffuse
 
 PEFT_CONFIG = "adapter_config.json"  #: beside it
 
+REPORT_FILE, VOTE_FILE = "report.html", "vote.html"  #: pages that are made of a run's folder
+
 PIPELINE_FILE = "model_index.json"  #: of a whole pipeline of diffusers
 
 STAGING = ".hub"  #: folder in a run's: what a push makes of the other files, and can make again

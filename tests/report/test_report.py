@@ -16,6 +16,7 @@ from support.synthetic_runs import SyntheticRun
 from trainer_ext.cli import main
 from trainer_ext.report import page as pages
 from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.manifest import write_manifest
 from trainer_ext.runs.records import write_records
 
 HOSTILE = (
@@ -111,11 +112,11 @@ def test_curves_are_over_queries_and_over_the_root_of_the_divergence(reported):
     each = [
         "Gain over the base model against images scored for training",
         "Gain over the base model against square root of the KL divergence to the base model (nats an image)",
-        "disagreement, pixels/darkness against updates",
+        "Other measures against updates",
     ]
     assert titles[:6] == each * 2
     words = {text.text for text in reported.all("text")}
-    assert {"trained reward (proxy)", "held-out rewards (gold)"} <= words
+    assert {"trained reward (proxy)", "held-out rewards (gold)", "disagreement", "pixels/darkness"} <= words
 
 
 def test_every_prompt_is_shown_through_training(reported, whole):
@@ -143,6 +144,22 @@ def test_offenders_have_their_evidence(reported):
     assert Image.open(io.BytesIO(decoded(worst.one("img")))).size == (16, 16)
     scores = [float(f.one("figcaption").one("b").text) for f in detectors.all("figure") if list(f.all("dl"))]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_offenders_of_rollouts_where_evaluations_have_none(report, whole, tmp_path):
+    """With their pictures, where these were kept."""
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    rows = [{**row, "detectors/low_diversity": 0.5 if index == 3 else 0.1} for index, row in enumerate(run.records(2))]
+    write_records(run.rollout_file(2), rows)
+    change_setup(run, detectors={"low_diversity": {}})
+    shown = report(run).one("section", id="detectors").one("div", cls="offenders")
+    first = next(shown.all("figure"))
+    assert first.one("figcaption").text == "0.5 a bearrollout 2, seed 19"  # two lines
+    assert first.one("span", cls="no-picture")
+    run.kept_images(2).mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(run.kept_images(2) / "00003.png")
+    (picture,) = report(run).one("section", id="detectors").one("div", cls="offenders").all("img")
+    assert Image.open(io.BytesIO(decoded(picture))).size == (8, 8)
 
 
 def test_the_optimiser_is_drawn_by_denoising_step(reported):
@@ -262,6 +279,21 @@ def change_setup(run, **changes):
     run.setup_file.write_text(json.dumps(content))
 
 
+def test_a_run_of_an_old_version(report, tmp_path):
+    """Its run.json, records and logs have few entries, and its numbers may be none."""
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.setup_file.write_text('{"runs": [{"model": "embedded"}]}')
+    write_records(run.rollout_file(0), [{"rollout": 0, "seed": 0, "prompt": "a cat", "reward": None}])
+    write_records(run.sample_file(0), [{"reward": 1.0}])
+    (run.path / "checkpoint-1").mkdir()
+    (run.path / "checkpoint-1" / "trainer_state.json").write_text('{"log_history": [{"step": 1, "loss": NaN}]}')
+    write_manifest(run.path / "checkpoint-1")
+    text = report(run).one("main").text
+    assert "1 images were scored" not in text
+    assert "The run began, at an unknown time" in text
+
+
 IN_DEFAULT = ("evaluations", "damaged setup", "rollouts", "pictures", "base")
 
 
@@ -375,6 +407,24 @@ def test_a_long_run_shows_some_moments_and_says_so(tmp_path, report):
 def test_output_and_full_exclude_each_other(capsys, whole):
     assert main(["report", str(whole.path), "--output", "a.html", "--full", "b"]) == 2
     assert "--output names a file and --full a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--full"])
+def test_what_cannot_be_written_is_one_line(whole, tmp_path, capsys, option):
+    (tmp_path / "file").write_text("kept")
+    assert main(["report", str(whole.path), option, str(tmp_path / "file" / "page")]) == 2
+    message = capsys.readouterr().err.strip()
+    assert re.search(r"cannot be written: (Not a directory|File exists)\. Name another place with --output\.$", message)
+    assert "\n" not in message
+
+
+def test_a_folder_is_not_replaced_by_a_page(whole, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("three years")
+    for command in (["report", str(whole.path)], ["compare", str(whole.path), str(whole.path)]):
+        assert main([*command, "--output", str(tmp_path / "mine")]) == 2
+        assert "is a folder; name the file to write" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "three years"
 
 
 def test_gains_are_those_of_the_measures(whole):

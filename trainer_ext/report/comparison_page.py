@@ -19,7 +19,7 @@ from .drawing.svg import Plot, plot
 from .facts import RunFacts
 from .gallery import MAX_CARDS, evenly
 from .moments import Moment, key_of
-from .page import write_within_limit
+from .page import check_place, write_within_limit
 from .tables import compared, ends, pairs
 
 QUERIES = "images scored for training"
@@ -79,8 +79,10 @@ def write_comparison(folders: Sequence[Path], output: Path, labels: Sequence[str
 
     Raises:
         [`ConfigError`]: a folder holds no run, or there are too few, or not one label for each.
+        [`OutputDirError`]: the page cannot be written.
     """
     comparison = Comparison.of([RunFacts.read(folder) for folder in folders], labels)
+    check_place(output)
     page = ComparisonPage(comparison)
     files = [cell.file for row in page.rows for cell in row.cells if cell.file is not None]
     write_within_limit(output, "compare.html.jinja", page.context(), files)

@@ -20,7 +20,8 @@ from .drawing import plots
 from .drawing.step_maps import step_maps
 from .drawing.svg import Plot
 from .facts import RunFacts
-from .gallery import Card, Offender, cards, offenders
+from .gallery import Card, cards, left_out
+from .offenders import Offender, offenders
 from .progress import Band, Progress
 from .votes import VoteResult
 
@@ -64,36 +65,48 @@ class Content:
 
     def context(self, vote_page: str | None) -> dict[str, Any]:
         """Return the values for the template, without pictures; `vote_page` is the address of the page for votes."""
-        facts, rows = self.facts, tables.prompt_rows(self.facts)
+        facts = self.facts
         return {
             "title": f"Report: {facts.name}",
             "facts": facts,
             "sections": SECTIONS,
+            "vote_page": vote_page,
+            **self._results(),
+            **self._plots(),
+            "cards": self.cards,
+            "pictures_note": left_out(facts, self.cards),
+            "offenders": self.offenders,
+            "cost": tables.cost(facts),
+            "speed": tables.images_per_second(facts),
+        }
+
+    def _results(self) -> dict[str, Any]:
+        """Return what was measured in words and tables."""
+        facts, rows = self.facts, tables.prompt_rows(self.facts)
+        seen, unseen = ([row for row in rows if row.seen == seen] for seen in (True, False))
+        return {
             "verdict": self.verdict,
             "votes": None if self.votes is None else str(self.votes),
             "remarks": list(self._remarks()),
             "changes": self.changes,
             "generalisation": tables.generalisation(facts),
             "end_name": f"update {facts.chosen}, the one to use" if facts.chosen else "the last evaluation",
+            "held_out": next((name.partition("/")[2] for name in facts.held_out), None),
+            "prompts": {"Trained on": seen, "Never trained on": unseen},
+        }
+
+    def _plots(self) -> dict[str, Any]:
+        """Return everything that is drawn."""
+        facts, judged = self.facts, self._judged
+        return {
             "curves": {
                 name: plots.of_evaluations(one, facts.chosen, f"curves-{index}")
-                for index, (name, one) in enumerate(self._judged)
+                for index, (name, one) in enumerate(judged)
             },
-            "measured_kl": any(np.isfinite(one.kl).any() for _, one in self._judged),
+            "measured_kl": any(np.isfinite(one.kl).any() for _, one in judged),
             "rollouts_plot": plots.rewards_of_rollouts(facts.rewards),
-            "cards": self.cards,
-            "pictures_note": self._pictures_note(),
-            "held_out": next((name.partition("/")[2] for name in facts.held_out), None),
-            "prompts": {
-                "Trained on": [row for row in rows if row.seen],
-                "Never trained on": [row for row in rows if not row.seen],
-            },
             "detections": self._detections(),
-            "offenders": self.offenders,
             "optimiser": self._optimiser(),
-            "cost": tables.cost(facts),
-            "speed": tables.images_per_second(facts),
-            "vote_page": vote_page,
         }
 
     @cached_property
@@ -154,18 +167,6 @@ class Content:
         if without_base:
             yield f"Not evaluated before training, so that there is no gain to show: {', '.join(without_base)}."
 
-    def _pictures_note(self) -> str:
-        """Say what is left out of the pictures."""
-        moments = max((len(found) for found in self.facts.moments.values()), default=0)
-        prompts = sum(len(found[-1].records) for found in self.facts.moments.values())
-        shown = max((len(card.frames) for card in self.cards), default=0)
-        parts = []
-        if len(self.cards) < prompts:
-            parts.append(f"{len(self.cards)} of {prompts} images of an evaluation are shown")
-        if shown < moments:
-            parts.append(f"{shown} of {moments} moments are shown")
-        return "; ".join(parts)
-
     def _detections(self) -> list[Plot]:
         """Draw detectors over time: in rollouts, whose prompts differ, and in evaluations."""
         facts = self.facts
@@ -183,8 +184,11 @@ class Content:
     def _optimiser(self) -> list[Plot]:
         logs = [log for log in self.facts.logs if "loss" in log]
         series = {name: _logged(logs, name) for name in OPTIMISER if any(name in log for log in logs)}
-        drawn = [plots.small_multiples(series, _logged(logs, "step"), "updates", "optimiser")] if series else []
-        return [*step_maps(self.facts.steps), *drawn]
+        maps = step_maps(self.facts.steps)
+        if not series:
+            return maps
+        title, places = "Figures of the optimiser against updates", _logged(logs, "step")
+        return [*maps, plots.small_multiples(title, series, places, "updates", "optimiser")]
 
 
 def _logged(logs: list[dict[str, Any]], name: str) -> FloatArray:

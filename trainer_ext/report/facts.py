@@ -21,6 +21,22 @@ from .moments import IDENTITY, Moment, moments_of
 
 FIXED_SAMPLES = "fixed samples"  #: stands for a dataset's name where a run has no evaluations
 
+#: Entries of a setup that pages show; old versions did not record all of them.
+EMPTY_SETUP: Mapping[str, Any] = {
+    "from_update": 0,
+    "date": "at an unknown time",
+    "command": "unknown",
+    "model": "",
+    "pipeline": "an unknown pipeline",
+    "algorithm": "an unknown algorithm",
+    "options": {},
+    "rewards": {},
+    "detectors": {},
+    "eval_rewards": {},
+    "processes": 1,
+    "device": "an unknown device",
+}
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -64,9 +80,9 @@ class RunFacts:
 
     @cached_property
     def setups(self) -> list[dict[str, Any]]:
-        """The setups of the run; none where run.json is missing or damaged."""
+        """The setups of the run, with empty entries for those that are missing; none where run.json is missing or damaged."""
         try:
-            return self.folder.setups()
+            return [{**EMPTY_SETUP, **setup} for setup in self.folder.setups()]
         except (OSError, ValueError, KeyError, TypeError):
             return []
 

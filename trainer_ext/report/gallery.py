@@ -1,19 +1,16 @@
-"""Which pictures a report shows: each prompt through training, and the images that detectors are surest about."""
+"""Which pictures a report shows of each prompt through training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..runs.records import Record, numbered
 from .facts import RunFacts
 from .moments import Key, Moment, key_of
 
 MAX_CARDS = 64  #: prompts whose pictures are in the page
 MAX_MOMENTS = 12  #: of each prompt, in the page
-NUM_OFFENDERS = 6  #: of each detector
 
 BASE, CHOSEN, LAST = "base model", "to use", "last"  #: marks of moments
 
@@ -82,32 +79,6 @@ class Card:
         return [frame for frame in self.frames if not frame.mark]
 
 
-@dataclass(frozen=True)
-class Offender:
-    """
-    An image that a detector is sure about.
-
-    Parameters:
-        score (`float`):
-            How sure, in [0, 1].
-        moment (`str`):
-            When it was drawn.
-        prompt (`str`), seed (`int`):
-            What was asked for.
-        evidence (`Mapping[str, Any]`):
-            What the detector recorded, by name.
-        file (`Path`, *optional*):
-            The picture, if it was kept.
-    """
-
-    score: float
-    moment: str
-    prompt: str
-    seed: int
-    evidence: Mapping[str, Any]
-    file: Path | None
-
-
 def cards(facts: RunFacts, max_cards: int | None = MAX_CARDS, max_moments: int | None = MAX_MOMENTS) -> list[Card]:
     """Return the prompts through training, those of each dataset at even distances; `None` means all."""
     found = []
@@ -121,6 +92,16 @@ def cards(facts: RunFacts, max_cards: int | None = MAX_CARDS, max_moments: int |
             _, seed, prompt = key
             found.append(Card(dataset, prompt, seed, prompt in facts.trained_prompts, frames))
     return found
+
+
+def left_out(facts: RunFacts, shown: Sequence[Card]) -> str:
+    """Say which share of the pictures is shown; empty if all are."""
+    moments = max((len(found) for found in facts.moments.values()), default=0)
+    images = sum(len(found[-1].records) for found in facts.moments.values())
+    frames = max((len(card.frames) for card in shown), default=0)
+    parts = [f"{len(shown)} of {images} images of an evaluation are shown"] if len(shown) < images else []
+    parts += [f"{frames} of {moments} moments are shown"] if frames < moments else []
+    return "; ".join(parts)
 
 
 def marks(facts: RunFacts, moments: Sequence[Moment]) -> dict[int, str]:
@@ -148,40 +129,3 @@ def evenly(total: int, number: int | None) -> list[int]:
     """Return so many of the first `total` numbers at even distances; `None` means all."""
     number = total if number is None else min(number, total)
     return [index * total // number for index in range(number)]
-
-
-def offenders(facts: RunFacts, detector: str) -> list[Offender]:
-    """Return the images that a detector is surest about, at most one for each prompt and seed, the surest first."""
-    best: dict[tuple[int, str], Offender] = {}
-    for one in _candidates(facts, detector):
-        key = (one.seed, one.prompt)
-        if one.score > 0 and (key not in best or one.score > best[key].score):
-            best[key] = one
-    return sorted(best.values(), key=lambda one: -one.score)[:NUM_OFFENDERS]
-
-
-def _candidates(facts: RunFacts, detector: str) -> Iterator[Offender]:
-    """Yield the images that a detector judged and whose picture may be there: of evaluations, and those kept of rollouts."""
-    for dataset, moments in facts.evaluations.items():
-        for moment in moments:
-            for index, record in enumerate(moment.records):
-                when = f"{dataset}, after {moment.updates} updates"
-                yield from _offender(record, detector, when, moment.pictures.get(index))
-    for rollout, records in facts.by_rollout.items():
-        kept = numbered(facts.folder.kept_images(rollout), "", ".png")
-        for index, record in enumerate(records):
-            if index in kept or not facts.evaluations:
-                yield from _offender(record, detector, f"rollout {rollout}", kept.get(index))
-
-
-def _offender(record: Record, detector: str, when: str, file: Path | None) -> Iterator[Offender]:
-    score = record.get(f"detectors/{detector}")
-    if score is None:
-        return
-    prefix = f"{detector}/"
-    evidence = {
-        name.removeprefix(prefix): value
-        for name, value in record.items()
-        if name.startswith(prefix) and value not in (None, "")
-    }
-    yield Offender(score, when, record["prompt"], record["seed"], evidence, file)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from ..file_names import KOHYA_FILE, STAGING
+from ..file_names import KOHYA_FILE, REPORT_FILE, STAGING, VOTE_FILE
 from .manifest import FINAL, MANIFEST, checkpoints, find_damage
 from .setup.record import OF_A_MOMENT
 
@@ -26,7 +26,7 @@ from .setup.record import OF_A_MOMENT
 CLOCK = ("seconds/", "images_per_second", "eval_runtime", "train_runtime", "train_loss")
 CLOCK_ENDINGS = ("_per_second", "_runtime")
 SETUP = "run.json"
-NOT_COMPARED = (FINAL, KOHYA_FILE)  # how often something was saved; what is made of other files for a push
+NOT_COMPARED = (FINAL, KOHYA_FILE, REPORT_FILE, VOTE_FILE)  # how often something was saved; what is made of other files
 
 
 def differences(first: Path, second: Path) -> list[str]:

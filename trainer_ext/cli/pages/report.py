@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ConfigError
+from ...file_names import REPORT_FILE
 from ...options import described, option
 from ...values import CheckedOptions
 from ..parse import parse
 
 PROG = "ddpo report"
-PAGE = "report.html"
 
 
 @described
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     from ...report.page import write_report
 
     folder = Path(options.run)
-    output = Path(options.full or options.output or folder / PAGE)
+    output = Path(options.full or options.output or folder / REPORT_FILE)
     written = write_report(folder, output, [Path(file) for file in options.votes or ()], full=bool(options.full))
     print(written.verdict)
     if written.votes is not None:

@@ -18,7 +18,6 @@ from .svg import FADED, INK, RULES, Plot, plot
 
 LEFT, BOTTOM, RIGHT, TOP = 0.75, 0.55, 0.1, 0.2  #: margins in inches
 MAX_MARKERS = 40  #: on a curve
-CHOSEN = "evaluation to use"
 
 
 @contextmanager
@@ -49,33 +48,40 @@ def of_evaluations(progress: Progress, chosen: float | None, name: str) -> list[
         label = "square root of the KL divergence to the base model (nats an image)"
         plots.append(_proxy_and_gold(progress, kl, chosen, label, f"{name}-kl"))
     if progress.measures:
-        plots.append(small_multiples(progress.measures, progress.updates, "updates", f"{name}-measures"))
+        title, names = "Other measures against updates", f"{name}-measures"
+        plots.append(small_multiples(title, progress.measures, progress.updates, "updates", names))
     return plots
 
 
 def _proxy_and_gold(progress: Progress, places: FloatArray, chosen: float | None, label: str, name: str) -> Plot:
+    """Draw both under one another: their scales can differ by orders of magnitude."""
     order = np.argsort(places, kind="stable")
     order = order[np.isfinite(places[order])]
     bands = {"trained reward (proxy)": progress.proxy, "held-out rewards (gold)": progress.gold}
-    with drawing() as figure:
-        axes = figure.add_subplot()
-        axes.axhline(0, color=FADED, linewidth=0.8)
-        for (title, band), style in zip(bands.items(), styles(), strict=False):
-            if band is not None:
-                picked = Band(band.mean[order], band.low[order], band.high[order])
-                draw_band(axes, places[order], picked, style, title)
-        _mark_chosen(axes, progress, places, chosen)
-        axes.set(xlabel=label, ylabel="gain over the base, in its std")
-        axes.legend()
+    drawn = {title: band for title, band in bands.items() if band is not None}
+    (found,) = np.nonzero(progress.updates[order] == chosen)
+    with drawing(5.6, 0.6 + 1.9 * len(drawn)) as figure:
+        figure.subplots_adjust(hspace=0.35)
+        each: list[Axes] = list(figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0])
+        for axes, (title, band), style in zip(each, drawn.items(), styles(), strict=False):
+            axes.axhline(0, color=FADED, linewidth=0.8)
+            draw_band(axes, places[order], Band(band.mean[order], band.low[order], band.high[order]), style, title)
+            _show_means(axes, band.mean[order])
+            for index in found:
+                axes.axvline(places[order][index], color=INK, linestyle="--", linewidth=1)
+                axes.plot(places[order][index], band.mean[order][index], color=INK, marker="*", markersize=11)
+            axes.set_title(title, loc="left", fontsize=9)
+        each[-1].set_xlabel(label)
     return plot(f"Gain over the base model against {label}", figure, name)
 
 
-def _mark_chosen(axes: Axes, progress: Progress, places: FloatArray, chosen: float | None) -> None:
-    (found,) = np.nonzero(progress.updates == chosen)
-    if len(found):
-        axes.axvline(places[found[0]], color=INK, linestyle="--", linewidth=1, label=CHOSEN)
-        best = progress.gold or progress.proxy
-        axes.plot(places[found[0]], best.mean[found[0]], color=INK, marker="*", markersize=12)
+def _show_means(axes: Axes, means: FloatArray) -> None:
+    """Cut intervals that would make the curve flat: those of a few images can be wide."""
+    known = means[np.isfinite(means)]
+    if len(known) and np.ptp(known):
+        low, high = axes.get_ylim()
+        margin = 0.6 * np.ptp(known)
+        axes.set_ylim(max(low, known.min() - margin), min(high, known.max() + margin))
 
 
 def rewards_of_rollouts(rewards: Mapping[int, FloatArray]) -> Plot | None:
@@ -109,15 +115,15 @@ def detections(series: Mapping[str, tuple[FloatArray, Band]], label: str, name: 
     return plot(f"Mean score of each detector against {label}", figure, name)
 
 
-def small_multiples(series: Mapping[str, FloatArray], places: FloatArray, label: str, name: str) -> Plot:
+def small_multiples(title: str, series: Mapping[str, FloatArray], places: FloatArray, label: str, name: str) -> Plot:
     """Draw each series on axes of its own, one under another."""
     with drawing(5.6, 1.2 * len(series) + 0.6) as figure:
         each: list[Axes] = list(figure.subplots(len(series), sharex=True, squeeze=False)[:, 0])
-        for axes, (title, values), style in zip(each, series.items(), styles(), strict=False):
+        for axes, (measure, values), style in zip(each, series.items(), styles(), strict=False):
             axes.plot(
                 places, values, color=style.color, marker=style.marker, markevery=max(1, len(places) // MAX_MARKERS)
             )
-            axes.set_title(title, loc="left", fontsize=9)
+            axes.set_title(measure, loc="left", fontsize=9)
             axes.yaxis.set_major_locator(MaxNLocator(3))
         each[-1].set_xlabel(label)
-    return plot(f"{', '.join(series)} against {label}", figure, name)
+    return plot(title, figure, name)
