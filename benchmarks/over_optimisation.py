@@ -22,21 +22,19 @@ from trainer_ext.runs.summary import RunSummary
 from trainer_ext.runs.verdict import VerdictKind
 
 SECOND_JUDGE = Path(__file__).with_name("second_judge")
-ANIMALS = ["--eval_prompts", "animals", "--eval_reward_funcs", "embedded_judge"]
 #: For each kind of run: what makes it one, and the verdict that is right.
 KINDS = {
-    "healthy": (["--preset", "embedded", "embedded/alignment"], VerdictKind.HEALTHY),
-    "gamed": (["--reward_funcs", "jpeg_compressibility", *ANIMALS], VerdictKind.OVER_OPTIMISED),
-    "not learning": (["--learning_rate", "1e-12", "--num_train_epochs", "4", *ANIMALS], VerdictKind.NOT_LEARNING),
+    "healthy": (["--preset", "embedded/alignment"], VerdictKind.HEALTHY),
+    "gamed": (["--preset", "embedded/compressibility"], VerdictKind.OVER_OPTIMISED),
+    "not learning": (["--learning_rate", "1e-12", "--num_train_epochs", "5"], VerdictKind.NOT_LEARNING),
 }
-EVALUATED = ["--eval_strategy", "steps", "--eval_steps", "0.25", "--num_sample_images", "0", "--save_total_limit", "9"]
 
 
 def train(kind: str, seed: int, folder: Path) -> None:
     """Make a run unless it is there."""
     if RunFolder(folder).curve_file.exists():  # drawn last
         return
-    command = [sys.executable, "-m", "trainer_ext.cli", "train", *KINDS[kind][0], *EVALUATED, "--seed", str(seed)]
+    command = [sys.executable, "-m", "trainer_ext.cli", "train", *KINDS[kind][0], "--seed", str(seed)]
     subprocess.run([*command, "--output_dir", str(folder), "--disable_tqdm", "true"], check=True)
 
 

@@ -33,6 +33,15 @@ def test_the_table_of_presets_is_complete_and_true():
             assert (preset["reward_funcs"], preset["prompts"]) == (spans(reward)[:1], spans(prompts)[0])
 
 
+def test_presets_of_the_embedded_model_stand_over_it():
+    base = load_preset(["--preset", "embedded"])
+    for names in (["embedded/sf"], ["embedded", "embedded/sf"]):
+        assert load_preset(["--preset", *names]) == {**base, "algorithm": "ddpo_sf", "gradient_accumulation_steps": 8}
+    # a flag's place does not matter, and what comes later wins
+    assert load_preset(["--preset", "embedded/sf", "embedded"])["gradient_accumulation_steps"] == 1
+    assert "prompts" not in load_preset(["--preset", "paper/sf"])
+
+
 def test_every_task_is_evaluated_where_it_is_not_trained():
     """By other rewards, on other prompts, with detectors: what a verdict needs."""
     catalogue = load_catalogue()

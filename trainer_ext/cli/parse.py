@@ -63,7 +63,10 @@ def load_preset(arguments: list[str]) -> dict[str, Any]:
 
 
 def preset_names(arguments: list[str]) -> list[str]:
-    """Return the presets that the arguments or their config file name; by default that of the embedded model."""
+    """
+    Return the presets that the arguments or their config file name; by default that of the embedded model, which also comes
+    before those that stand over it.
+    """
     early = _early_parser()
     early.add_argument("--preset", nargs="+")
     early.add_argument("--model_name_or_path")
@@ -74,7 +77,8 @@ def preset_names(arguments: list[str]) -> list[str]:
     if presets is None and model == EMBEDDED:
         presets = EMBEDDED
     names = [presets] if isinstance(presets, str) else presets or []
-    return [name for name in names if name != "none"]
+    over_embedded = any(name.startswith(f"{EMBEDDED}/") for name in names) and EMBEDDED not in names
+    return [EMBEDDED] * over_embedded + [name for name in names if name != "none"]
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
