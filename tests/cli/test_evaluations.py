@@ -43,6 +43,11 @@ def fit(train_dataset=OTHERS, evaluated=OTHERS, eval_strategy="steps", **options
             {"train_dataset": WITH_COLUMN, "eval_prompts": ["other_animals", "mine"]},
             (["embedded_judge", "reading_judge"], ["other_animals"], "steps"),
         ),
+        # those of the preset's own prompts fit
+        (
+            {"train_dataset": WITH_COLUMN, "prompts": "animals"},
+            (["embedded_judge", "reading_judge"], ["other_animals"], "steps"),
+        ),
         # no evaluation, no models
         ({"eval_strategy": "no"}, ([], ["other_animals"], "no")),
         ({"eval_strategy": "no", "eval_reward_funcs": ["clip_score"]}, (["clip_score"], ["other_animals"], "no")),
@@ -57,8 +62,8 @@ def test_it_is_said_why(caplog):
     fit(train_dataset=WITH_COLUMN)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "The preset's evaluation is left out: its prompts (other_animals) lack 'brightness', which --prompts mine has. Give others "
-        "with --eval_prompts."
+        "The prompts other_animals of the preset's evaluation are left out: they lack 'brightness', which --prompts mine has. Give "
+        "others with --eval_prompts."
     )
 
 

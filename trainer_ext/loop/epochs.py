@@ -60,9 +60,8 @@ class EpochOnLastUpdate(DefaultFlowCallback):
         """Decide whether to log, evaluate and save after an update."""
         control = super().on_step_end(args, state, control, **kwargs)
         last = state.global_step >= state.max_steps
-        control.should_evaluate |= (
-            last and args.eval_strategy != IntervalStrategy.NO
-        )  # or nothing would be said of the result
+        if last and args.eval_strategy != IntervalStrategy.NO:
+            control.should_evaluate = True  # or nothing would be said of the result
         if last or state.global_step % self.updates_per_rollout == 0:
             control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
             control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= state.epoch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import IntervalStrategy
@@ -28,8 +28,8 @@ def fit_evaluation(
     """
     Leave out what came from the preset and does not fit; what the user gave stays as it is, and may be refused.
 
-    That is a held-out reward that is now trained on, and prompts that lack columns of the training prompts, because the rewards
-    may need these. If no prompts are left, the preset's evaluation does not run.
+    That is a held-out reward that is now trained on; and beside prompts of the user, those of the preset that lack a column of
+    theirs, because the rewards may need it. If no prompts are left, the preset's evaluation does not run.
 
     Args:
         options ([`RunOptions`]), config ([`DDPOConfig`]):
@@ -48,24 +48,26 @@ def fit_evaluation(
     rewards_of_preset = held_out == preset.get("eval_reward_funcs")
     if rewards_of_preset:
         held_out = [name for name in held_out if name not in (options.reward_funcs or ())]
-    if options.eval_prompts == preset.get("eval_prompts"):
-        fitting = {name: data for name, data in evaluated.items() if not _missing(train_dataset, data)}
-    if evaluated and not fitting:
-        _warn(options, set().union(*(_missing(train_dataset, data) for data in evaluated.values())))
+    if options.eval_prompts == preset.get("eval_prompts") and options.prompts != preset.get("prompts"):
+        fitting = _with_columns(train_dataset.column_names, evaluated, options.prompts)
     if not fitting and config.eval_strategy == preset.get("eval_strategy"):
         config.eval_strategy = IntervalStrategy.NO
     runs = config.eval_strategy != IntervalStrategy.NO or config.eval_on_start
     return held_out if runs or not rewards_of_preset else [], fitting  # else models would be loaded for nothing
 
 
-def _warn(options: RunOptions, missing: set[str]) -> None:
-    logger.warning(
-        "The preset's evaluation is left out: its prompts (%s) lack %s, which --prompts %s has. Give others with --eval_prompts.",
-        ", ".join(options.eval_prompts or ()),
-        " and ".join(map(repr, sorted(missing))),
-        options.prompts,
-    )
-
-
-def _missing(train_dataset: Dataset, evaluated: Dataset) -> set[str]:
-    return set(train_dataset.column_names) - set(evaluated.column_names)
+def _with_columns(columns: Sequence[str], evaluated: Mapping[str, Dataset], prompts: str) -> dict[str, Dataset]:
+    fitting = {}
+    for name, dataset in evaluated.items():
+        missing = [repr(column) for column in columns if column not in dataset.column_names]
+        if missing:
+            logger.warning(
+                "The prompts %s of the preset's evaluation are left out: they lack %s, which --prompts %s has. Give others with "
+                "--eval_prompts.",
+                name,
+                " and ".join(missing),
+                prompts,
+            )
+        else:
+            fitting[name] = dataset
+    return fitting
