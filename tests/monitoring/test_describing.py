@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from support.trainers import brightness, checkpoints, prompts
 from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from trainer_ext import RewardFunction
 from trainer_ext.loop.describing import describing
@@ -192,3 +193,54 @@ def test_before_is_before_training_in_another_folder_too(make_trainer, ema_decay
     assert here.samples()[0].rewards.tolist() == there.samples()[0].rewards.tolist()
     assert not torch.equal(load_images(here.pictures_of(2)), load_images(here.pictures_of(0)))
     assert second.summary.paired is not None
+
+
+# ---- trackers ----
+
+
+class Tracker(TrainerCallback):
+    """Fails where it is told to."""
+
+    fails = ()
+    error = OSError(28, "No space left on device")
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._note("on_train_begin")
+
+    def on_log(self, args, state, control, **kwargs):
+        self._note("on_log")
+
+    def on_save(self, args, state, control, **kwargs):
+        self._note("on_save")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._note("on_train_end")
+
+    def _note(self, event):
+        if event in self.fails:
+            raise self.error
+
+
+@pytest.fixture
+def tracker(monkeypatch):
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+    return Tracker()
+
+
+def test_a_tracker_that_fails_in_a_training_only_warns(make_trainer, tracker, caplog):
+    tracker.fails = ("on_log", "on_save", "on_train_end")
+    trainer = make_trainer(callbacks=[tracker], save_strategy="epoch", num_train_epochs=2)
+    trainer.train()
+    assert trainer.state.global_step == 2
+    warning = "What Tracker records could not be made, and the run goes on without it: OSError: [Errno 28] No space"
+    assert caplog.text.count(warning) == 1
+    trainer.remove_callback(Tracker)
+    assert tracker not in trainer.callback_handler.callbacks
+
+
+def test_a_tracker_that_cannot_begin_ends_the_run_before_it_trains(make_trainer, tracker):
+    tracker.fails, tracker.error = ("on_train_begin",), ConnectionError("no server")
+    trainer = make_trainer(callbacks=[tracker])
+    with pytest.raises(ConnectionError, match="no server"):
+        trainer.train()
+    assert trainer.state.global_step == 0

@@ -1,13 +1,28 @@
-"""The trackers that a run reports to, by name."""
+"""The trackers that a run reports to: found by name before training, and unable to end it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
 
+from transformers import Trainer, TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..errors import ConfigError
+from .describing import described_as
 
+# What trackers are told once a training has begun. Before, their errors are those of a user who can still mend them.
+LATER = (
+    "on_epoch_begin",
+    "on_epoch_end",
+    "on_step_begin",
+    "on_step_end",
+    "on_log",
+    "on_evaluate",
+    "on_save",
+    "on_train_end",
+)
 # transformers does not say whether these are installed.
 UNKNOWN = ("flyte", "azure_ml")
 
@@ -34,3 +49,27 @@ def check_trackers(report_to: str | Sequence[str] | None) -> None:
             raise ConfigError(
                 f"report_to is {name!r}, which is not installed: pip install {name}. Installed: {', '.join(installed) or 'none'}."
             )
+
+
+def guard_trackers(callbacks: Iterable[TrainerCallback]) -> None:
+    """Let trackers that fail in a training only warn: a full disk, or a server that is gone. They stay what they are by class."""
+    for callback in callbacks:
+        tracker: Any = type(callback)
+        if tracker in INTEGRATION_TO_CALLBACK.values():
+            callback.__class__ = _guarded(tracker)
+
+
+@cache
+def _guarded(tracker: Any) -> Any:
+    """Return the class of a tracker whose methods are [`described_as`]."""
+    guard = described_as(f"What {tracker.__name__} records")
+    return type(tracker.__name__, (tracker,), {event: guard(getattr(tracker, event)) for event in LATER})
+
+
+class TrackedTrainer(Trainer):
+    """A `Trainer` that no tracker can end once it trains."""
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train. See `Trainer.train`."""
+        guard_trackers(self.callback_handler.callbacks)
+        return super().train(*args, **kwargs)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerState
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from ..loop.trackers import TrackedTrainer
 from .contents import check_contents
 
 
-class ResumableTrainer(Trainer):
+class ResumableTrainer(TrackedTrainer):
     """A `Trainer` that makes no update more when it resumes a run that has made its last one."""
 
     _updates_before = 0
