@@ -16,6 +16,7 @@ from .prompts import (
     everyday_objects,
     imagenet_animals,
     other_animals,
+    unpictured_animals,
     unseen_activities,
     unseen_animals,
     unseen_combinations,
@@ -62,6 +63,11 @@ def ddpo_register_prompts() -> list[PromptSetSpec]:
         ),
         PromptSetSpec(
             "other_animals", other_animals, '19 other prompts "a(n) [animal]" that the embedded model can draw.'
+        ),
+        PromptSetSpec(
+            "unpictured_animals",
+            unpictured_animals,
+            '10 prompts "a(n) [animal]" whose animals the embedded model can write, but not draw.',
         ),
         PromptSetSpec(
             "unseen_combinations",

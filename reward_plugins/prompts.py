@@ -38,6 +38,11 @@ def other_animals() -> list[dict[str, str]]:
     return animals("other_animals.txt")
 
 
+def unpictured_animals() -> list[dict[str, str]]:
+    """Return 10 rows like those of [`animals`], of animals that the embedded model was shown as written words only."""
+    return animals("unpictured_animals.txt")
+
+
 def everyday_objects() -> list[dict[str, str]]:
     """Return 50 rows: `prompt` "a(n) [object]", `object`; also of the authors' study of generalisation."""
     things = _lines("everyday_objects.txt")

@@ -153,6 +153,10 @@ def test_what_a_detector_sees():
     def darkness(images, prompts, **columns):
         return [-value for value in brightness(images, prompts)]
 
+    def nothing(images, prompts, **columns):
+        return [None] * len(images)
+
+    assert audited(darkness, detectors=[nothing]).detections == {}
     result = audited(darkness, detectors=[is_plain])
     assert result.detections["watch"]["white"] == 1.0
     assert result.detections["watch"][HONEST] == 0.0

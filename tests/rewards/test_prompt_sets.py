@@ -24,7 +24,7 @@ NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: 
 
 #: Sets to evaluate on, with the number of their rows.
 UNSEEN = {"unseen_animals": 38, "everyday_objects": 50, "unseen_activities": 90, "unseen_counting": 70}
-OF_THE_EMBEDDED_MODEL = {"other_animals": 19, "unseen_combinations": 42}
+OF_THE_EMBEDDED_MODEL = {"other_animals": 19, "unpictured_animals": 10, "unseen_combinations": 42}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_counting(rows):
         assert row["prompt"] == f"{NUMBERS[row['count']]} {PLURALS[row['animal']]}"
 
 
-@pytest.mark.parametrize("name", [*UNSEEN, "other_animals"])
+@pytest.mark.parametrize("name", [*UNSEEN, "other_animals", "unpictured_animals"])
 def test_unseen_prompts_are_none_of_those_that_are_trained_on(rows, name):
     trained = {row["prompt"] for other in ("animals", "animal_activities", "counting") for row in rows(other)}
     table = rows(name)
@@ -75,6 +75,7 @@ def test_unseen_prompts_are_none_of_those_that_are_trained_on(rows, name):
         ("unseen_activities", {"an ant taking an exam", "a wolf driving a car"}),
         ("unseen_counting", {"two elephants", "eight walruses"}),
         ("other_animals", {"an owl", "a giraffe"}),
+        ("unpictured_animals", {"an elephant", "a parrot"}),
         ("unseen_combinations", {"an ant riding a bike", "a fox playing chess"}),
     ],
 )
@@ -99,6 +100,7 @@ def test_prompts_of_the_embedded_model_are_those_of_its_recipe(rows):
     assert [row["animal"] for row in rows("other_animals")] == [
         name for name in others if name not in held_out["animals"]
     ]
+    assert [row["animal"] for row in rows("unpictured_animals")] == sorted(held_out["animals"])
     trained = {(row["animal"], row["activity"]) for row in rows("animal_activities")}
     found = [(row["animal"], row["activity"]) for row in rows("unseen_combinations")]
     assert found == [tuple(pair) for pair in held_out["pairs"] if tuple(pair) in trained]

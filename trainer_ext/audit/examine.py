@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ class Audit:
         rewards (`Mapping[str, np.ndarray]` of shape `(N,)`, float64):
             Reward of each cheat, by its name; NaN for prompts that do not allow it. Cheats that none allows are left out.
         detections (`Mapping[str, Mapping[str, float]]`):
-            Mean value of each detector, by detector and by picture: a cheat's name, or [`HONEST`].
+            Mean value of each detector, by detector and by picture: a cheat's name, or [`HONEST`]. Detectors that could judge
+            none of the pictures, such as those that compare the images of a prompt, are left out.
         again, alone (`float`):
             Largest difference between rewards of the same pictures: scored a second time, and scored in batches of one.
         ignores_prompt (`bool`):
@@ -146,9 +148,10 @@ class _Scored:
 
 
 def _by_detector(detections: Mapping[str, Mapping[str, FloatArray]]) -> dict[str, dict[str, float]]:
-    return {
+    means = {
         name: {picture: _mean(values[name]) for picture, values in detections.items()} for name in detections[HONEST]
     }
+    return {name: values for name, values in means.items() if not all(map(math.isnan, values.values()))}
 
 
 def _mean(values: FloatArray) -> float:
