@@ -6,6 +6,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -305,6 +307,13 @@ def test_what_is_missing_is_said(report, tmp_path, missing):
     assert said in report(run).one("main").text
 
 
+SMALL_RUNS_SAY = {
+    "one rollout": "Not judged: no evaluation ran.",
+    "one evaluation": "Not judged: no evaluation ran after the training began.",
+    "one image": "Not judged: the evaluated images have too few rewards",
+    "only begun": "Not judged: the run has only begun.",
+    "base and fixed samples": "Not judged: no evaluation ran after the training began.",
+}
 SMALL_RUNS = {
     "one rollout": SyntheticRun(evaluations=0, rollouts=1, samples=False),
     "one evaluation": SyntheticRun(evaluations=1, rollouts=0, samples=False),
@@ -317,7 +326,7 @@ SMALL_RUNS = {
 @pytest.mark.parametrize("name", rows(SMALL_RUNS, ["one evaluation", "only begun"]))
 def test_small_runs_have_a_page(report, tmp_path, name):
     shown = report(SMALL_RUNS[name].write(tmp_path / "run"))
-    assert shown.one("section", id="verdict").one("p", cls="sentence").text
+    assert shown.one("section", id="verdict").one("p", cls="sentence").text.startswith(SMALL_RUNS_SAY[name])
 
 
 def test_damaged_files_are_left_out(report, whole, tmp_path, caplog):
@@ -425,6 +434,11 @@ def test_a_folder_is_not_replaced_by_a_page(whole, tmp_path, capsys):
         assert main([*command, "--output", str(tmp_path / "mine")]) == 2
         assert "is a folder; name the file to write" in capsys.readouterr().err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "three years"
+
+
+def test_pages_need_no_torch():
+    code = "import sys; import trainer_ext.report.page, trainer_ext.report.comparison_page; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_gains_are_those_of_the_measures(whole):

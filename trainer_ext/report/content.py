@@ -37,12 +37,8 @@ SECTIONS = {
     "provenance": "Provenance",
 }
 OPTIMISER = ("ratio", "approx_kl", "clipfrac", "kl", "loss", "grad_norm", "frac_reward_zero_std")
-UNJUDGED = {
-    "kind": "not_judged",
-    "sentence": "Not judged: run.json, which says what was trained, is missing or cannot be read.",
-    "rule": "",
-    "numbers": {},
-}
+UNREADABLE = "Not judged: run.json, which says what was trained, is missing or cannot be read."
+BEGUN = "Not judged: the run has only begun."
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,12 @@ class Content:
         """The verdict as the page shows it."""
         found = self.facts.summary.verdict
         if found is None:
-            return UNJUDGED
+            return {
+                "kind": "not_judged",
+                "sentence": BEGUN if self.facts.setups else UNREADABLE,
+                "rule": "",
+                "numbers": {},
+            }
         kind = found.kind.name.lower()
         return {"kind": kind, "sentence": found.sentence, "rule": found.rule, "numbers": found.numbers}
 

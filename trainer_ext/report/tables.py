@@ -85,22 +85,18 @@ def _rows(facts: RunFacts, dataset: str, first: Moment, then: Moment) -> Iterato
 
 
 def generalisation(facts: RunFacts) -> dict[str, dict[str, PairedFigure]]:
-    """Return the change of each reward and detector, by whether the prompts were trained on, then by column."""
+    """Return the change of each reward and detector by dataset, prompts that were trained on and others apart, then by column."""
     columns = ["reward", *facts.held_out, *(f"{DETECTORS}{name}" for name in facts.detectors)]
     table: dict[str, dict[str, PairedFigure]] = {}
-    for title, seen in (("Prompts that were trained on", True), ("Prompts that were never trained on", False)):
-        for name in columns:
-            change = compared(np.concatenate([np.empty((0, 2)), *_all_pairs(facts, name, seen)]))
-            if change is not None:
-                table.setdefault(title, {})[name] = change
-    return table
-
-
-def _all_pairs(facts: RunFacts, name: str, seen: bool) -> Iterator[FloatArray]:
-    for moments in facts.moments.values():
+    for dataset, moments in facts.moments.items():
         first, then = ends(facts, moments)
-        positions = [i for (*_, prompt), i in then.positions.items() if (prompt in facts.trained_prompts) == seen]
-        yield pairs(first, then, name, positions)
+        for seen, title in ((True, "trained on"), (False, "never trained on")):
+            positions = [i for (*_, prompt), i in then.positions.items() if (prompt in facts.trained_prompts) == seen]
+            changes = {name: compared(pairs(first, then, name, positions)) for name in columns}
+            known = {name: change for name, change in changes.items() if change is not None}
+            if known:
+                table[f"{dataset}, prompts that were {title}"] = known
+    return table
 
 
 def cost(facts: RunFacts) -> dict[str, float]:
