@@ -134,7 +134,10 @@ def divergence(trained, trajectory, step):
 
 
 def test_few_images_are_measured_and_take_turns(make_trainer):
-    """Of 40 images 32, each at one of five steps: together as often at each step."""
+    """
+    Of 40 images 32, each at one of five steps: together as often at each step. One image of a prompt has no diversity; and outside
+    of training nothing is written, for the weights might not be those that the file's name says.
+    """
     trainer = make_trainer(num_inference_steps=5, eval_dataset=prompts(*["a cat"] * 40), rollout_batch_size=8)
     seen = []
     predict = trainer.policy.predict
@@ -149,27 +152,17 @@ def test_few_images_are_measured_and_take_turns(make_trainer):
     assert int(counts.sum()) == MAX_IMAGES
     assert int(counts.max() - counts.min()) <= 2
     assert metrics["eval_kl"] == 0
+    assert not {"eval_diversity", "eval_diversity_min", "eval_collapsed"} & metrics.keys()
+    assert not RunFolder(trainer.args.folder).evaluation_folder.exists()
 
 
-@pytest.mark.parametrize("options", [{"full_finetuning": True}], ids=str)
-def test_without_the_model_before_training_there_is_no_divergence(make_trainer, options):
-    trainer = make_trainer(eval_dataset=UNSEEN, eval_strategy="epoch", eval_reward_funcs=redness, **options)
+def test_without_the_model_before_training_there_is_no_divergence(make_trainer):
+    options = {"eval_strategy": "epoch", "eval_reward_funcs": redness, "full_finetuning": True}
+    trainer = make_trainer(eval_dataset=UNSEEN, **options)
     trainer.train()
     _, last = logs_of(trainer, "eval_reward")
     assert "eval_kl" not in last
     assert "eval_gold" in last
-
-
-def test_one_image_of_a_prompt_has_no_diversity(make_trainer):
-    metrics = make_trainer(eval_dataset=UNSEEN).evaluate()
-    assert not {"eval_diversity", "eval_diversity_min", "eval_collapsed"} & metrics.keys()
-
-
-def test_an_evaluation_outside_of_training_writes_nothing(make_trainer):
-    """Nor does one of another dataset: the weights, or the prompts, would not be what the file's name says."""
-    trainer = make_trainer(eval_dataset=UNSEEN)
-    trainer.evaluate()
-    assert not RunFolder(trainer.args.folder).evaluation_folder.exists()
 
 
 def test_it_changes_nothing_for_the_training(make_trainer):
@@ -181,9 +174,15 @@ def test_it_changes_nothing_for_the_training(make_trainer):
     def rewards(folder, **options):
         trainer = make_trainer(folder, num_train_epochs=2, learning_rate=1e-2, reward=noisy, **options)
         trainer.train()
-        return RunFolder(trainer.args.folder).rewards()[1].tolist()
+        return trainer.summary, RunFolder(trainer.args.folder).rewards()[1].tolist()
 
-    assert rewards("evaluated", eval_dataset=UNSEEN, eval_strategy="epoch") == rewards("without")
+    evaluated, with_evaluations = rewards(
+        "evaluated", eval_dataset=UNSEEN, eval_strategy="epoch", eval_reward_funcs=redness
+    )
+    without, without_evaluations = rewards("without")
+    assert with_evaluations == without_evaluations
+    assert list(evaluated.held_out) == ["rewards/redness"]
+    assert without.held_out == without.detections == {}
 
 
 # ---- resuming ----
@@ -260,10 +259,3 @@ def test_the_summary_has_held_out_rewards_and_detectors(trained, evaluations):
     assert figure.low < figure.difference < figure.high
     detection = summary.detections["detectors/sure"]
     assert (detection.before, detection.difference, detection.low) == (pytest.approx(detection.after), 0, 0)
-
-
-def test_a_run_without_evaluations_has_none(make_trainer):
-    trainer = make_trainer()
-    trainer.train()
-    assert RunFolder(trainer.args.folder).evaluations() == {}
-    assert trainer.summary.held_out == trainer.summary.detections == {}
