@@ -256,7 +256,7 @@ def test_pictures_of_the_run(make_trainer):
     names = {path.name for path in (folder / "samples").iterdir()}
     stages = [f"update-{updates:05d}" for updates in (0, 2, 4)]
     files = {f"{stage}{ending}" for stage in stages for ending in ("", ".png", ".parquet")}
-    assert names == files | {"before_after.png"}
+    assert names == files | {"before_after.png", "snapshots.png"}
     first, last = (load_images(folder / "samples" / stages[index]).float() for index in (0, 2))
     assert first.shape == (3, 32, 32, 3)
     assert 0 < (first - last).abs().mean() < 40  # moved, not replaced
