@@ -124,9 +124,8 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         set_seed(args.seed)  # the adapter's initialisation
         self.policy = build_policy(model, args, guidance, guidance_rules)
         denoiser = build_denoiser(self.policy, args, peft_config)
-        self.algorithm = chosen.bind(
-            args, self.judges.trained.objective_weights, self.policy.table, self.policy.noising
-        )
+        weights = self.judges.trained.objective_weights
+        self.algorithm = chosen.bind(args, weights, self.policy.table, self.policy.noising)
         self._weights = RunWeights.of(self.policy.pipeline, denoiser, args)
         self._stop = StopRequest()
         self._seconds: dict[str, float] = {}
@@ -241,7 +240,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the measurements of rollouts and losses since the last log, averaged over time and over processes."""
         if "loss" in logs:
-            self._metrics.note({"seconds/training": self._seconds.pop("training", 0.0)})
+            self._metrics.note({f"seconds/{name}": self._seconds.pop(name) for name in tuple(self._seconds)})
             logs |= record_steps(self.args, self.state.global_step, mean_of(gather_object([self._metrics.drain()])))
         due = self.control.should_log and "loss" not in logs
         super().log(logs, start_time)
@@ -263,7 +262,8 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
             each = [self.evaluate(data, ignore_keys, f"{metric_key_prefix}_{n}") for n, data in eval_dataset.items()]
             return {name: value for metrics in each for name, value in metrics.items()}
         model, recorded = self.model_wrapped, self.is_in_train
-        metrics = self._evaluator.evaluate(model, eval_dataset, metric_key_prefix, self.state, recorded=recorded)
+        with timed(self._seconds, "evaluation"):
+            metrics = self._evaluator.evaluate(model, eval_dataset, metric_key_prefix, self.state, recorded=recorded)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -64,6 +64,13 @@ def test_there_is_one_before_training_and_one_of_each_rollout(trained, evaluatio
     assert [log["step"] for log in logs_of(trained, "eval_reward")] == [0, 2, 4]
 
 
+def test_their_seconds_are_logged_with_the_next_training(trained):
+    times = [log["seconds/evaluation"] for log in trained.state.log_history if "seconds/evaluation" in log]
+    trainings = [log for log in trained.state.log_history if "loss" in log]
+    assert len(times) == len(trainings)  # the first is that before training
+    assert min(times) > 0
+
+
 def test_records_and_pictures(evaluations):
     """In the order of rows, though batches of four hold one and a half prompts."""
     for evaluation in evaluations:

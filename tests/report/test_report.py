@@ -186,6 +186,7 @@ def test_cost_and_the_command_that_repeats_the_run(reported):
         "sampling for training": "12 s",
         "waiting for rewards": "2 s",
         "training": "24 s",
+        "evaluation": "8 s",
     }
     assert "32 images were scored for training, on cpu, 1 process." in reported.one("section", id="cost").text
     command = reported.one("section", id="provenance").one("pre").text

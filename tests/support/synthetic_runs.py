@@ -160,6 +160,7 @@ class SyntheticRun:
                 "seconds/rollout": 3.0,
                 "seconds/reward_wait": 0.5,
                 "seconds/training": 6.0,
+                "seconds/evaluation": 2.0,
                 "images_per_second": 0.8,
             }
             for index in range(self.rollouts)

@@ -20,6 +20,7 @@ SECONDS = {
     "seconds/rollout": "sampling for training",
     "seconds/reward_wait": "waiting for rewards",
     "seconds/training": "training",
+    "seconds/evaluation": "evaluation",
 }
 
 
@@ -102,10 +103,7 @@ def generalisation(facts: RunFacts) -> dict[str, dict[str, PairedFigure]]:
 def cost(facts: RunFacts) -> dict[str, float]:
     """Return the seconds of each part of the run, as far as they are logged."""
     parts = {title: sum(log.get(key, 0.0) for log in facts.logs) for key, title in SECONDS.items()}
-    runtimes = (
-        value for log in facts.logs for key, value in log.items() if key.endswith("_runtime") and key != "train_runtime"
-    )
-    return {title: seconds for title, seconds in {**parts, "evaluation": sum(runtimes)}.items() if seconds}
+    return {title: seconds for title, seconds in parts.items() if seconds}
 
 
 def images_per_second(facts: RunFacts) -> float | None:
