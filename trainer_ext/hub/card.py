@@ -31,7 +31,7 @@ def adapter_files(folder: RunFolder, checkpoint: Path | None = None) -> dict[str
         folder ([`RunFolder`]):
             The run.
         checkpoint (`Path`, *optional*):
-            The checkpoint whose weights are meant; by default the newest weights, see [`Weights.of`].
+            The folder whose weights are meant, a checkpoint or the run's own; by default the newest, see [`Weights.of`].
 
     Returns:
         `dict[str, Path]`: each file by its path in the repository: weights, pictures and the record of the run; neither pickles

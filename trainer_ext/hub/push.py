@@ -70,15 +70,15 @@ class Push:
             [`ConfigError`]: the run has no such adapter.
             [`HubAccessError`], [`HubError`]: it could not be pushed.
         """
-        checkpoint = self._checkpoint()
-        weights = Weights.of(self.folder, checkpoint)
+        weights = Weights.of(self.folder, self._checkpoint())
         write_kohya_file(weights)
+        chosen = weights.folder  # also if a training completes a newer checkpoint meanwhile
         try:
-            files: dict[str, Content] = dict(adapter_files(self.folder, checkpoint))
+            files: dict[str, Content] = dict(adapter_files(self.folder, chosen))
             name = self._create(hub, "model")
             existing, licence = hub.read(name, CARD, revision=self.revision), self._base_licence(hub)
             with describing("The card"):
-                files[CARD] = adapter_card(self.folder, name, dataset, existing, checkpoint, licence).encode()
+                files[CARD] = adapter_card(self.folder, name, dataset, existing, chosen, licence).encode()
             upload(hub, name, files, self._message(weights.updates), revision=self.revision)
         finally:
             remove_kohya_file(weights)

@@ -26,16 +26,8 @@ def upload(
     Args:
         hub ([`Hub`]):
             The Hub to push to.
-        name (`str`):
-            The repository, `user/name`.
-        files (`Mapping[str, Path | bytes]`):
-            Content of each file by its path in the repository.
-        message (`str`):
-            The commit's first line.
-        kind (`str`):
-            `"model"` or `"dataset"`.
-        revision (`str`, *optional*):
-            The branch; by default `main`.
+        name, files, message, kind, revision:
+            As for [`Hub.commit`].
 
     Raises:
         [`HubAccessError`], [`HubError`]: it could not be pushed.
