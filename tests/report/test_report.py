@@ -148,9 +148,9 @@ def test_offenders_have_their_evidence(reported):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_offenders_of_rollouts_where_evaluations_have_none(report, whole, tmp_path):
+def test_offenders_of_rollouts_where_evaluations_have_none(report, tmp_path):
     """With their pictures, where these were kept."""
-    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    run = SyntheticRun(unseen=(), evaluations=1, rollouts=3, samples=False).write(tmp_path / "run")
     rows = [{**row, "detectors/low_diversity": 0.5 if index == 3 else 0.1} for index, row in enumerate(run.records(2))]
     write_records(run.rollout_file(2), rows)
     change_setup(run, detectors={"low_diversity": {}})
@@ -297,7 +297,7 @@ def test_a_run_of_an_old_version(report, tmp_path):
     assert "The run began, at an unknown time" in text
 
 
-IN_DEFAULT = ("evaluations", "damaged setup", "rollouts", "pictures", "base")
+IN_DEFAULT = ("evaluations", "damaged setup", "base")
 
 
 @pytest.mark.parametrize("missing", rows(MISSING, IN_DEFAULT))

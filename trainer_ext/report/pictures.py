@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +19,7 @@ from PIL import Image
 PREFIX = "data:image/webp;base64,"
 #: Longest side in pixels and quality of WebP, the best first.
 LEVELS = ((256, 82), (256, 70), (192, 70), (160, 60), (128, 55), (96, 50), (64, 40))
+EFFORT = 2  #: of WebP's encoder, in half the time of its usual 4, for files that are 2 % larger
 NUM_TRIED = 24  #: pictures from which the size of all is estimated
 MARGIN = 0.9  #: share of the limit that an estimate may take
 
@@ -52,8 +56,10 @@ def embedded(files: Sequence[Path], limit: int) -> Pictures:
     """
     side, quality = _level(files, limit)
     addresses, used, left_out, changed = {}, 0, 0, False
-    for file, times in Counter(files).items():
-        content = _webp(file, side, quality)
+    counted = Counter(files)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets other threads run while it works
+        contents = list(pool.map(partial(_webp, side=side, quality=quality), counted))
+    for (file, times), content in zip(counted.items(), contents, strict=True):
         if content is None:
             continue
         size = times * _uri_length(len(content))
@@ -112,7 +118,7 @@ def _webp(file: Path, side: int, quality: int) -> bytes | None:
                 return file.read_bytes()
             image.thumbnail((side, side))
             buffer = io.BytesIO()
-            image.convert("RGB").save(buffer, "WEBP", quality=quality)
+            image.convert("RGB").save(buffer, "WEBP", quality=quality, method=EFFORT)
             return buffer.getvalue()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # Pillow's kinds of damage
         return None
