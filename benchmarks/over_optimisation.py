@@ -19,23 +19,26 @@ from PIL import Image
 from trainer_ext import reward_from_plugin
 from trainer_ext.runs.folder import Evaluation, RunFolder
 from trainer_ext.runs.summary import RunSummary
-from trainer_ext.runs.verdict import VerdictKind
+from trainer_ext.runs.verdict import Verdict, VerdictKind
 
 SECOND_JUDGE = Path(__file__).with_name("second_judge")
 #: For each kind of run: what makes it one, and the verdict that is right.
 KINDS = {
-    "healthy": (["--preset", "embedded/alignment"], VerdictKind.HEALTHY),
-    "gamed": (["--preset", "embedded/compressibility"], VerdictKind.OVER_OPTIMISED),
+    "healthy": (["--preset", "embedded/alignment", "--num_train_epochs", "10"], VerdictKind.HEALTHY),
+    "gamed": (["--preset", "embedded/compressibility", "--num_train_epochs", "5"], VerdictKind.OVER_OPTIMISED),
     "not learning": (["--learning_rate", "1e-12", "--num_train_epochs", "5"], VerdictKind.NOT_LEARNING),
 }
+
+
+OPTIONS = ["--num_sample_images", "0", "--disable_tqdm", "true"]
 
 
 def train(kind: str, seed: int, folder: Path) -> None:
     """Make a run unless it is there."""
     if RunFolder(folder).curve_file.exists():  # drawn last
         return
-    command = [sys.executable, "-m", "trainer_ext.cli", "train", *KINDS[kind][0], "--seed", str(seed)]
-    subprocess.run([*command, "--output_dir", str(folder), "--disable_tqdm", "true"], check=True)
+    command = [sys.executable, "-m", "trainer_ext.cli", "train", *KINDS[kind][0], *OPTIONS, "--seed", str(seed)]
+    subprocess.run([*command, "--output_dir", str(folder)], check=True)
 
 
 def second_opinion(evaluations: list[Evaluation]) -> dict[int, float]:
@@ -49,6 +52,12 @@ def second_opinion(evaluations: list[Evaluation]) -> dict[int, float]:
     return means
 
 
+def change(verdict: Verdict, what: str) -> str:
+    """One of the verdict's figures."""
+    value = verdict.numbers.get(f"change of {what}")
+    return "" if value is None else f"{value:+.3g}"
+
+
 def row(kind: str, seed: int, folder: Path) -> bool:
     """Print what is said of a run; return whether it is right."""
     summary = RunSummary.of(RunFolder(folder))
@@ -60,7 +69,8 @@ def row(kind: str, seed: int, folder: Path) -> bool:
     last = opinion[max(opinion)]
     right = verdict.kind is KINDS[kind][1]
     print(
-        f"| {kind} | {seed} | {verdict.kind.value} | {'yes' if right else '**no**'} | {summary.paired} | {chosen} | "
+        f"| {kind} | {seed} | {verdict.kind.value} | {'yes' if right else '**no**'} | {change(verdict, 'the trained reward')} | "
+        f"{change(verdict, 'the held-out rewards, in standard deviations')} | {chosen} | "
         f"{best} ({opinion[best]:.2f}) | {last:.2f} |",
         flush=True,
     )
@@ -73,8 +83,10 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--output_dir", type=Path, default=Path("lab"))
     arguments = parser.parse_args()
-    print("| run | seed | verdict | right | fixed samples | chosen (second judge) | its best | its last |")
-    print("|-|-|-|-|-|-|-|-|")
+    print(
+        "| run | seed | verdict | right | trained reward | held-out, std | chosen (second judge) | its best | its last |"
+    )
+    print("|-|-|-|-|-|-|-|-|-|")
     right = dict.fromkeys(arguments.kinds, 0)
     for seed in arguments.seeds:
         for kind in arguments.kinds:
