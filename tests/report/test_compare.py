@@ -7,7 +7,7 @@ from support.synthetic_runs import SETUP, SyntheticRun
 
 from trainer_ext.cli import main
 from trainer_ext.report.drawing.learning_curves import Curve, on_one_grid
-from trainer_ext.runs.measures.paired import paired_figure
+from trainer_ext.runs.measures.paired import bootstrapped_figure
 
 
 def with_seed(seed, **setup):
@@ -66,7 +66,7 @@ def test_differences_are_of_the_same_images(shown, runs):
     assert [table.attributes["aria-label"] for table in tables] == ["is-1 and is-0", "sf and is-0"]
     ends = [[run.evaluations()[name][-1].records for name in ("seen", "unseen")] for run in (runs[0], runs[2])]
     values = np.array([[record["rewards/embedded_judge"] for part in end for record in part] for end in ends]).T
-    expected = paired_figure(values)
+    expected = bootstrapped_figure(values)
     judge = next(row for row in tables[1].rows() if row[0] == "embedded_judge (held-out reward)")
     numbers = [f"{expected.before:.4g}", f"{expected.after:.4g}", f"{expected.difference:+.4g}"]
     assert judge[1:] == [*numbers, f"{expected.low:+.4g} to {expected.high:+.4g}", "5"]

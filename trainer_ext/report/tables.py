@@ -10,7 +10,7 @@ import numpy as np
 from ddpo_plugins.names import DETECTORS
 
 from ..runs.measures.formulas import column
-from ..runs.measures.paired import PairedFigure, paired_figure
+from ..runs.measures.paired import PairedFigure, bootstrapped_figure
 from ..types import FloatArray
 from .facts import RunFacts
 from .moments import Moment, shared
@@ -64,7 +64,7 @@ def pairs(first: Moment, then: Moment, name: str, positions: Sequence[int]) -> F
 
 def compared(values: FloatArray) -> PairedFigure | None:
     """Compare values before and after, `(n, 2)`; `None` if there are none."""
-    return paired_figure(values) if len(values) else None
+    return bootstrapped_figure(values) if len(values) else None
 
 
 def prompt_rows(facts: RunFacts) -> list[PromptRow]:
