@@ -128,6 +128,20 @@ def test_a_reward_that_reads():
     assert any(sentence.startswith("It does not read: ") for sentence in findings(audited(right_colour)))
 
 
+@pytest.mark.parametrize("beginning", ["", "a photo of ", "a highly detailed oil painting of "])
+def test_words_that_all_prompts_share_are_not_what_is_asked_for(beginning):
+    """The reward pays for the animal's name alone, however the prompts begin."""
+    prompts = [beginning + animal for animal in ANIMALS]
+
+    def reads_the_animal(images, prompts, **columns):
+        names = [prompt.split()[-1] for prompt in prompts]
+        return reads(images, names)
+
+    result = audited(reads_the_animal, prompts)
+    assert paying(result) == ["asked word on grey"]
+    assert not result.ignores_prompt
+
+
 def test_randomness_and_the_batch_are_named():
     drawn = iter(range(1000))
 

@@ -242,7 +242,7 @@ def test_it_resumes(train, tmp_path, capsys):
         (["--guidance", "cgf"], ["Unknown guidance rule 'cgf'"]),
         (
             ["--preset", "lora/paint"],
-            ["There is no preset 'lora/paint'; there are: embedded, embedded/rwr", "lora/aesthetic"],
+            ["There is no preset 'lora/paint'; there are: embedded, embedded/alignment, ", "lora/aesthetic"],
         ),
         (["--preset", "lora/aesthetic"], ["could not build reward 'aesthetic'", "huggingface.co"]),
         (

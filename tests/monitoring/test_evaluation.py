@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 import torch
 from support.averages import Recorder, average_by_hand, saved_weights
-from support.trainers import FOUR_ANIMALS, TINY, all_records, assert_same, logs_of, prompts, redness, trained_weights
+from support.trainers import (
+    CAT_AND_DOG,
+    FOUR_ANIMALS,
+    TINY,
+    all_records,
+    assert_same,
+    logs_of,
+    prompts,
+    redness,
+    trained_weights,
+)
 
 from trainer_ext import DDPOConfig, RewardFunction
+from trainer_ext.errors import ConfigError
 
 UNSEEN = prompts("a wolf", "two wolves")
 PIXELS = {f"pixels/{name}" for name in ("darkness", "edges", "entropy", "saturation", "brightness")}
@@ -115,3 +126,9 @@ def test_the_best_model_is_that_of_the_highest_reward_unless_told_otherwise():
     told = config(load_best_model_at_end=True, metric_for_best_model="eval_rewards/size/mean", greater_is_better=False)
     assert (told.metric_for_best_model, told.greater_is_better) == ("eval_rewards/size/mean", False)
     assert config().metric_for_best_model is None
+
+
+def test_a_dataset_whose_name_is_too_long_for_a_folder_is_refused(make_trainer):
+    make_trainer(eval_dataset={"動物" * 5: CAT_AND_DOG})
+    with pytest.raises(ConfigError, match="too long for a folder: it has 30 characters"):
+        make_trainer(eval_dataset={"動物園" * 10: CAT_AND_DOG})

@@ -163,7 +163,7 @@ def test_options_as_a_mapping_in_a_config_file(plugin):
     ("arguments", "message"),
     [
         (["--reward_kwargs", '{"scaled": {"scal": 1}}'], "Reward 'scaled' has no option 'scal'; did you mean 'scale'? It has: model, revision, scale, api_key."),
-        (["--reward_kwargs", '{"rising": {"by": 1}}'], "reward_kwargs has options for 'rising', which is not used. This run uses: scaled."),
+        (["--reward_kwargs", '{"rising": {"by": 1}}'], "reward_kwargs has options for 'rising', which is not used. This run uses: scaled, "),
         (["--reward_kwargs", '{"scald": {}}'], "reward_kwargs has options for 'scald', which is not used; did you mean 'scaled'?"),
         (["--reward_kwargs", '{"scaled": 3}'], "reward_kwargs has a value of type int for 'scaled'; it must be an object of options"),
         (["--reward_kwargs", "{scaled: 3}"], "reward_kwargs is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1); its 11 characters are not shown"),

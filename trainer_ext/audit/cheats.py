@@ -72,8 +72,8 @@ class Cheat:
     draw: Callable[[Case], Image.Image]
 
     def can_draw(self, case: Case) -> bool:
-        """Whether this cheat exists for a prompt: there may be no words that can be written."""
-        return self.kind is not Kind.WRITING or bool(case.asked and case.wrong)
+        """Whether this cheat exists for a prompt: there may be no words that can be written, or none that only it has."""
+        return self.kind is not Kind.WRITING or bool(case.asked and case.wrong and case.asked != case.wrong)
 
 
 def _filled(colour: tuple[int, int, int]) -> Callable[[Case], Image.Image]:
@@ -126,9 +126,9 @@ OTHER, ASKED_ON_GREY, WRONG_ON_GREY = "another prompt's picture", "asked word on
 
 CHEATS = (
     Cheat(OTHER, Kind.PICTURE, lambda case: case.other),
-    Cheat("asked word, small", Kind.WRITING, lambda case: with_card(case.own, case.asked, SMALL_CARD)),
-    Cheat("asked word, large", Kind.WRITING, lambda case: with_card(case.own, case.asked, LARGE_CARD)),
-    Cheat("wrong word, large", Kind.WRITING, lambda case: with_card(case.own, case.wrong, LARGE_CARD)),
+    Cheat("small asked word", Kind.WRITING, lambda case: with_card(case.own, case.asked, SMALL_CARD)),
+    Cheat("large asked word", Kind.WRITING, lambda case: with_card(case.own, case.asked, LARGE_CARD)),
+    Cheat("large wrong word", Kind.WRITING, lambda case: with_card(case.own, case.wrong, LARGE_CARD)),
     Cheat("asked word on another picture", Kind.WRITING, lambda case: with_card(case.other, case.asked, LARGE_CARD)),
     Cheat(ASKED_ON_GREY, Kind.WRITING, lambda case: grey_card(case.own.size, case.asked)),
     Cheat(WRONG_ON_GREY, Kind.WRITING, lambda case: grey_card(case.own.size, case.wrong)),

@@ -17,7 +17,7 @@ from ..scoring.suite import RewardSuite
 from ..types import FloatArray
 from .cheats import ASKED_ON_GREY, CHEATS, OTHER, WRONG_ON_GREY, Case, Cheat
 from .payments import Payment, largest_difference, payment
-from .writing import asked_words
+from .writing import asked_words, shared_words
 
 HONEST = "the prompt's own picture"
 
@@ -121,7 +121,8 @@ def num_steps() -> int:
 
 
 def _cases(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[Case]:
-    words = [asked_words(prompt) for prompt in prompts]
+    shared = shared_words(prompts)
+    words = [asked_words(prompt, shared) for prompt in prompts]
     following = [(i + 1) % len(prompts) for i in range(len(prompts))]
     return [Case(pictures[i], pictures[j], words[i], words[j], seed=i) for i, j in enumerate(following)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 from functools import cache
 
 import numpy as np
@@ -18,10 +19,27 @@ LARGEST = 400  # pixels of a letter
 FILLERS = frozenset(["a", "an", "and", "are", "at", "in", "is", "of", "on", "that", "the", "this", "to", "with"])
 
 
-def asked_words(prompt: str) -> list[str]:
-    """Return the first words of a prompt that say something about its picture, without those that the font cannot write."""
-    words = [word for word in re.findall(r"[^\W_]+", prompt) if word.lower() not in FILLERS]
+def asked_words(prompt: str, shared: Container[str] = ()) -> list[str]:
+    """
+    Return the first words of a prompt that say what its picture shows, without those that the font cannot write.
+
+    Args:
+        prompt (`str`):
+            The prompt.
+        shared (`Container[str]`, *optional*):
+            Words in lower case that tell no prompt from another, such as those of a common beginning.
+    """
+    words = [word for word in _words(prompt) if word.lower() not in FILLERS and word.lower() not in shared]
     return [word for word in words if all(ord(letter) in _characters() for letter in word)][:MAX_WORDS]
+
+
+def shared_words(prompts: Iterable[str]) -> frozenset[str]:
+    """Return the words, in lower case, that all prompts have."""
+    return frozenset.intersection(*(frozenset(map(str.lower, _words(prompt))) for prompt in prompts))
+
+
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"[^\W_]+", prompt)
 
 
 def with_card(image: Image.Image, words: list[str], share: float) -> Image.Image:

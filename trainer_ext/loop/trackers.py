@@ -12,7 +12,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from ..errors import ConfigError
 from .describing import described_as
 
-# What trackers are told once a training has begun. Before, their errors are those of a user who can still mend them.
+# What trackers are told once a training has begun. Before, their errors are those of a user who can still correct them.
 LATER = (
     "on_epoch_begin",
     "on_epoch_end",

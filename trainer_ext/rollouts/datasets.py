@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ddpo_plugins.names import REWARD_ARGUMENTS
 
 from ..config import DDPOConfig
 from ..errors import ConfigError
+from ..file_names import as_file_name
 from ..loop.stopping import evaluation_rules
 from ..scoring.judges import Judges
 
@@ -28,6 +29,8 @@ ADDED_BY = {
     "collapsed": SEVERAL_IMAGES,
     "kl": "With all weights trained, the model before training is kept only if beta is above 0.",
 }
+
+LONGEST_NAME = 200  # of a dataset's folder, in bytes; file systems take 255
 
 TABLES = ("arrow", "pandas", "polars")  #: formats of datasets whose rows are no mappings
 
@@ -91,12 +94,23 @@ def check_datasets(
         name: check_prompts(dataset, f"eval_dataset[{name!r}]" if several else "eval_dataset")
         for name, dataset in given.items()
     }
+    _check_names(evaluated)
     prefixes = [f"eval_{name}_" if several else "eval_" for name in evaluated]
     metrics = [f"{prefix}{name}" for prefix in prefixes for name in judges.evaluated_metrics(args)]
     if evaluated and args.metric_for_best_model is not None:
         _check_best_metric(args.metric_for_best_model, metrics)
     _check_rules(args, metrics)
     return trained, evaluated if several else evaluated.get("")
+
+
+def _check_names(evaluated: Iterable[str]) -> None:
+    """Check that a dataset's name can be that of a folder."""
+    for name in evaluated:
+        if len(as_file_name(name)) > LONGEST_NAME:
+            raise ConfigError(
+                f"eval_dataset has the name {name[:50]!r}..., which is too long for a folder: it has {len(name)} characters. Use "
+                f"at most {LONGEST_NAME} ASCII letters, digits and hyphens; of other letters, a ninth of that."
+            )
 
 
 def _check_best_metric(metric: str, metrics: Sequence[str]) -> None:
