@@ -178,9 +178,10 @@ def write_setup(folder: RunFolder, setup: RunSetup, updates: int) -> None:
     The file is an object with `runs`, a list: the setup that the run began with, then those it was resumed with, each with
     `from_update`. A run that starts from the beginning replaces the file.
     """
-    runs = _earlier_setups(folder) if updates and folder.setup_file.is_file() else []
+    earlier = _earlier_setups(folder) if updates and folder.setup_file.is_file() else []
+    runs = [run for run in earlier if run.get("from_update", 0) < updates]  # later ones are of a branch that ends here
     entry = setup.as_dict()
-    if runs and _without_moment(runs[-1]) == _without_moment(entry):
+    if runs == earlier and runs and _without_moment(runs[-1]) == _without_moment(entry):
         return
     folder.path.mkdir(parents=True, exist_ok=True)
     with replacing(folder.setup_file) as place:
