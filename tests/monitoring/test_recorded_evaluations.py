@@ -271,6 +271,12 @@ def test_with_another_held_out_reward_the_base_is_judged_by_it(make_trainer, tra
     assert trainer.summary.held_out["rewards/blueness"].n == 6
 
 
+def test_in_another_folder_a_reward_that_was_trained_on_is_not_held_out(make_trainer, trained):
+    trainer = resumed(make_trainer, trained, "elsewhere", reward=redness, eval_reward_funcs=brightness)
+    assert trainer.summary.held_out == {}
+    assert str(trainer.summary.verdict).startswith("Not judged: the reward changed at update 2")
+
+
 def test_what_an_abandoned_branch_left_is_removed(make_trainer, trained, tmp_path):
     shutil.copytree(trained.args.folder, tmp_path / "again")
     folder = RunFolder(tmp_path / "again")
