@@ -193,7 +193,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         return self.state.global_step // self.args.updates_per_rollout
 
     def _save_after_failure(self) -> None:
-        """Save the training state from before a rollout that failed."""
+        """Save the training state from before a rollout or an evaluation that failed."""
         if self.state.global_step and self._lockstep.fails_together:
             self._save_interrupted()
 
@@ -261,9 +261,9 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         if isinstance(eval_dataset, dict):
             each = [self.evaluate(data, ignore_keys, f"{metric_key_prefix}_{n}") for n, data in eval_dataset.items()]
             return {name: value for metrics in each for name, value in metrics.items()}
-        model, recorded = self.model_wrapped, self.is_in_train
+        model, on_failure = self.model_wrapped, self._save_after_failure if self.is_in_train else None
         with timed(self._seconds, "evaluation"):
-            metrics = self._evaluator.evaluate(model, eval_dataset, metric_key_prefix, self.state, recorded=recorded)
+            metrics = self._evaluator.evaluate(model, eval_dataset, metric_key_prefix, self.state, on_failure)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -297,7 +297,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         """Save the state at the last rewind point; work done since then is repeated on resume."""
         if self._checkpointer.is_newest(self.state.global_step):
             return  # not written again: if that were killed, there might be none left
-        if self._rewind_point is not None:
+        if self._rewind_point is not None and self._rewind_point.step == self.state.global_step:  # not in an evaluation
             self._rewind_point.restore(self._metrics)
         self.model_wrapped.zero_grad()
         self._save_checkpoint(self.model)

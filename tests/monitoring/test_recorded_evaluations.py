@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.trainers import FOUR_ANIMALS, brightness, logs_of, prompts, redness
+from support.trainers import (
+    FOUR_ANIMALS,
+    assert_same,
+    brightness,
+    checkpoints,
+    logs_of,
+    prompts,
+    redness,
+    trained_weights,
+)
 
+from ddpo_plugins.errors import RewardError
+from trainer_ext.errors import ConfigError
 from trainer_ext.monitoring.divergence import MAX_IMAGES
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.measures import evaluation_figures
@@ -228,6 +239,101 @@ def test_evaluations_of_a_run_that_never_wrote_a_checkpoint_are_removed(make_tra
     (found,) = RunFolder(trainer.args.folder).evaluations().values()
     assert [len(each.records) for each in found] == [3, 3]
     assert [each.updates for each in found] == [0, 1]
+
+
+def test_with_other_prompts_and_rewards_the_base_is_made_again(make_trainer, trained, tmp_path):
+    """Also where some of the rewards and the rows' numbers are the same."""
+
+    def blueness(images, prompts, **columns):
+        return [float(np.asarray(image)[..., 2].mean()) for image in images]
+
+    shutil.copytree(trained.args.folder, tmp_path / "again")
+    others = {"eval_dataset": prompts("a wolf", "a hare", "a fox"), "eval_reward_funcs": [redness, blueness]}
+    trainer = resumed(make_trainer, trained, "again", **others)
+    (found,) = RunFolder(tmp_path / "again").evaluations().values()
+    before, _, after = found
+    assert [record["prompt"] for record in before.records] == [record["prompt"] for record in after.records]
+    summary = trainer.summary
+    assert {name: figure.n for name, figure in summary.held_out.items()} == {
+        "rewards/redness": 6,
+        "rewards/blueness": 6,
+    }
+    assert logs_of(trainer, "eval_reward")[-1]["eval_gold"] != 0
+    assert "changed" not in str(summary.verdict)
+
+
+def test_with_another_held_out_reward_the_base_is_judged_by_it(make_trainer, trained, tmp_path):
+    def blueness(images, prompts, **columns):
+        return [float(np.asarray(image)[..., 2].mean()) for image in images]
+
+    shutil.copytree(trained.args.folder, tmp_path / "again")
+    trainer = resumed(make_trainer, trained, "again", eval_reward_funcs=blueness)
+    assert trainer.summary.held_out["rewards/blueness"].n == 6
+
+
+def test_in_another_folder_a_reward_that_was_trained_on_is_not_held_out(make_trainer, trained):
+    trainer = resumed(make_trainer, trained, "elsewhere", reward=redness, eval_reward_funcs=brightness)
+    assert trainer.summary.held_out == {}
+    assert str(trainer.summary.verdict).startswith("Not judged: the reward changed at update 2")
+
+
+def test_what_an_abandoned_branch_left_is_removed(make_trainer, trained, tmp_path):
+    shutil.copytree(trained.args.folder, tmp_path / "again")
+    folder = RunFolder(tmp_path / "again")
+    assert folder.evaluation_file("eval", 4).is_file()
+    assert folder.step_file(4).is_file()
+    resumed(make_trainer, trained, "again", max_steps=3, eval_strategy="steps", eval_steps=1)
+    (found,) = folder.evaluations().values()
+    assert [each.updates for each in found] == [0, 2, 3]
+    assert not folder.evaluation_pictures("eval", 4).exists()
+    assert not folder.step_file(4).exists()
+
+
+# ---- evaluations that fail ----
+
+
+def test_a_reward_that_fails_after_an_update_leaves_a_checkpoint(make_trainer, tmp_path):
+    calls = []
+
+    def failing(images, prompts, **columns):
+        calls.append(1)
+        if len(calls) > 2:
+            raise ValueError("the judge is gone")
+        return redness(images, prompts)
+
+    options = {"eval_dataset": UNSEEN, "eval_strategy": "epoch", "num_train_epochs": 2, "learning_rate": 1e-2}
+    trainer = make_trainer(eval_reward_funcs=failing, **options)
+    with pytest.raises(RewardError, match="the judge is gone"):
+        trainer.train()
+    assert checkpoints(trainer.args.folder) == ["checkpoint-1"]
+    again, whole = (
+        make_trainer(folder, eval_reward_funcs=redness, **options) for folder in (trainer.args.folder, "whole")
+    )
+    again.train(resume_from_checkpoint=True)
+    whole.train()
+    assert_same(trained_weights(again.model), trained_weights(whole.model))
+    losses = [[log["loss"] for log in each.state.log_history if "loss" in log] for each in (again, whole)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "needing",
+    [
+        {"stop_when": ["eval_gold<-1"]},
+        {"load_best_model_at_end": True, "metric_for_best_model": "eval_gold", "save_strategy": "epoch"},
+    ],
+    ids=str,
+)
+def test_a_metric_that_is_nan_stops_what_needs_it(make_trainer, needing):
+    """Before anything is trained: no held-out reward tells the images of the model before training apart."""
+
+    def constant(images, prompts, **columns):
+        return [1.0] * len(images)
+
+    trainer = make_trainer(eval_dataset=UNSEEN, eval_strategy="epoch", eval_reward_funcs=constant, **needing)
+    with pytest.raises(ConfigError, match="needs 'eval_gold', which cannot be measured: it is NaN"):
+        trainer.train()
+    assert trainer.state.global_step == 0
 
 
 # ---- several datasets, and the summary ----

@@ -7,7 +7,8 @@ import pytest
 
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import MANIFEST
-from trainer_ext.runs.records import write_records
+from trainer_ext.runs.measures.phases import never_trained
+from trainer_ext.runs.records import read_records, write_records
 from trainer_ext.runs.summary import RunSummary
 from trainer_ext.runs.verdict import VerdictKind
 
@@ -202,6 +203,81 @@ def test_noise_alone_is_no_over_optimisation(tmp_path, noise):
         kinds.append(write_run(tmp_path / str(seed), **means, seed=seed, noise=noise).verdict.kind)
     assert VerdictKind.OVER_OPTIMISED not in kinds
     assert VerdictKind.NOT_LEARNING not in kinds
+
+
+# ---- runs that were resumed with other options ----
+
+SETUP = {
+    "rewards": {"trained": {"version": "1", "weight": 1.0}, "other": {"weight": 0.5}},
+    "detectors": {"text": {"weight": 0.0}},
+    "eval_rewards": {"judge": {"version": "1"}},
+    "eval_prompts": {"eval": {}},
+    "options": {"seed": 1},
+}
+
+
+def resumed(folder, **changes):
+    """The summary of a healthy run of which the last third had other options."""
+    write_run(folder, trained=RISING, held_out=RISING, checkpoints=ALL)
+    runs = [{"from_update": 0, **SETUP}, {"from_update": 16, **SETUP, **changes}]
+    (folder / "run.json").write_text(json.dumps({"runs": runs}))
+    return RunSummary.of(RunFolder(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rewards": {"another": {"weight": 1.0}}}, "the reward"),
+        ({"rewards": {**SETUP["rewards"], "other": {"weight": 2.0}}}, "the reward"),
+        ({"rewards": {**SETUP["rewards"], "trained": {"version": "2", "weight": 1.0}}}, "the reward"),
+        ({"detectors": {"text": {"weight": 1.0}}}, "the reward"),
+        ({"detectors": {"text": {"weight": 0.0, "version": "2"}}}, "the detector text"),
+        ({"eval_rewards": {"judge": {"version": "2"}}}, "the held-out reward judge"),
+        ({"options": {"seed": 1, "num_inference_steps": 4}}, "num_inference_steps"),
+    ],
+    ids=str,
+)
+def test_what_changed_on_resume_cannot_be_compared(tmp_path, changes, said):
+    summary = resumed(tmp_path, **changes)
+    assert summary.verdict.kind == VerdictKind.NOT_JUDGED
+    assert str(summary.verdict).startswith(f"Not judged: {said} changed at update 16")
+    assert summary.chosen_checkpoint is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"options": {"learning_rate": 1.0}}, {"detectors": {}}], ids=str)
+def test_other_changes_are_judged(tmp_path, changes):
+    assert resumed(tmp_path, **changes).verdict.kind == VerdictKind.HEALTHY
+
+
+def test_a_reward_that_was_trained_on_is_not_held_out(tmp_path):
+    summary = resumed(tmp_path, rewards={"judge": {}}, eval_rewards={"trained": {}, "judge": {}})
+    assert summary.held_out.keys() <= {"rewards/judge"}
+    assert never_trained([SETUP, {"eval_rewards": {"other": {}, "judge": {}}}]) == ["rewards/judge"]
+
+
+def test_only_the_datasets_of_the_last_setup_are_judged(tmp_path):
+    """The other one has no evaluation at the moments at which this one was evaluated."""
+    write_run(tmp_path, trained=[0.0], held_out=[0.0])
+    (tmp_path / "evaluations" / "eval").rename(tmp_path / "evaluations" / "before")
+    assert resumed(tmp_path).verdict.kind == VerdictKind.HEALTHY
+
+
+def test_without_the_model_before_training_on_other_prompts(tmp_path):
+    resumed(tmp_path)
+    file = RunFolder(tmp_path).evaluation_file("eval", 24)
+    records = [{**record, "prompt": "another"} for record in read_records(file).to_pylist()]
+    write_records(file, records)
+    verdict = RunSummary.of(RunFolder(tmp_path)).verdict
+    assert str(verdict).startswith("Not judged: the evaluated prompts changed, and the model before training was not")
+
+
+def test_without_the_model_before_training_by_other_held_out_rewards(tmp_path):
+    summary = resumed(tmp_path, eval_rewards={"new": {}})
+    assert summary.verdict.kind == VerdictKind.NOT_JUDGED
+    file = RunFolder(tmp_path).evaluation_file("eval", 24)
+    write_records(file, [{**record, "rewards/new": 1.0} for record in read_records(file).to_pylist()])
+    verdict = RunSummary.of(RunFolder(tmp_path)).verdict
+    assert str(verdict).startswith("Not judged: the held-out rewards changed")
 
 
 def test_several_datasets_are_judged_together(tmp_path):

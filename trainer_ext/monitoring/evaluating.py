@@ -36,6 +36,7 @@ class EvaluationCallback(TrainerCallback):
     ) -> None:
         """Evaluate, unless the run goes on from a checkpoint, or `eval_on_start` will do it."""
         if state.global_step or any(is_evaluation(log) for log in state.log_history):
+            self.evaluator.forget(state.global_step)
             return
         self.evaluator.forget()
         if self.evaluator.datasets and args.eval_strategy != IntervalStrategy.NO and not args.eval_on_start:

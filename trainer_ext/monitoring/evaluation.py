@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +24,8 @@ from ..rollouts.datasets import check_measured, check_prompts
 from ..rollouts.schedule import SamplingPlan
 from ..runs.folder import SINGLE_DATASET, RunFolder
 from ..runs.measures import evaluation_figures
-from ..runs.records import Record, read_records, write_records
+from ..runs.measures.formulas import measured_columns, same_images
+from ..runs.records import Record, read_records, remove_after, write_records
 from ..scoring.judges import Judges
 from .divergence import DivergenceMeter
 from .judging import EvaluatedBatch, JudgedBatch, evaluation_records, judge
@@ -70,7 +71,12 @@ class Evaluator:
         self._bases: dict[str, Sequence[Record]] = {}
 
     def evaluate(
-        self, model: torch.nn.Module, dataset: Any, prefix: str, trainer_state: Any, *, recorded: bool = False
+        self,
+        model: torch.nn.Module,
+        dataset: Any,
+        prefix: str,
+        trainer_state: Any,
+        on_failure: Callable[[], None] | None = None,
     ) -> dict[str, float]:
         """
         Sample, score and measure the images of each row of `dataset`. The row's number is the seed of its first image. Every
@@ -85,8 +91,9 @@ class Evaluator:
                 Prefix of the names of metrics.
             trainer_state (`TrainerState`):
                 Handed to the rewards.
-            recorded (`bool`, *optional*, defaults to `False`):
-                Whether to write records and pictures into the run's folder, if the dataset is the run's own.
+            on_failure (`Callable[[], None]`, *optional*):
+                Given in training, where records and pictures are written into the run's folder, if the dataset is the run's own:
+                called where these cannot be made.
 
         Returns:
             `dict[str, float]`: [`evaluation_figures`] with the prefix.
@@ -101,39 +108,57 @@ class Evaluator:
         updates = trainer_state.global_step
         if name is None:
             return self._metrics(self._records(model, rows, updates, trainer_state), None, prefix)
-        if recorded and updates:
-            self._make_base(name, model, rows, trainer_state)
-        records = self._records(model, rows, updates, trainer_state, name if recorded else None)
-        if recorded and not updates:
-            self._bases[name] = records
-        metrics = self._metrics(records, self._base(name), prefix)
-        if recorded:
+        if on_failure is None:
+            records = self._records(model, rows, updates, trainer_state)
+            return self._metrics(records, self._base(name, records), prefix)
+        try:
+            metrics = self._metrics(*self._recorded(name, model, rows, trainer_state), prefix)
             check_measured(
-                self.args, [f"{prefix}_{name}" for name in self.judges.evaluated_metrics(self.args)], metrics
+                self.args, [f"{prefix}_{each}" for each in self.judges.evaluated_metrics(self.args)], metrics
             )
+        except Exception:
+            on_failure()
+            raise
         return metrics
 
-    def _make_base(self, name: str, model: torch.nn.Module, rows: Dataset, trainer_state: Any) -> None:
-        """Evaluate with the adapter off, in a run that was resumed into a folder where this was never done."""
-        if self._base(name) is None and self.weights.keeps_base:
-            self._bases[name] = self._records(model, rows, 0, trainer_state, name, untrained=True)
+    def _recorded(
+        self, name: str, model: torch.nn.Module, rows: Dataset, trainer_state: Any
+    ) -> tuple[Sequence[Record], Sequence[Record] | None]:
+        """Evaluate and record a dataset of the run's own; return the records, and those from before training."""
+        records = self._records(model, rows, trainer_state.global_step, trainer_state, name)
+        if not trainer_state.global_step:
+            self._bases[name] = records
+        base = self._base(name, records)
+        if base is None and self.weights.keeps_base:  # resumed in another folder, or with other prompts or rewards
+            base = self._bases[name] = self._records(model, rows, 0, trainer_state, name, untrained=True)
+        return records, base
 
-    def _base(self, name: str) -> Sequence[Record] | None:
-        """Return the records from before training, in every process; None if there are none."""
+    def _base(self, name: str, records: Sequence[Record]) -> Sequence[Record] | None:
+        """Return the records of the same images, by the same judges, from before training, in every process; None without."""
         if name not in self._bases:
             file = self.folder.evaluation_file(name, 0)
             table = read_records(file) if self.args.process_index == 0 and file.is_file() else None
-            (records,) = broadcast_object_list([None if table is None else table.to_pylist()])
-            if records is None:
+            (base,) = broadcast_object_list([None if table is None else table.to_pylist()])
+            if base is None or not same_images(base, records):
                 return None
-            self._bases[name] = records
+            if self.weights.keeps_base and not measured_columns(records) <= measured_columns(base):
+                return None
+            self._bases[name] = base
         return self._bases[name]
 
-    def forget(self) -> None:
-        """Remove the evaluations of an earlier run, which never wrote a checkpoint. Every process must call this."""
+    def forget(self, after: int | None = None) -> None:
+        """
+        Remove the evaluations of an earlier run, which never wrote a checkpoint; or, where a run is resumed, what its folder
+        has of later updates (evaluations, figures of steps, pictures), which are of a branch that ends here. Every process must
+        call this.
+        """
         self._bases.clear()
         if self.args.process_index == 0:
-            shutil.rmtree(self.folder.evaluation_folder, ignore_errors=True)
+            if after is None:
+                shutil.rmtree(self.folder.evaluation_folder, ignore_errors=True)
+            else:
+                for folder in self.folder.measured():
+                    remove_after(folder, after)
         self.lockstep.accelerator.wait_for_everyone()
 
     def _records(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -137,7 +138,7 @@ def _check_rules(args: DDPOConfig, metrics: Sequence[str]) -> None:
             )
 
 
-def check_measured(args: DDPOConfig, expected: Sequence[str], metrics: Collection[str]) -> None:
+def check_measured(args: DDPOConfig, expected: Sequence[str], metrics: Mapping[str, float]) -> None:
     """
     Check, after an evaluation, that it could measure what this run needs.
 
@@ -146,23 +147,33 @@ def check_measured(args: DDPOConfig, expected: Sequence[str], metrics: Collectio
             The run's options.
         expected (`Sequence[str]`):
             Metrics that such an evaluation can have.
-        metrics (`Collection[str]`):
+        metrics (`Mapping[str, float]`):
             Metrics that it has.
 
     Raises:
-        [`ConfigError`]: one is missing that a rule of `stop_when`, or the choice of the best checkpoint, compares.
+        [`ConfigError`]: one is missing, or NaN, that a rule of `stop_when`, or the choice of the best checkpoint, compares.
     """
     best = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
     rules = {rule.name: "stop_when" for rule in evaluation_rules(args.stop_when or ())}
     needed = {best: "metric_for_best_model", **rules}
     for name in expected:
-        if name in needed and name not in metrics:
-            reason = (
-                "no denoising step of this sampler has a log-probability. Use other metrics."
-                if name.endswith("kl")
-                else f"{args.output_dir} has no evaluation of the model before training. Resume in the run's own folder."
-            )
+        if name in needed and math.isnan(metrics.get(name, math.nan)):
+            reason = _why_unmeasured(args, name, name in metrics)
             raise ConfigError(f"{needed[name]} needs {name!r}, which cannot be measured: {reason}")
+
+
+def _why_unmeasured(args: DDPOConfig, name: str, is_nan: bool) -> str:
+    if is_nan:
+        return (
+            "it is NaN, because no evaluated image has such a value, or no held-out reward tells the images of the model "
+            "before training apart. Evaluate other rewards (eval_reward_funcs) or prompts, or use other metrics."
+        )
+    if name.endswith("kl"):
+        return "no denoising step of this sampler has a log-probability. Use other metrics."
+    return (
+        f"{args.output_dir} has no evaluation of the model before training on these prompts, by these rewards. Resume in the "
+        "run's own folder, with its prompts and rewards."
+    )
 
 
 def _what_adds(metric: str) -> str:

@@ -110,6 +110,10 @@ class RunFolder:
         """The folder with all evaluations."""
         return self.path / "evaluations"
 
+    def measured(self) -> list[Path]:
+        """Return the folders with one file, and perhaps pictures, after some updates each."""
+        return [self.path / "samples", self.path / "steps", *self.evaluation_folder.glob("*")]
+
     def evaluation_pictures(self, dataset: str, updates: int) -> Path:
         """The folder with the pictures of an evaluation after some updates, by the number of their record."""
         return self.evaluation_folder / as_file_name(dataset) / f"update-{updates:05d}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,14 @@ def numbered(folder: Path, prefix: str, suffix: str = ".parquet") -> dict[int, P
     """Return the files whose names are `prefix`, a number and `suffix`, by their numbers, in order. Other files are ignored."""
     matches = ((re.fullmatch(f"{re.escape(prefix)}([0-9]+)", file.stem), file) for file in folder.glob(f"*{suffix}"))
     return dict(sorted((int(match[1]), file) for match, file in matches if match is not None))
+
+
+def remove_after(folder: Path, updates: int) -> None:
+    """Remove the records of `update-{number}` with higher numbers, and their pictures: a run goes on without them."""
+    for number, file in numbered(folder, "update-").items():
+        if number > updates:
+            file.unlink(missing_ok=True)
+            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
 
 
 def files_beside(file: Path) -> Iterator[Path]:

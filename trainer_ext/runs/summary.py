@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ddpo_plugins.names import DETECTORS, REWARDS
+from ddpo_plugins.names import DETECTORS
 
 from ..file_names import LORA_FILE, PEFT_FILE, PIPELINE_FILE
 from .folder import Evaluation, RunFolder, SampleSheet
 from .manifest import MANIFEST
+from .measures.formulas import measured_columns, same_images
 from .measures.paired import PairedFigure, bootstrapped_figure, paired_columns, paired_figure
+from .measures.phases import change_of_measure, never_trained
 from .measures.rules import verdict_of
 from .records import Record
 from .verdict import Verdict
@@ -66,7 +69,8 @@ class RunSummary:
         evaluations, held_out = judged_evaluations(folder), held_out_columns(folder)
         weights = _weights(folder, evaluations)
         began = bool(sheets or evaluations or folder.rollouts())
-        verdict = verdict_of(evaluations, held_out, _names(folder, weights)) if began else None
+        lacking = _lacking(folder, evaluations, held_out)
+        verdict = verdict_of(evaluations, held_out, _names(folder, weights), lacking) if began else None
         means = [float(rewards.mean()) for rewards in folder.rewards().values() if len(rewards)]
         return cls(
             updates=sheets[-1].updates if sheets else None,
@@ -96,9 +100,49 @@ def _paired_records(first: Sequence[Record], last: Sequence[Record]) -> PairedFi
 
 def judged_evaluations(folder: RunFolder) -> list[Evaluation]:
     """Return the evaluations of all datasets as if they were one, the earliest first: those after as many updates in each."""
-    each = [{evaluation.updates: evaluation for evaluation in found} for found in folder.evaluations().values()]
+    each = [{evaluation.updates: evaluation for evaluation in found} for found in _comparable(folder).values()]
     moments = sorted(set.intersection(*map(set, each))) if each else []
     return [_joined(updates, [found[updates] for found in each]) for updates in moments]
+
+
+def _comparable(folder: RunFolder) -> dict[str, list[Evaluation]]:
+    """Return the evaluations of each dataset that the run evaluates now, of the same images as its last."""
+    setups = _setups(folder)
+    current = setups[-1].get("eval_prompts") if setups else None
+    return {
+        name: [evaluation for evaluation in found if same_images(evaluation.records, found[-1].records)]
+        for name, found in folder.evaluations().items()
+        if not current or name in current
+    }
+
+
+def _lacking(folder: RunFolder, evaluations: Sequence[Evaluation], held_out: Sequence[str]) -> tuple[str, str] | None:
+    """Return why the evaluations of a run that was resumed with other options cannot be compared, and what to do."""
+    changed = change_of_measure(_setups(folder))
+    if changed is not None and evaluations:
+        return (
+            f"{changed}, so that evaluations before and after cannot be compared",
+            "To judge a reward, begin a new run in another output_dir.",
+        )
+    if not evaluations or not held_out:
+        return None
+    first = [found[0] for found in folder.evaluations().values()]
+    if evaluations[0].updates and not any(evaluation.updates for evaluation in first):
+        return (
+            "the evaluated prompts changed, and the model before training was not evaluated on these",
+            "Resume with the original --eval_prompts.",
+        )
+    base, last = (measured_columns(evaluations[index].records) for index in (0, -1))
+    if not base.intersection(held_out) and last.intersection(held_out):
+        return (
+            "the held-out rewards changed, and the model before training was not judged by these",
+            "Resume with the original --eval_reward_funcs.",
+        )
+    return None
+
+
+def _setups(folder: RunFolder) -> list[dict[str, Any]]:
+    return folder.setups() if folder.setup_file.is_file() else []
 
 
 def _joined(updates: int, parts: Sequence[Evaluation]) -> Evaluation:
@@ -116,14 +160,13 @@ def _figures(evaluations: Sequence[Evaluation], columns: Callable[[str], bool]) 
 
 
 def _by_dataset(folder: RunFolder, columns: Collection[str]) -> dict[str, dict[str, PairedFigure]]:
-    each = folder.evaluations()
+    each = _comparable(folder)
     return {name: _figures(found, columns.__contains__) for name, found in each.items()} if len(each) > 1 else {}
 
 
 def held_out_columns(folder: RunFolder) -> list[str]:
-    """Return the columns of the rewards that a run never trains on."""
-    held_out = folder.setups()[-1].get("eval_rewards", {}) if folder.setup_file.is_file() else {}
-    return [f"{REWARDS}{name}" for name in held_out]
+    """Return the columns of the rewards that a run evaluates, and never trained on, also before it was resumed."""
+    return never_trained(_setups(folder))
 
 
 def _weights(folder: RunFolder, evaluations: Sequence[Evaluation]) -> dict[int, Path]:

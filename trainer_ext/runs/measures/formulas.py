@@ -12,7 +12,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from ddpo_plugins.names import PIXELS
+from ddpo_plugins.names import DETECTORS, PIXELS, REWARDS
 
 from ...types import FloatArray
 from ..records import Record
@@ -43,6 +43,21 @@ def matched(records: Records, base: Records) -> tuple[list[Record], list[Record]
 
 def _identity(record: Record) -> tuple[object, ...]:
     return record.get("row"), record["seed"], record["prompt"]  # fixed samples are of no dataset
+
+
+def same_images(records: Records, others: Records) -> bool:
+    """Return whether two evaluations have the same rows, prompts and seeds."""
+    return list(map(_identity, records)) == list(map(_identity, others))
+
+
+def measured_columns(records: Records) -> set[str]:
+    """Return the columns of rewards and detectors in which an image has a value."""
+    return {
+        name
+        for record in records
+        for name, value in record.items()
+        if name.startswith((REWARDS, DETECTORS)) and value is not None
+    }
 
 
 def standardised(records: Records, base: Records, columns: Sequence[str]) -> FloatArray:

@@ -14,7 +14,12 @@ DETECTED = 0.1  #: rise of a detector's mean that matters
 COLLAPSED = 0.5  #: share of collapsed prompts that matters
 
 
-def verdict_of(evaluations: Sequence[Evaluation], held_out: Sequence[str], kept: Mapping[int, str]) -> Verdict:
+def verdict_of(
+    evaluations: Sequence[Evaluation],
+    held_out: Sequence[str],
+    kept: Mapping[int, str],
+    lacking: tuple[str, str] | None = None,
+) -> Verdict:
     """
     Judge a run.
 
@@ -25,8 +30,10 @@ def verdict_of(evaluations: Sequence[Evaluation], held_out: Sequence[str], kept:
             Columns of the rewards that were never trained on.
         kept (`Mapping[int, str]`):
             Names of the weights that are still there, such as `"checkpoint-12"`, by their updates.
+        lacking (`tuple[str, str]`, *optional*):
+            Why the evaluations cannot be compared, and what to do.
     """
-    missing = _missing(evaluations, held_out)
+    missing = lacking or _missing(evaluations, held_out)
     if missing is not None:
         return _not_judged(*missing)
     evidence = Evidence.of(evaluations, held_out)

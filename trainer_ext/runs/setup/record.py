@@ -171,16 +171,20 @@ def _without_moment(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name not in (*OF_A_MOMENT, "from_update")}
 
 
-def write_setup(folder: RunFolder, setup: RunSetup, updates: int) -> None:
+def write_setup(folder: RunFolder, setup: RunSetup, updates: int, resumed: Mapping[str, Any] | None = None) -> None:
     """
     Record how the run continues after `updates` updates, if anything has changed.
 
     The file is an object with `runs`, a list: the setup that the run began with, then those it was resumed with, each with
-    `from_update`. A run that starts from the beginning replaces the file.
+    `from_update`. A run that starts from the beginning replaces the file. In another folder than before, the setup of the
+    checkpoint that it is `resumed` from comes first if that trained on other rewards.
     """
-    runs = _earlier_setups(folder) if updates and folder.setup_file.is_file() else []
+    earlier = _earlier_setups(folder) if updates and folder.setup_file.is_file() else []
+    runs = [run for run in earlier if run.get("from_update", 0) < updates]  # later ones are of a branch that ends here
     entry = setup.as_dict()
-    if runs and _without_moment(runs[-1]) == _without_moment(entry):
+    if not runs and resumed is not None and resumed["rewards"] != entry["rewards"]:
+        runs = [{"from_update": 0, **resumed}]
+    if runs == earlier and runs and _without_moment(runs[-1]) == _without_moment(entry):
         return
     folder.path.mkdir(parents=True, exist_ok=True)
     with replacing(folder.setup_file) as place:
@@ -225,4 +229,4 @@ class SetupCallback(TrainerCallback):
         if resumed is not None:
             apply_changes(kwargs["optimizer"], kwargs["lr_scheduler"], resumed, setup.as_dict())
         if state.is_world_process_zero:
-            write_setup(RunFolder(Path(str(args.output_dir))), setup, state.global_step)
+            write_setup(RunFolder(Path(str(args.output_dir))), setup, state.global_step, resumed)
