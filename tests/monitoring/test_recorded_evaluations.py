@@ -19,7 +19,7 @@ from support.trainers import (
 
 from ddpo_plugins.errors import RewardError
 from trainer_ext.errors import ConfigError
-from trainer_ext.monitoring.divergence import MAX_IMAGES
+from trainer_ext.monitoring.divergence import MAX_IMAGES, DivergenceMeter
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.measures import evaluation_figures
 from trainer_ext.runs.summary import RunSummary
@@ -168,10 +168,20 @@ def test_few_images_are_measured_and_take_turns(make_trainer):
     metrics = trainer.evaluate()
     counts = torch.cat(seen).bincount(minlength=5)
     assert int(counts.sum()) == MAX_IMAGES
-    assert int(counts.max() - counts.min()) <= 2
+    assert int(counts.max() - counts.min()) <= 1
     assert metrics["eval_kl"] == 0
     assert not {"eval_diversity", "eval_diversity_min", "eval_collapsed"} & metrics.keys()
     assert not RunFolder(trainer.args.folder).evaluation_folder.exists()
+
+
+def test_one_image_is_measured_at_the_next_step_in_each_evaluation(make_trainer, monkeypatch):
+    measured, at = [], DivergenceMeter._at
+    monkeypatch.setattr(DivergenceMeter, "_at", lambda *given: measured.extend(given[-1].tolist()) or at(*given))
+    trainer = make_trainer(eval_dataset=prompts("a cat"), eval_strategy="epoch", num_train_epochs=2)
+    trainer.train()
+    assert measured == [0, 1, 0]
+    trainer.evaluate()
+    assert measured[3:] == [0], "the same weights are measured alike"
 
 
 def test_without_the_model_before_training_there_is_no_divergence(make_trainer):

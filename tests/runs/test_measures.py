@@ -124,3 +124,11 @@ def test_the_bootstrapped_interval():
     assert (figure.low, figure.high) == pytest.approx((difference.mean() - half, difference.mean() + half), abs=0.02)
     assert bootstrapped_figure(pairs) == figure
     assert str(bootstrapped_figure(pairs[:1])).endswith("n = 1, same prompts and seeds")
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_the_interval_of_few_values_is_as_wide_as_students(count):
+    difference = np.random.default_rng(1).normal(size=count)
+    figure = bootstrapped_figure(np.stack([np.zeros(count), difference], axis=1))
+    expected = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+    assert (figure.low, figure.high) == pytest.approx((expected.low, expected.high))

@@ -15,25 +15,28 @@ from trainer_ext.runs.verdict import VerdictKind
 IMAGES = 40
 
 
-def write_run(folder, *, trained, held_out=None, seed=0, checkpoints=(), more=(), updates=None, noise=0.3):
+def write_run(
+    folder, *, trained, held_out=None, seed=0, checkpoints=(), more=(), updates=None, noise=0.3, images=IMAGES
+):
     """
     Write the evaluations of a run whose mean rewards are `trained` and `held_out`, in standard deviations of their images.
 
-    `more` are columns with a mean for each evaluation, without noise. Prompts differ by one standard deviation, and each evaluation
-    adds noise.
+    `more` are columns with a mean, or a value of each image, for each evaluation, without noise; its rewards are held out too.
+    Prompts differ by one standard deviation, and each evaluation adds noise.
     """
     generator = np.random.default_rng(seed)
-    prompts = generator.normal(size=(2, IMAGES))
+    prompts = generator.normal(size=(2, images))
     names = ["rewards/judge"] if held_out is not None else []
+    names += [name for name in dict(more) if name.startswith("rewards/")]
     (folder / "run.json").write_text(
         json.dumps({"runs": [{"eval_rewards": {name.partition("/")[2]: {} for name in names}}]})
     )
     for index, mean in enumerate(trained):
         step = (updates or [8 * i for i in range(len(trained))])[index]
-        columns = {"reward": mean + prompts[0] + noise * generator.normal(size=IMAGES)}
+        columns = {"reward": mean + prompts[0] + noise * generator.normal(size=images)}
         if held_out is not None:
-            columns["rewards/judge"] = held_out[index] + prompts[1] + noise * generator.normal(size=IMAGES)
-        columns |= {name: np.full(IMAGES, values[index]) for name, values in dict(more).items()}
+            columns["rewards/judge"] = held_out[index] + prompts[1] + noise * generator.normal(size=images)
+        columns |= {name: np.full(images, values[index]) for name, values in dict(more).items()}
         records = [
             {
                 "updates": step,
@@ -42,7 +45,7 @@ def write_run(folder, *, trained, held_out=None, seed=0, checkpoints=(), more=()
                 "prompt": f"prompt {i}",
                 **{n: float(v[i]) for n, v in columns.items()},
             }
-            for i in range(IMAGES)
+            for i in range(images)
         ]
         write_records(RunFolder(folder).evaluation_file("eval", step), records)
     for number in checkpoints:
@@ -288,3 +291,101 @@ def test_several_datasets_are_judged_together(tmp_path):
     summary = RunSummary.of(RunFolder(tmp_path))
     assert summary.held_out["rewards/judge"].n == 2 * IMAGES == summary.verdict.numbers["images"]
     assert summary.verdict.kind == VerdictKind.OVER_OPTIMISED
+
+
+SPREAD = np.random.default_rng(9).normal(size=IMAGES)
+SPREAD = (SPREAD - SPREAD.mean()) / SPREAD.std()
+HALF = np.arange(IMAGES) < IMAGES // 2
+MISSING = np.nan
+
+
+def other(*means):
+    """A second held-out reward, with a mean for each evaluation in standard deviations of the base's images."""
+    return [mean + SPREAD for mean in means]
+
+
+def test_a_detector_that_skips_images_is_compared_on_the_same_ones(tmp_path):
+    """The images it judges at the end rose by 0.3; the mean over all that it judged before did not."""
+    before, after = np.where(HALF, 0.1, 0.9), np.where(HALF, 0.4, MISSING)
+    detections = {"detectors/text": [before, before, after, after]}
+    verdict = write_run(tmp_path, trained=RISING, held_out=RISING, more=detections, checkpoints=ALL).verdict
+    assert (verdict.kind, verdict.since_update, verdict.chosen) == (VerdictKind.OVER_OPTIMISED, 16, 8)
+
+
+def test_images_without_a_held_out_reward_move_neither_its_peak_nor_the_choice(tmp_path):
+    """In the second evaluation the better half alone has one: it is no better than before training."""
+    unknown = [SPREAD, np.where(SPREAD > 0, SPREAD, MISSING), 0.3 + SPREAD, 0.3 + SPREAD]
+    verdict = write_run(tmp_path, trained=RISING, more={"rewards/other": unknown}, checkpoints=ALL).verdict
+    assert (verdict.kind, verdict.chosen) == (VerdictKind.HEALTHY, 16)
+
+
+@pytest.mark.parametrize("images", [2, 9])
+def test_few_images_are_no_evidence(tmp_path, images):
+    verdict = write_run(tmp_path, trained=RISING, held_out=RISING, noise=0.01, images=images).verdict
+    assert verdict.kind == VerdictKind.NOT_JUDGED
+    assert f"{images} of {images} have the trained reward" in verdict.sentence
+    assert "and 10 are needed. Evaluate more prompts (--eval_prompts)" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.45, "18 of 40 have a held-out reward before training and in the last evaluation, and 20 are needed"),
+        (0.5, ""),
+    ],
+)
+def test_most_images_must_have_a_reward(tmp_path, share, said):
+    there = np.arange(IMAGES) < share * IMAGES
+    lost = {"rewards/other": [SPREAD, SPREAD, np.where(there, 1 + SPREAD, MISSING)]}
+    verdict = write_run(tmp_path, trained=RISING[:3], more=lost, checkpoints=ALL).verdict
+    assert verdict.kind == (VerdictKind.NOT_JUDGED if said else VerdictKind.HEALTHY)
+    assert said in verdict.sentence
+
+
+def test_one_of_the_held_out_rewards_must_not_be_lost(tmp_path):
+    """One that judges some prompts only is no less evidence."""
+    some, fewer = np.where(HALF, SPREAD, MISSING), np.where(np.arange(IMAGES) < 8, SPREAD, MISSING)
+    (tmp_path / "lost").mkdir()
+    lost = write_run(tmp_path / "lost", trained=RISING[:2], held_out=[0, 1], more={"rewards/other": [some, fewer]})
+    assert "of 20 with the held-out reward other only 8 have it" in lost.verdict.sentence
+    (tmp_path / "kept").mkdir()
+    kept = write_run(tmp_path / "kept", trained=RISING[:2], held_out=[0, 1], more={"rewards/other": [some, some]})
+    assert kept.verdict.kind == VerdictKind.HEALTHY
+
+
+def test_a_held_out_reward_that_falls_while_another_rises(tmp_path):
+    means = {"held_out": [0, 0.2, 1.2, 2.2], "more": {"rewards/other": other(0, 0, -1, -2)}}
+    verdict = write_run(tmp_path, trained=RISING, **means, checkpoints=ALL).verdict
+    assert (verdict.kind, verdict.since_update, verdict.chosen) == (VerdictKind.OVER_OPTIMISED, 16, 8)
+    assert "the held-out reward other fell (change since update 0: -2.00" in verdict.sentence
+    assert verdict.numbers["change of the held-out reward other, in standard deviations"] == pytest.approx(-2)
+
+
+def test_a_small_fall_is_called_one(tmp_path):
+    """From -0.4 to -0.05, say: certain, but not whether by a quarter."""
+    fallen = SPREAD - 0.2 + 0.5 * np.roll(SPREAD, 1)
+    verdict = write_run(tmp_path, trained=RISING[:2], more={"rewards/other": [SPREAD, fallen]}).verdict
+    assert verdict.kind == VerdictKind.NOT_JUDGED
+    assert "fell, but whether by a quarter of a standard deviation is uncertain: -0.20" in verdict.sentence
+    assert verdict.rule.endswith("is below 0 and contains -0.25 standard deviations.")
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (
+            {"trained": [0, -1], "held_out": [0, -1]},
+            "Meanwhile, the held-out rewards (judge) fell (change since update 0: -",
+        ),
+        ({"trained": [0, 0], "held_out": [0, 0], "more": {"detectors/text": [0, 0.5]}}, "the detector text is surer"),
+        (
+            {"trained": [0, 0], "held_out": [0, 0], "noise": 3.0, "seed": 3},
+            "a rise of the trained reward is not shown: ",
+        ),
+    ],
+    ids=["held-out", "detector", "wide"],
+)
+def test_a_run_that_does_not_learn_may_do_damage(tmp_path, run, said):
+    verdict = write_run(tmp_path, **run).verdict
+    assert verdict.kind == VerdictKind.NOT_LEARNING
+    assert said in verdict.sentence

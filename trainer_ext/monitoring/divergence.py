@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,50 @@ from ..policy.transitions.gaussian import kl_divergence
 from ..types import FloatArray
 
 MAX_IMAGES = 32  #: of an evaluation that are measured, over all processes
-GOLDEN = (5**0.5 - 1) / 2  #: its multiples, modulo 1, cover [0, 1) evenly, however many they are
+
+
+@dataclass(frozen=True)
+class Turns:
+    """
+    Which step of each measured image is compared, and for how much of the sum over steps it stands.
+
+    The steps are cut into as many runs of consecutive ones as there are images, or into single steps where images suffice, and
+    the images are dealt out to them. The mean of a run's images, times its number of steps, is its share of the sum. In a run of
+    several steps one is measured, the next one in the next evaluation: each equally often, so that the mean over evaluations
+    favours none, and after as many evaluations as a run has steps all are covered.
+
+    Parameters:
+        places (`Sequence[int]`):
+            Places of this process's measured images among all processes' measured ones.
+        total (`int`):
+            Number of measured images of all processes.
+        evaluation (`int`):
+            Number of evaluations before this one.
+    """
+
+    places: Sequence[int]
+    total: int
+    evaluation: int
+
+    @classmethod
+    def of(cls, shares: Sequence[int], process: int, evaluation: int) -> Turns:
+        """Deal out the turns to processes that measure `shares` images each, one image of each process after another."""
+        order = sorted((image, rank) for rank, share in enumerate(shares) for image in range(share))
+        places = [place for place, (_, rank) in enumerate(order) if rank == process]
+        return cls(places, len(order), evaluation)
+
+    def chosen(self, first: int, count: int, num_steps: int) -> tuple[torch.Tensor, FloatArray]:
+        """
+        Return the positions of the steps of this process's next images `(n,)`, n <= `count`, of which the first is its `first`;
+        and their weights `(n,)`, such that the mean of weight * divergence over all measured images is the sum over steps.
+        """
+        places = np.array(self.places[first : first + count], np.int64)
+        runs = min(self.total, num_steps)
+        run = places % runs
+        start, end = run * num_steps // runs, (run + 1) * num_steps // runs
+        images = (self.total - run + runs - 1) // runs  # that share a run
+        length = end - start
+        return torch.from_numpy(start + self.evaluation % length), length * self.total / images
 
 
 @dataclass(frozen=True)
@@ -24,7 +68,7 @@ class DivergenceMeter:
     Measures the KL divergence of recorded denoising runs.
 
     The outputs of the policy are in the record, so that the model before training alone is called: once for each measured image,
-    at one of its steps with noise. Images take turns, so that together they cover all steps evenly.
+    at one of its steps with noise: see [`Turns`].
 
     Parameters:
         policy ([`LogProbPipeline`]):
@@ -45,27 +89,32 @@ class DivergenceMeter:
         return max(1, MAX_IMAGES // self.accelerator.num_processes)
 
     @torch.no_grad()
-    def measure(self, trajectory: Trajectory, left: int) -> FloatArray:
+    def measure(self, trajectory: Trajectory, turns: Turns, first: int) -> FloatArray:
         """
-        Return the divergence of B images `(B,)`, in nats an image, summed over steps: that of one step, times their number.
+        Return the divergence of B images `(B,)`, in nats an image: that of one step, times what it stands for, so that the mean
+        over measured images is the sum over steps.
 
-        It is NaN for those that are not measured: all but the first `left`, and all where no step has a log-probability or the
+        It is NaN for images that are not measured, which have no turn, and for all where no step has a log-probability or the
         model before training is no longer there.
 
         Args:
             trajectory ([`Trajectory`]):
                 The recorded runs.
-            left (`int`):
-                Number of images that are still to be measured; it also decides whose turn each step is.
+            turns ([`Turns`]):
+                The turns of this evaluation.
+            first (`int`):
+                Number of images that this process has sampled before in this evaluation.
         """
         steps = trajectory.table.stochastic_steps
         kl = np.full(len(trajectory), np.nan)
-        rows = torch.arange(min(left, len(trajectory)))
-        if not len(rows) or not len(steps) or not self.denoiser.keeps_reference:
+        if not len(steps) or not self.denoiser.keeps_reference:
             return kl
-        turns = ((left - rows) * GOLDEN % 1 * len(steps)).long()
-        per_element = self._at(trajectory, rows, steps[turns]).numpy()
-        kl[: len(rows)] = per_element * trajectory.latents[0, 0].numel() * len(steps)
+        positions, weights = turns.chosen(first, len(kl), len(steps))
+        rows = torch.arange(len(positions))
+        if len(rows):
+            kl[: len(rows)] = (
+                weights * self._at(trajectory, rows, steps[positions]).numpy() * trajectory.latents[0, 0].numel()
+            )
         return kl
 
     def _at(self, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:

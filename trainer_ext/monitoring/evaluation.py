@@ -17,6 +17,7 @@ from ..config import DDPOConfig
 from ..loop.lockstep import Lockstep
 from ..loop.rewind import preserved_rng
 from ..loop.sharding import check_shares
+from ..loop.stopping import EVALUATION
 from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
 from ..policy.seeds import image_generators
@@ -27,7 +28,7 @@ from ..runs.measures import evaluation_figures
 from ..runs.measures.formulas import measured_columns, same_images
 from ..runs.records import Record, read_records, remove_after, write_records
 from ..scoring.judges import Judges
-from .divergence import DivergenceMeter
+from .divergence import DivergenceMeter, Turns
 from .judging import EvaluatedBatch, JudgedBatch, evaluation_records, judge
 
 
@@ -188,18 +189,26 @@ class Evaluator:
         self, model: torch.nn.Module, rows: Dataset, trainer_state: Any, pictures: Path | None
     ) -> list[JudgedBatch]:
         """Sample this process's share of the images, and judge each batch while the next is sampled."""
-        left = self.meter.num_images
+        turns, done = self._turns(len(rows), trainer_state), 0
         with self.judges.scorer.overlapping() as scoring:
             for numbers in self._batches(len(rows)):
                 own_rows = [number // self.args.eval_images_per_prompt for number in numbers]
                 seeds = [self._seed(number, len(rows)) for number in numbers]
                 plan = SamplingPlan([rows[row] for row in own_rows], seeds, 1)  # read here: rows may hold images
                 sampled = self.policy.sample(plan.prompts, image_generators(plan.seeds), denoiser=model)
-                kl = self.meter.measure(sampled.trajectory, left)
-                left -= min(left, len(kl))
+                kl = self.meter.measure(sampled.trajectory, turns, done)
+                done += len(kl)
                 batch = EvaluatedBatch(numbers, own_rows, plan, sampled.images, kl)
                 scoring.put(partial(judge, self.judges.suites, batch, trainer_state, pictures))
         return scoring.results
+
+    def _turns(self, num_rows: int, trainer_state: Any) -> Turns:
+        """Deal out the steps at which images are measured; they move on after each update that was evaluated."""
+        each, world = self.args.eval_images_per_prompt, self.args.world_size
+        shares = [len(range(rank, num_rows, world)) * each for rank in range(world)]
+        logged = {log["step"] for log in trainer_state.log_history if any(name.startswith(EVALUATION) for name in log)}
+        earlier = sum(step < trainer_state.global_step for step in logged)
+        return Turns.of([min(share, self.meter.num_images) for share in shares], self.args.process_index, earlier)
 
     def _batches(self, num_rows: int) -> Iterator[Sequence[int]]:
         """Yield the numbers of this process's images, batch by batch; all images of a row are of one process."""

@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from ddpo_plugins.names import DETECTORS, REWARDS
 
-from ...types import FloatArray
 from ..folder import Evaluation
 from ..records import Record
-from .formulas import collapsed, column, disagreement, gold, matched, mean, standardised
-from .paired import CONFIDENCE, PairedFigure, bootstrap_interval, bootstrapped_figure, paired_columns
-
-MIN_PAIRS = 2
-
-
-@dataclass(frozen=True)
-class Change:
-    """
-    The change of the held-out rewards of each image since an earlier evaluation, in standard deviations of the base's images.
-
-    Parameters:
-        since (`int`):
-            Updates of the earlier evaluation.
-        difference (`float`):
-            Mean change.
-        low, high (`float`):
-            Interval of the mean, by a paired bootstrap.
-        n (`int`):
-            Number of images.
-    """
-
-    since: int
-    difference: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.difference:+.2f} standard deviations ({self.low:+.2f} to {self.high:+.2f}, n = {self.n})"
+from .changes import MIN_PAIRS, Change, gold_changes
+from .formulas import collapsed, column, disagreement, matched, mean
+from .paired import CONFIDENCE, PairedFigure, bootstrapped_figure, paired_columns
 
 
 @dataclass(frozen=True)
@@ -57,24 +29,26 @@ class Evidence:
             The records of each, of the same images.
         columns (`Sequence[str]`):
             Columns of the held-out rewards.
+        alternatives (`int`, *optional*, defaults to `1`):
+            Number of rewards of which this is the evidence of one: intervals allow for the choice among them (Bonferroni).
     """
 
     updates: Sequence[int]
     records: Sequence[Sequence[Record]]
     columns: Sequence[str]
+    alternatives: int = 1
 
     @classmethod
     def of(cls, evaluations: Sequence[Evaluation], held_out: Sequence[str]) -> Evidence:
         """Collect the evidence of evaluations, of which the first is that of the model before training."""
         return cls([each.updates for each in evaluations], [each.records for each in evaluations], held_out)
 
-    @staticmethod
-    def can_be_of(evaluations: Sequence[Evaluation], held_out: Sequence[str]) -> bool:
-        """Return whether the first evaluation and the last have enough rewards, and held-out ones that tell images apart."""
-        base, last = evaluations[0].records, evaluations[-1].records
-        pairs = paired_columns(base, last, "reward")
-        golds = _changes(base, base, last, held_out)
-        return len(pairs) >= MIN_PAIRS and len(golds) >= MIN_PAIRS
+    @cached_property
+    def parts(self) -> list[Evidence]:
+        """The evidence of all held-out rewards together, and of each alone if there are several and enough images have it."""
+        count = len(self.columns)
+        alone = [replace(self, columns=[name], alternatives=count) for name in self.columns] if count > 1 else []
+        return [self, *(part for part in alone if part.gold.n >= MIN_PAIRS)]
 
     @property
     def held_out(self) -> str:
@@ -86,11 +60,25 @@ class Evidence:
         """The trained reward before training, and in the last evaluation."""
         return bootstrapped_figure(paired_columns(self.records[0], self.records[-1], "reward"))
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the trained reward before training."""
+        return float(np.nanstd(column(self.records[0], "reward")))
+
+    @property
+    def title(self) -> str:
+        """What the held-out rewards are called in a sentence."""
+        return (
+            f"the held-out rewards ({self.held_out})"
+            if self.alternatives == 1
+            else f"the held-out reward {self.held_out}"
+        )
+
     @cached_property
     def golds(self) -> list[float]:
-        """The held-out rewards of each evaluation: see [`gold`]."""
-        values = [gold(*matched(records, self.records[0]), self.columns) for records in self.records]
-        return [float("nan") if value is None else value for value in values]
+        """Mean change of the held-out rewards in each evaluation since before training; NaN where too few images have one."""
+        each = [gold_changes(self.records[0], self.records[0], records, self.columns) for records in self.records]
+        return [float(values.mean()) if len(values) >= MIN_PAIRS else float("nan") for values in each]
 
     @property
     def peak(self) -> int:
@@ -100,17 +88,16 @@ class Evidence:
     @cached_property
     def gold(self) -> Change:
         """The change since before training, with its 95 % interval."""
-        return self._change(0, CONFIDENCE)
+        return self._change(0, choices=1)
 
     @cached_property
     def since_peak(self) -> Change:
         """The change since the peak, with an interval that allows for its choice among all evaluations (Bonferroni)."""
-        return self._change(self.peak, 1 - (1 - CONFIDENCE) / len(self.records))
+        return self._change(self.peak, choices=len(self.records))
 
-    def _change(self, index: int, confidence: float) -> Change:
-        values = _changes(self.records[0], self.records[index], self.records[-1], self.columns)
-        low, high = bootstrap_interval(values, confidence)
-        return Change(self.updates[index], float(values.mean()), low, high, len(values))
+    def _change(self, index: int, choices: int) -> Change:
+        values = gold_changes(self.records[0], self.records[index], self.records[-1], self.columns)
+        return Change.of(self.updates[index], values, 1 - (1 - CONFIDENCE) / (choices * self.alternatives))
 
     @cached_property
     def collapsed(self) -> list[float | None]:
@@ -119,17 +106,20 @@ class Evidence:
 
     @cached_property
     def detections(self) -> Mapping[str, PairedFigure]:
-        """Each detector before training and in the last evaluation, by name."""
+        """Each detector before training and in the last evaluation, by name, if it judged enough images in both."""
         names = [name for name in self.records[0][0] if name.startswith(DETECTORS)]
         pairs = {
             name.removeprefix(DETECTORS): paired_columns(self.records[0], self.records[-1], name) for name in names
         }
-        return {name: bootstrapped_figure(values) for name, values in pairs.items() if len(values)}
+        return {name: bootstrapped_figure(values) for name, values in pairs.items() if len(values) >= MIN_PAIRS}
 
     def rises(self, name: str) -> list[float]:
-        """Return how far a detector's mean has risen since before training, in each evaluation; 0 where it judged no image."""
-        means = [mean(column(records, f"{DETECTORS}{name}")) for records in self.records]
-        return [0.0 if value is None or means[0] is None else value - means[0] for value in means]
+        """
+        Return how far a detector's mean has risen since before training, in each evaluation, over the images that it judged in
+        both; 0 where there are none.
+        """
+        each = [paired_columns(self.records[0], records, f"{DETECTORS}{name}").T for records in self.records]
+        return [float(after.mean() - before.mean()) if len(after) else 0.0 for before, after in each]
 
     @cached_property
     def numbers(self) -> Mapping[str, float]:
@@ -144,6 +134,7 @@ class Evidence:
             "their interval, from": self.gold.low,
             "their interval, to": self.gold.high,
             "change of the held-out rewards since their peak": self.since_peak.difference,
+            **{f"change of {part.title}, in standard deviations": part.gold.difference for part in self.parts[1:]},
             "disagreement": unsure,
             "KL to the model before training, in nats an image": kl,
             "share of collapsed prompts": self.collapsed[-1],
@@ -153,9 +144,9 @@ class Evidence:
         return {name: value for name, value in found.items() if value is not None}
 
     def first_update(self, holding: Sequence[bool]) -> int:
-        """Return the updates of the first evaluation from which on a condition holds in all; it holds in the last."""
+        """Return the updates of the first evaluation from which on a condition holds in all; of the last, if it never does."""
         last_without = max((index for index, holds in enumerate(holding) if not holds), default=0)
-        return self.updates[last_without + 1]
+        return self.updates[min(last_without + 1, len(self.updates) - 1)]
 
     def choice(self, kept: Collection[int], before: int | None = None) -> tuple[int, int | None]:
         """
@@ -173,14 +164,3 @@ class Evidence:
 
     def _best(self, candidates: Sequence[int]) -> int:
         return max(candidates, key=lambda index: np.nan_to_num(self.golds[index], nan=-np.inf))
-
-
-def _changes(
-    base: Sequence[Record], first: Sequence[Record], last: Sequence[Record], columns: Sequence[str]
-) -> FloatArray:
-    """Return the mean change over held-out rewards of each image `(n,)` that has one, in the base's standard deviations."""
-    after, before = matched(last, first)
-    changes = standardised(after, base, columns) - standardised(before, base, columns)
-    present = ~np.isnan(changes)
-    kept = present.any(axis=1)
-    return np.where(present, changes, 0.0)[kept].sum(axis=1) / present[kept].sum(axis=1)

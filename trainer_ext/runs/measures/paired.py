@@ -62,7 +62,7 @@ def paired_figure(pairs: FloatArray) -> PairedFigure:
 
 
 def bootstrapped_figure(pairs: FloatArray) -> PairedFigure:
-    """Compare values before and after, `(n, 2)`, with the interval of a paired bootstrap, which is right for any distribution."""
+    """Compare values before and after, `(n, 2)`, with the interval of a paired bootstrap."""
     return _figure(pairs, bootstrap_interval)
 
 
@@ -71,18 +71,22 @@ def _figure(pairs: FloatArray, interval: Callable[[FloatArray], tuple[float, flo
     return PairedFigure(float(before.mean()), float(after.mean()), *interval(after - before), len(pairs))
 
 
-def student_interval(values: FloatArray) -> tuple[float, float]:
-    """Return Student's 95 % interval of the mean of `values` `(n,)`; NaN for a single one."""
+def student_interval(values: FloatArray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return Student's interval of the mean of `values` `(n,)`; NaN for a single one."""
     from scipy import special  # light, unlike scipy.stats
 
     if len(values) < 2:
         return _without_spread(values)
-    margin = special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / len(values) ** 0.5
+    margin = special.stdtrit(len(values) - 1, (1 + confidence) / 2) * values.std(ddof=1) / len(values) ** 0.5
     return float(values.mean() - margin), float(values.mean() + margin)
 
 
 def bootstrap_interval(values: FloatArray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the interval of the mean of `values` `(n,)` from resamples, the same ones each time; NaN for a single value."""
+    """
+    Return the interval of the mean of `values` `(n,)` from resamples, the same ones each time; NaN for a single value.
+
+    It reaches as far as Student's, for the resamples of few values are too much alike: those of two never leave their range.
+    """
     from scipy import stats
 
     if len(values) < 2 or np.ptp(values) == 0:
@@ -95,8 +99,8 @@ def bootstrap_interval(values: FloatArray, confidence: float = CONFIDENCE) -> tu
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    interval = resampled.confidence_interval
-    return float(interval.low), float(interval.high)
+    interval, (low, high) = resampled.confidence_interval, student_interval(values, confidence)
+    return min(float(interval.low), low), max(float(interval.high), high)
 
 
 def _without_spread(values: FloatArray) -> tuple[float, float]:

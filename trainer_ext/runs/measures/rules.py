@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..folder import Evaluation
 from ..verdict import Verdict, VerdictKind
 from .evidence import Evidence
 from .formulas import drifted
+from .missing import missing
 
 MARGIN = 0.25  #: change of the held-out rewards, in standard deviations of the base's images, that matters
 DETECTED = 0.1  #: rise of a detector's mean that matters
@@ -33,9 +35,9 @@ def verdict_of(
         lacking (`tuple[str, str]`, *optional*):
             Why the evaluations cannot be compared, and what to do.
     """
-    missing = lacking or _missing(evaluations, held_out)
-    if missing is not None:
-        return _not_judged(*missing)
+    lack = lacking or missing(evaluations, held_out)
+    if lack is not None:
+        return _not_judged(*lack)
     evidence = Evidence.of(evaluations, held_out)
     for rule in RULES:
         verdict = rule(evidence, kept)
@@ -44,34 +46,65 @@ def verdict_of(
     return _inconclusive(evidence)
 
 
-def _missing(evaluations: Sequence[Evaluation], held_out: Sequence[str]) -> tuple[str, str] | None:
-    """Return what a judgement lacks, and what to do; None if it lacks nothing."""
-    if not evaluations:
-        return (
-            "no evaluation ran",
-            "Add --eval_strategy epoch, --eval_prompts and --eval_reward_funcs with a reward that is not trained on.",
-        )
-    if not held_out:
-        return "no held-out reward ran", "Add --eval_reward_funcs with a reward that is not trained on."
-    if evaluations[0].updates:
-        return (
-            "there is no evaluation of the model before training",
-            "Resume in the folder in which the run began.",
-        )
-    if len(evaluations) < 2:
-        return "no evaluation ran after the training began", "Train on, or set --eval_strategy epoch."
-    if not Evidence.can_be_of(evaluations, held_out):
-        return (
-            "the evaluated images have too few rewards, or no held-out reward tells them apart",
-            "Evaluate more prompts (--eval_prompts), or other rewards (--eval_reward_funcs).",
-        )
-    return None
-
-
 def _not_judged(reason: str, advice: str) -> Verdict:
     return Verdict(
         VerdictKind.NOT_JUDGED, f"Not judged: {reason}. {advice}", f"A verdict needs evidence: {reason}.", {}
     )
+
+
+@dataclass(frozen=True)
+class Damage:
+    """
+    What a run lost that was not rewarded.
+
+    Parameters:
+        since (`int`):
+            Updates of the evaluation from which on it was lost.
+        said (`str`):
+            What was lost, in words.
+        rule (`str`):
+            The rule that found it.
+    """
+
+    since: int
+    said: str
+    rule: str
+
+
+def _falls(evidence: Evidence, margin: float) -> Iterator[Damage]:
+    """Find the held-out rewards, together and each, that are surely below those before training, or below their own peak."""
+    for part in evidence.parts:
+        for change, where in (
+            (part.gold, "below those before training"),
+            (part.since_peak, "from their highest values"),
+        ):
+            if change.high < 0 and change.difference <= -margin:
+                lowest = max(part.golds[part.peak] - MARGIN, part.golds[-1])
+                since = evidence.first_update([value <= lowest for value in part.golds])
+                said = f"{part.title} fell (change since update {change.since}: {change})"
+                yield Damage(since, said, f"The held-out rewards ({part.held_out}) fell {where}.")
+
+
+def _detections(evidence: Evidence) -> Iterator[Damage]:
+    for name, figure in evidence.detections.items():
+        if figure.low > 0 and figure.difference >= DETECTED:
+            since = evidence.first_update([rise >= DETECTED for rise in evidence.rises(name)])
+            said = f"the detector {name} is surer ({figure})"
+            yield Damage(since, said, f"The mean of a detector rose by {DETECTED} or more.")
+
+
+def _collapses(evidence: Evidence) -> Iterator[Damage]:
+    share = evidence.collapsed[-1]
+    if share is not None and share >= COLLAPSED:
+        since = evidence.first_update([(value or 0.0) >= COLLAPSED for value in evidence.collapsed])
+        said = f"{share:.0%} of the prompts have less than half of the diversity that they had"
+        yield Damage(since, said, f"At least {COLLAPSED:.0%} of the prompts collapsed.")
+
+
+def _damages(evidence: Evidence, margin: float) -> list[Damage]:
+    """Return the first damage of each kind; held-out rewards are damaged if they surely fell by `margin`."""
+    kinds = (_falls(evidence, margin), _detections(evidence), _collapses(evidence))
+    return [damage for kind in kinds if (damage := next(kind, None))]
 
 
 # Rules, in the order in which they are tried. Each returns a verdict or None.
@@ -81,46 +114,35 @@ def _not_learning(evidence: Evidence, kept: Mapping[int, str]) -> Verdict | None
     trained = evidence.trained
     if trained.low > 0:
         return None
-    fell = trained.high < 0
+    if trained.high < 0:
+        said = "the trained reward fell"
+    elif trained.high < MARGIN * evidence.spread or trained.high == 0:
+        said = "the trained reward did not rise"
+    else:
+        said = "a rise of the trained reward is not shown"
+    meanwhile = "".join(f" Meanwhile, {damage.said}." for damage in _damages(evidence, margin=0.0))
     return Verdict(
         VerdictKind.NOT_LEARNING,
-        f"Not learning: the trained reward {'fell' if fell else 'did not rise'}: {trained}.",
+        f"Not learning: {said}: {trained}.{meanwhile}",
         "The 95 % interval of the trained reward's change is not above 0.",
         evidence.numbers,
     )
 
 
-def _gold_fell(evidence: Evidence, kept: Mapping[int, str]) -> Verdict | None:
-    """Over-optimised if the held-out rewards are below those before training, or below their own peak."""
-    for change, rule in (
-        (evidence.gold, "The held-out rewards fell below those before training"),
-        (evidence.since_peak, "The held-out rewards fell from their highest values"),
-    ):
-        if change.high < 0 and change.difference <= -MARGIN:
-            said = f"the held-out rewards ({evidence.held_out}) changed by {change} since update {change.since}"
-            lowest = max(evidence.golds[evidence.peak] - MARGIN, evidence.golds[-1])
-            since = evidence.first_update([value <= lowest for value in evidence.golds])
-            return _over_optimised(evidence, kept, since, said, f"{rule}.")
-    return None
-
-
-def _detected(evidence: Evidence, kept: Mapping[int, str]) -> Verdict | None:
-    for name, figure in evidence.detections.items():
-        if figure.low > 0 and figure.difference >= DETECTED:
-            since = evidence.first_update([rise >= DETECTED for rise in evidence.rises(name)])
-            said = f"the detector {name} is surer ({figure})"
-            rule = f"The mean of a detector rose by {DETECTED} or more."
-            return _over_optimised(evidence, kept, since, said, rule)
-    return None
-
-
-def _prompts_collapsed(evidence: Evidence, kept: Mapping[int, str]) -> Verdict | None:
-    share = evidence.collapsed[-1]
-    if share is None or share < COLLAPSED:
+def _over_optimised(evidence: Evidence, kept: Mapping[int, str]) -> Verdict | None:
+    damage = next(iter(_damages(evidence, MARGIN)), None)
+    if damage is None:
         return None
-    since = evidence.first_update([(value or 0.0) >= COLLAPSED for value in evidence.collapsed])
-    said = f"{share:.0%} of the prompts have less than half of the diversity that they had"
-    return _over_optimised(evidence, kept, since, said, f"At least {COLLAPSED:.0%} of the prompts collapsed.")
+    wanted, chosen = evidence.choice(kept, before=damage.since)
+    return Verdict(
+        VerdictKind.OVER_OPTIMISED,
+        f"Over-optimised since update {damage.since}: {damage.said}, while the trained reward rose by "
+        f"{evidence.trained.difference:+.4g}. {_use(kept, wanted, chosen)}{_drift(evidence)}",
+        damage.rule,
+        evidence.numbers,
+        since_update=damage.since,
+        chosen=chosen,
+    )
 
 
 def _healthy(evidence: Evidence, kept: Mapping[int, str]) -> Verdict | None:
@@ -139,37 +161,23 @@ def _healthy(evidence: Evidence, kept: Mapping[int, str]) -> Verdict | None:
     )
 
 
-RULES: tuple[Callable[[Evidence, Mapping[int, str]], Verdict | None], ...] = (
-    _not_learning,
-    _gold_fell,
-    _detected,
-    _prompts_collapsed,
-    _healthy,
-)
-
-
-def _over_optimised(evidence: Evidence, kept: Mapping[int, str], since: int, said: str, rule: str) -> Verdict:
-    wanted, chosen = evidence.choice(kept, before=since)
-    return Verdict(
-        VerdictKind.OVER_OPTIMISED,
-        f"Over-optimised since update {since}: {said}, while the trained reward rose by {evidence.trained.difference:+.4g}. "
-        f"{_use(kept, wanted, chosen)}{_drift(evidence)}",
-        rule,
-        evidence.numbers,
-        since_update=since,
-        chosen=chosen,
-    )
-
-
 def _inconclusive(evidence: Evidence) -> Verdict:
-    gold = evidence.gold
+    gold, title = evidence.gold, evidence.title
+    if gold.high < 0:
+        said = f"{title} fell, but whether by a quarter of a standard deviation is uncertain"
+        contained = f"is below 0 and contains -{MARGIN}"
+    else:
+        said = f"the change of {title} is uncertain"
+        contained = f"contains both 0 and -{MARGIN}"
     return Verdict(
         VerdictKind.NOT_JUDGED,
-        f"Not judged: the change of the held-out rewards ({evidence.held_out}) is uncertain: {gold}. Evaluate more prompts "
-        "(--eval_prompts) or images of each (--eval_images_per_prompt).",
-        f"The 95 % interval of the held-out rewards' change contains both 0 and -{MARGIN} standard deviations.",
+        f"Not judged: {said}: {gold}. Evaluate more prompts (--eval_prompts) or images of each (--eval_images_per_prompt).",
+        f"The 95 % interval of the held-out rewards' change {contained} standard deviations.",
         evidence.numbers,
     )
+
+
+RULES: tuple[Callable[[Evidence, Mapping[int, str]], Verdict | None], ...] = (_not_learning, _over_optimised, _healthy)
 
 
 def _use(kept: Mapping[int, str], wanted: int, chosen: int | None) -> str:
