@@ -52,7 +52,9 @@ class SyntheticRun:
     def write(self, folder):
         folder = RunFolder(Path(folder))
         folder.path.mkdir(parents=True, exist_ok=True)
-        folder.setup_file.write_text(json.dumps({"runs": [{**SETUP, **self.setup}]}))
+        evaluated = {"seen": self.seen, "unseen": self.unseen}
+        named = {name: {"rows": len(prompts)} for name, prompts in evaluated.items() if prompts}
+        folder.setup_file.write_text(json.dumps({"runs": [{**SETUP, "eval_prompts": named, **self.setup}]}))
         rng = np.random.default_rng(self.seed)
         for index in range(self.rollouts):
             self._write_rollout(folder, index, rng)
