@@ -311,7 +311,7 @@ def test_what_is_missing_is_said(report, tmp_path, missing):
 SMALL_RUNS_SAY = {
     "one rollout": "Not judged: no evaluation ran.",
     "one evaluation": "Not judged: no evaluation ran after the training began.",
-    "one image": "Not judged: the evaluated images have too few rewards: 1 of 1 have",
+    "one image": "Not judged: the evaluated images have too few rewards",
     "only begun": "Not judged: the run has only begun.",
     "base and fixed samples": "Not judged: no evaluation ran after the training began.",
 }
