@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ...config import DDPOConfig
 from ...errors import CheckpointError
 from ...options import default_of
+from ..measures.phases import DRAWN_WITH
 
 Setup = Mapping[str, Any]  #: a [`RunSetup`] as JSON holds it
 Memory = Sequence[Mapping[str, Sequence[float]]]  #: remembered rewards by prompt, for each baseline
@@ -29,14 +30,7 @@ OF_A_RUN = {
 # What the rollout that is being trained on was sampled with, and what decides which update trains which of its images.
 OF_A_ROLLOUT = (
     "seed",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance",
-    "eta",
-    "sampler",
-    "noise_level",
-    "sde_window",
-    "pipeline_kwargs",
+    *DRAWN_WITH,
     "num_images_per_rollout",
     "num_inner_epochs",
     "images_per_update",
