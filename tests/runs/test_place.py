@@ -88,6 +88,28 @@ def test_trying_leaves_nothing(tmp_path):
     assert tmp_path.is_dir()
 
 
+def test_processes_that_try_at_the_same_time_do_not_disturb_each_other(tmp_path):
+    """One removes the folder that it created while the other is about to write there."""
+    folder = tmp_path / "a" / "run"
+    code = f"""
+from pathlib import Path
+from trainer_ext.runs.place import check_writable
+print("ready", flush=True)
+input()
+for _ in range(500):
+    check_writable(Path({str(folder)!r}))
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    processes = [start([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    told = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+
+
 # ---- in the run ----
 
 

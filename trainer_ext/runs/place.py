@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 LOCK = ".ddpo.lock"
 OWNER = ".ddpo.owner"  # beside the lock, which everyone who tries it truncates
 PROBE = ".ddpo.probe"
+PROBES = 20  # tries, of which each process on the machine may spoil one
 PROBE_BYTES = 1 << 16  # more than the rest of a block, which a full disk may still have
 CAUSES = {
     errno.ENOSPC: "no space is left on its disk",
@@ -42,21 +44,29 @@ def check_writable(folder: Path) -> None:
     Raises:
         [`OutputDirError`]: that is impossible; the message says why.
     """
-    probe = folder / f"{PROBE}-{os.getpid()}"  # processes may look at the same time
-    created = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(bytes(PROBE_BYTES))
-        finally:
-            probe.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # another process uses them by now
-                for path in created:
-                    path.rmdir()
+        for _ in range(PROBES):
+            with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder that it created
+                return _probe(folder)
+            time.sleep(0.02)
+        _probe(folder)
     except OSError as error:
         raise OutputDirError(
             f"output_dir={str(folder)!r} cannot be written: {_cause(error)}. Make it writable, or give another output_dir."
         ) from error
+
+
+def _probe(folder: Path) -> None:
+    probe = folder / f"{PROBE}-{os.getpid()}"  # processes may look at the same time
+    created = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        probe.write_bytes(bytes(PROBE_BYTES))
+    finally:
+        probe.unlink(missing_ok=True)
+        for path in created:
+            with contextlib.suppress(OSError):  # another process uses it by now, or has removed it
+                path.rmdir()
 
 
 @contextlib.contextmanager
