@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -118,6 +119,13 @@ class RewardLog:
         self.extras: dict[str, list[Any]] = {}  #: B values each, by name
         self._owners: dict[str, str] = {}
         self._kinds = {} if kinds is None else kinds
+        self._positions: Sequence[int] = range(num_images)
+
+    def part(self, positions: Sequence[int]) -> RewardLog:
+        """Return the same log for a call that sees only the images at these positions. The others' values are `None`."""
+        part = copy.copy(self)
+        part._positions = positions
+        return part
 
     def arguments(self, owner: str) -> Mapping[str, Callable[[str, Any], None]]:
         """Return the arguments `log_metric` and `log_extra` of one reward or detector; `owner` names it in messages."""
@@ -161,7 +169,9 @@ class RewardLog:
             except (Exception, SystemExit) as error:
                 raise RewardError(f"{call} got {_why(error)} for image {image}. {_EXTRA_RULE}") from error
         self._kinds[name] = kinds[0]
-        self.extras[name] = items
+        self.extras[name] = [None] * self.num_images
+        for position, item in zip(self._positions, items, strict=True):
+            self.extras[name][position] = item
 
     def _one_each(self, call: str, values: Any) -> list[Any]:
         if isinstance(values, Array):
@@ -169,8 +179,8 @@ class RewardLog:
         if not isinstance(values, list | tuple):
             raise RewardError(f"{call} got a {type(values).__name__}; give a list with one value for each image.")
         items = list(values)
-        if len(items) != self.num_images:
-            raise RewardError(f"{call} got {len(items)} value(s) for {self.num_images} images; give one for each.")
+        if len(items) != len(self._positions):
+            raise RewardError(f"{call} got {len(items)} value(s) for {len(self._positions)} images; give one for each.")
         return items
 
 

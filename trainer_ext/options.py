@@ -128,6 +128,11 @@ class DDPOOptions:
         None,
         "Weight with which each detector is added to the reward, usually negative. By default detectors only watch.",
     )
+    detector_every: int = option(
+        1,
+        "In rollouts, detectors that only watch look at each n-th image of a `rollout_batch_size`: for slow ones, such as those "
+        "that read text. In evaluations they look at all images.",
+    )
     stop_when: list[str] | None = option(
         None,
         "Rules that end the run, NAME>NUMBER or NAME<NUMBER, such as 'typographic_attack>0.3'. NAME is a detector (its mean "

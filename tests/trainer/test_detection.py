@@ -170,6 +170,28 @@ def test_evaluations_run_them(make_trainer):
     assert metrics["eval_unseen_detectors/darkness/max"] == metrics["eval_unseen_detectors/darkness/mean"]
 
 
+@pytest.mark.parametrize(
+    ("weight", "judged"), [(None, [True, False, True, False]), (0.0, [True, False, True, False]), (-2.0, [True] * 4)]
+)
+def test_a_slow_detector_that_only_watches_sees_a_part_of_a_rollout_and_whole_evaluations(make_trainer, weight, judged):
+    """Batches have two images, of which it sees the first; what it logs stays with the images that it saw."""
+    trainer = make_trainer(
+        detector_every=2, detector_weights=None if weight is None else [weight], eval_dataset=CAT_AND_DOG
+    )
+    trainer.train()
+    records = records_of(trainer)
+    assert [record["detectors/darkness"] is not None for record in records] == judged
+    for record, seen in zip(records, judged, strict=True):
+        value = 1 - record["rewards/brightness"] / 255
+        assert record["detectors/darkness"] == (pytest.approx(value) if seen else None)
+        assert record["darkness/percent"] == (round(100 * value) if seen else None)
+    (log,) = logs_of(trainer, "reward")
+    values = [record["detectors/darkness"] for record in records if record["detectors/darkness"] is not None]
+    assert log["detectors/darkness/mean"] == pytest.approx(np.mean(values), rel=1e-12)
+    metrics = trainer.evaluate()
+    assert metrics["eval_detectors/darkness/mean"] == pytest.approx(1 - metrics["eval_rewards/brightness/mean"] / 255)
+
+
 def test_pictures_do_not_run_them(make_trainer):
     calls = []
 

@@ -121,13 +121,13 @@ class RolloutCollector:
     def _sample_and_score(
         self, model: torch.nn.Module, index: int, plan: SamplingPlan, trainer_state: Any
     ) -> Collected:
-        number = len(plan.seeds)
+        number, every = len(plan.seeds), self.args.detector_every
         with self._keeper.keeping(index, self.args.process_index * number, number) as keep:
             return sample_and_score(
                 policy=self.policy,
                 model=model,
                 batches=plan.batches(self.args.rollout_batch_size),
-                score=partial(self.judges.trained.score, trainer_state=trainer_state),
+                score=partial(self.judges.trained.score, trainer_state=trainer_state, detector_every=every),
                 scorer=self.judges.scorer,
                 retain=self.algorithm.retain,
                 keep=keep,

@@ -44,6 +44,10 @@ class Batch:
         """The prompt of each image, length B, in a new list."""
         return [row["prompt"] for row in self.rows]
 
+    def part(self, positions: Sequence[int]) -> Batch:
+        """Return some of the images, as a batch of their own."""
+        return Batch(self.images[list(positions)], [self.rows[i] for i in positions], self.trainer_state)
+
     def arguments(self, function: ImageFunction, log: RewardLog) -> dict[str, Any]:
         """Return the arguments of one call, as new objects each time."""
         columns = {name: [_copied(name, row[name]) for row in self.rows] for name in self.rows[0] if name != "prompt"}

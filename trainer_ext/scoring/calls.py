@@ -21,6 +21,25 @@ from .threads import EventLoop
 
 
 @dataclass(frozen=True)
+class Order:
+    """
+    What is to be called, and with what.
+
+    Parameters:
+        function ([`ImageFunction`]):
+            The function to call.
+        batch ([`Batch`]):
+            B images, and everything else that it is called with.
+        log ([`RewardLog`]):
+            Collects what it logs about these images.
+    """
+
+    function: ImageFunction
+    batch: Batch
+    log: RewardLog
+
+
+@dataclass(frozen=True)
 class Call:
     """
     A call that has not returned.
@@ -60,39 +79,32 @@ class Calls:
         self._loop = EventLoop()
         self._running = {}
 
-    def call_all(self, functions: Sequence[ImageFunction], batch: Batch, log: RewardLog) -> list[list[float]]:
+    def call_all(self, orders: Sequence[Order]) -> list[list[float]]:
         """
-        Call each function.
-
-        Args:
-            functions (`Sequence[ImageFunction]`):
-                The functions to call.
-            batch ([`Batch`]):
-                B images, and everything else that functions are called with.
-            log ([`RewardLog`]):
-                Collects what they log.
+        Carry out orders.
 
         Returns:
-            `list[list[float]]`: the B values of each function, NaN where there is none.
+            `list[list[float]]`: the values of each order's images, NaN where there is none.
 
         Raises:
             [`RewardError`]: a function raised an error, broke its contract, or changed settings of the process.
         """
         returned: list[Any] = []
         try:
-            for function in functions:
-                returned.append(self._call(function, batch, log))
+            for order in orders:
+                returned.append(self._call(order))
             if any(map(inspect.isawaitable, returned)):
-                return self._loop.run(self._settle(functions, returned, batch.prompts))
+                return self._loop.run(self._settle(orders, returned))
             return returned
         finally:
             for value in returned:
                 if inspect.iscoroutine(value):
                     value.close()  # does nothing to one that was awaited
 
-    def _call(self, function: ImageFunction, batch: Batch, log: RewardLog) -> list[float] | Awaitable[Any]:
+    def _call(self, order: Order) -> list[float] | Awaitable[Any]:
         """Return the values of a function, or what has to be awaited for them."""
-        arguments, prompts = batch.arguments(function, log), batch.prompts
+        function, prompts = order.function, order.batch.prompts
+        arguments = order.batch.arguments(function, order.log)
         try:
             with self._noted(function, prompts), unchanged_settings():
                 returned = function.function(**arguments)
@@ -102,27 +114,25 @@ class Calls:
             raise _raised([function], error) from without_secrets(error)
         return returned if inspect.isawaitable(returned) else function.check(returned, prompts)
 
-    async def _settle(
-        self, functions: Sequence[ImageFunction], values: Sequence[Any], prompts: Sequence[str]
-    ) -> list[list[float]]:
+    async def _settle(self, orders: Sequence[Order], values: Sequence[Any]) -> list[list[float]]:
         """Await all awaitables at once. If one fails, the others are cancelled."""
-        tasks = [asyncio.ensure_future(self._await(f, v, prompts)) for f, v in zip(functions, values, strict=True)]
+        tasks = [asyncio.ensure_future(self._await(order, value)) for order, value in zip(orders, values, strict=True)]
         try:
             with unchanged_settings():  # of all together: between two steps of one, the others run
                 return list(await asyncio.gather(*tasks))
         except ChangedSettingError as error:
-            awaited = [f for f, value in zip(functions, values, strict=True) if inspect.isawaitable(value)]
+            pairs = zip(orders, values, strict=True)
+            awaited = [order.function for order, value in pairs if inspect.isawaitable(value)]
             raise _raised(awaited, error) from without_secrets(error)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _await(
-        self, function: ImageFunction, value: Awaitable[Any] | list[float], prompts: Sequence[str]
-    ) -> list[float]:
+    async def _await(self, order: Order, value: Awaitable[Any] | list[float]) -> list[float]:
         if not inspect.isawaitable(value):
             return value
+        function, prompts = order.function, order.batch.prompts
         try:
             with self._noted(function, prompts):
                 returned = await value

@@ -18,7 +18,7 @@ from ddpo_plugins.values import LARGEST
 from ..errors import ConfigError
 from ..types import FloatArray
 from .batch import Batch
-from .calls import Calls
+from .calls import Calls, Order
 from .functions import DetectorFunction, ImageFunction, RewardFunction
 
 
@@ -152,7 +152,13 @@ class RewardSuite:
         """The rewards alone."""
         return RewardSuite(self.functions, self.weights.tolist(), calls=self.calls)
 
-    def score(self, images: torch.Tensor, rows: Sequence[Mapping[str, Any]], trainer_state: Any = None) -> Scores:
+    def score(
+        self,
+        images: torch.Tensor,
+        rows: Sequence[Mapping[str, Any]],
+        trainer_state: Any = None,
+        detector_every: int = 1,
+    ) -> Scores:
         """
         Call every reward and detector on a batch.
 
@@ -163,21 +169,33 @@ class RewardSuite:
                 The dataset row of each image.
             trainer_state (`TrainerState`, *optional*):
                 Handed to the functions.
+            detector_every (`int`, *optional*, defaults to 1):
+                Detectors that only watch look at each n-th image, from the first on; for the others they have no value.
 
         Raises:
             [`RewardError`]: a function raised an error, or did not return B values that are finite numbers or `None`; or a
                 detector returned a number outside [0, 1].
         """
         log, batch = RewardLog(len(images), self._kinds), Batch(images, rows, trainer_state)
-        returned = self.calls.call_all([*self.functions, *self.detectors], batch, log)
+        watched = range(0, len(batch), detector_every)
+        returned = self.calls.call_all(self._orders(batch, log, watched))
         values = np.array(returned[: len(self.functions)], np.float64).T
-        seen = [np.array(values, np.float64) for values in returned[len(self.functions) :]]
+        seen = [_of_all(found, watched, len(batch)) for found in returned[len(self.functions) :]]
         total = weighted_total(values, self.weights)
         for weight, column in zip(self.detector_weights, seen, strict=True):
             total = total + weight * np.nan_to_num(column)  # a detector that cannot judge an image adds nothing
         self._check_total(total, values, batch)
         detections = dict(zip(self.detector_names, seen, strict=True))
         return Scores(self.names, values, total, dict(log.extras), dict(log.metrics), detections)
+
+    def _orders(self, batch: Batch, log: RewardLog, watched: range) -> list[Order]:
+        part, part_log = batch.part(watched), log.part(watched)
+        rewards = [Order(function, batch, log) for function in self.functions]
+        detectors = [
+            Order(detector, batch, log) if weight else Order(detector, part, part_log)
+            for detector, weight in zip(self.detectors, self.detector_weights, strict=True)
+        ]
+        return [*rewards, *detectors]
 
     def _check_total(self, total: FloatArray, values: FloatArray, batch: Batch) -> None:
         overflown = ~(np.abs(total) <= LARGEST) & ~np.isnan(values).all(axis=1)
@@ -195,6 +213,13 @@ def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:
         total = np.nansum(values * weights, axis=1)
     total[np.isnan(values).all(axis=1)] = np.nan
     return total
+
+
+def _of_all(found: list[float], watched: range, number: int) -> FloatArray:
+    """Spread a detector's values over all images of which it saw all, or those that are watched; `(B,)`, NaN elsewhere."""
+    values = np.full(number, np.nan)
+    values[slice(None) if len(found) == number else watched] = found
+    return values
 
 
 def _check_names(functions: Sequence[ImageFunction]) -> None:

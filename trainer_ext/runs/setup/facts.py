@@ -33,7 +33,7 @@ push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push
 push_to_hub_model_id push_to_hub_organization push_to_hub_token
 ddp_backend ddp_timeout ddp_find_unused_parameters ddp_broadcast_buffers local_rank
 dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
-remove_unused_columns
+remove_unused_columns detector_every
 """
 FINGERPRINT_LENGTH = 16  #: hexadecimal digits
 VALUES = 8  #: of each weight; all of them would take seconds
