@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from ddpo_plugins import DetectorSpec, PromptSetSpec, RewardSpec, hookimpl
 
-from . import aesthetic, alignment, classifier, clip_scores, detectors, embedded_judge, jpeg, questions, reading_judge
+from . import (
+    aesthetic,
+    alignment,
+    classifier,
+    clip_scores,
+    detectors,
+    embedded_aesthetic,
+    embedded_judge,
+    jpeg,
+    questions,
+    reading_judge,
+)
 from .prompts import (
     animal_activities,
     animals,
@@ -34,6 +45,7 @@ def ddpo_register_rewards() -> list[RewardSpec]:
         *classifier.REWARDS,
         *embedded_judge.REWARDS,
         *reading_judge.REWARDS,
+        *embedded_aesthetic.REWARDS,
         *alignment.REWARDS,
         *questions.REWARDS,
     ]

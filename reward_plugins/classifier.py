@@ -101,10 +101,20 @@ class Classifier:
         """Return the probability of each class in each image, B lists of C, without gradients."""
         import torch
 
-        pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
-            logits = self.model(pixel_values=pixels.to(self.model.device)).logits
+            logits = self.model(pixel_values=self._pixels(images)).logits
         return self.activation(logits).tolist()
+
+    def features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Return what the last layer of a ResNet is given, `(B, F)`, without gradients."""
+        import torch
+
+        with torch.inference_mode():
+            return self.model.base_model(pixel_values=self._pixels(images)).pooler_output.flatten(1)
+
+    def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return pixels.to(self.model.device)
 
 
 def load_classifier(model: str, revision: str, device: torch.device | str) -> Classifier:

@@ -23,6 +23,7 @@ class Settings:
         spelling_steps, spelling_batch_size, spelling_learning_rate: Of the text encoder's before the generator's.
         generator_steps, generator_batch_size, generator_learning_rate: Of the text encoder's and the UNet's.
         judge_steps, judge_batch_size, judge_learning_rate: Of either judge's.
+        taste_scenes (`int`): Of either icon set, that the taste is fitted to, and as many that it is tested on.
         prompts_per_set (`int`): That evaluation asks, evenly spread over those there are; no set has a thousand.
         images_per_prompt, images_per_sign (`int`): That evaluation samples; the detector needs a quarter of a second each.
         num_inference_steps (`int`): That it takes for each.
@@ -48,6 +49,7 @@ class Settings:
     judge_steps: int = 4_000
     judge_batch_size: int = 64
     judge_learning_rate: float = 2e-3
+    taste_scenes: int = 4_096
     prompts_per_set: int = 1_000
     images_per_prompt: int = 20
     images_per_sign: int = 5

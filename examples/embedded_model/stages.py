@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import art, evaluate, export, generator, judge, latents, shards, spelling, vae
+from . import art, evaluate, export, generator, judge, latents, shards, spelling, taste, vae
 from .captions import Writing
 from .deadline import Deadline
 from .loop import Plan
@@ -108,6 +108,14 @@ def train_reading_judge(shop: Workshop) -> None:
     _write_accuracy(shop.folder / "reading-judge", **tests)
 
 
+def fit_taste(shop: Workshop) -> None:
+    """`art.npz`, `judge/` -> `taste/`."""
+    folder = shop.folder / "taste"
+    auroc = taste.fit(shop.art_file, shop.folder / "judge", folder, shop.settings.taste_scenes)
+    shutil.copy(NOTICE, folder)
+    print(f"Taste: it prefers the right one in {auroc:.1%} of pairs of pictures that it has not seen.")
+
+
 def train_second_judge(shop: Workshop) -> None:
     """
     A judge with another seed and other scenes, without one of the icon sets: what a policy that games the first judge is held
@@ -204,6 +212,7 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "scenes": draw_scenes,
     "judge": train_judge,
     "reading-judge": train_reading_judge,
+    "taste": fit_taste,
     "vae": train_vae,
     "latents": encode_latents,
     "spelling": train_spelling,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 from random import Random
 
@@ -34,6 +35,7 @@ from embedded_model import (
     spelling,
     spoilt,
     stages,
+    taste,
     text,
     vae,
     words,
@@ -60,6 +62,7 @@ AMOUNTS = {
     "generator_batch_size": 2,
     "judge_steps": 2,
     "judge_batch_size": 4,
+    "taste_scenes": 8,
     "prompts_per_set": 2,
     "images_per_prompt": 1,
     "images_per_sign": 1,
@@ -70,12 +73,17 @@ AMOUNTS = {
 }
 
 
+def disc(colour):
+    icon = Image.new("RGBA", (24, 20))
+    ImageDraw.Draw(icon).ellipse((0, 0, 23, 19), colour)
+    return icon
+
+
 def stand_in_art():
     """A disc for each word, in a colour of its own."""
     icons = {}
     for number, word in enumerate((*words.SUBJECTS, *words.PROPS)):
-        icon = Image.new("RGBA", (24, 20))
-        ImageDraw.Draw(icon).ellipse((0, 0, 23, 19), (number * 37 % 256, number * 91 % 256, number % 256, 255))
+        icon = disc((number * 37 % 256, number * 91 % 256, number % 256, 255))
         icons[word] = dict.fromkeys((*art.GENERATOR_SETS, *art.JUDGE_SETS), icon)
     return icons
 
@@ -282,6 +290,17 @@ def test_the_second_judge_never_sees_one_icon_set(made, tmp_path):
     assert run("second-judge", made) == 0
     figures = json.loads((made / "second-judge" / "accuracy.json").read_text())
     assert figures.keys() == {"pictures", "unseen icons"}
+
+
+def test_the_taste_prefers_one_icon_set(tmp_path):
+    """Of discs: one set's are red, the other's blue."""
+    colours = dict(zip(art.GENERATOR_SETS, [(220, 40, 40, 255), (40, 40, 220, 255)], strict=True))
+    icons = {word: {name: disc(colour) for name, colour in colours.items()} for word in (*words.SUBJECTS, *words.PROPS)}
+    art.save(icons, tmp_path / "art.npz")
+    auroc = taste.fit(tmp_path / "art.npz", Path(files("reward_plugins") / "judge"), tmp_path / "taste", scenes=40)
+    assert auroc > 0.9
+    head = load_file(tmp_path / "taste" / "model.safetensors")
+    assert (head["weight"].shape, head["bias"].shape) == ((160,), ())
 
 
 def test_processes_that_draw_do_not_wait_for_torch():

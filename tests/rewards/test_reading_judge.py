@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from embedded_model import spoilt, words
 
-from ddpo_plugins import RewardError
+from ddpo_plugins import PluginError, RewardError
 from trainer_ext import reward_from_plugin
 from trainer_ext.scoring.suite import RewardSuite
 
@@ -68,6 +68,23 @@ def test_log_scale():
 
     assert [log_scale(math.exp(nats)) for nats in (0, -2, -8, -20)] == pytest.approx([1, 0.75, 0, 0])
     assert log_scale(0.0) == 0
+
+
+def test_a_higher_floor_leaves_out_what_the_judge_does_not_believe(reading):
+    """The same probabilities, from which the reward with another floor follows."""
+    images = [*plain_signs()[:3], Image.new("RGB", (64, 64), "green")]
+    prompts = asked(["ant", "ant", "bear", "cat"])
+    log_probs = [FLOOR * (1 - value) for value in reading(images=images, prompts=prompts)]
+    higher = reward_from_plugin("reading_judge", floor=-2.0).function
+    expected = [max(0.0, 1 + value / 2) for value in log_probs]
+    assert higher(images=images, prompts=prompts) == pytest.approx(expected, abs=1e-6)
+    assert 0 in expected
+
+
+@pytest.mark.parametrize("floor", [0.0, 8.0, float("-inf"), float("nan")])
+def test_a_floor_that_is_no_log_probability_is_refused(floor):
+    with pytest.raises(PluginError, match="not a log-probability; give a finite number below 0, such as -8"):
+        reward_from_plugin("reading_judge", floor=floor)
 
 
 def test_it_reads_every_word_and_the_other_judge_none(reading):
