@@ -442,14 +442,20 @@ def test_pages_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_gains_are_those_of_the_measures(whole):
+def test_gains_are_those_of_the_measures(whole, tmp_path):
     from trainer_ext.report.facts import RunFacts
     from trainer_ext.report.progress import Progress
     from trainer_ext.runs.measures.formulas import gold
 
-    facts = RunFacts.read(whole.path)
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    change_setup(run, eval_rewards={"embedded_judge": {}, "other": {}})
+    for one in run.evaluations()["seen"]:  # of the last image, one reward is missing now and then
+        for index, record in enumerate(one.records):
+            record["rewards/other"] = None if index == 3 and one.updates % 4 else index * (2.0 + one.updates)
+        write_records(run.evaluation_file("seen", one.updates), one.records)
+    facts = RunFacts.read(run.path)
     progress = Progress.of(facts, facts.moments["seen"])
-    base, *others = whole.evaluations()["seen"]
+    base, *others = run.evaluations()["seen"]
     expected = [gold(one.records, base.records, facts.held_out) for one in others]
     assert progress.gold.mean[1:] == pytest.approx(expected)
     assert progress.gold.mean[0] == progress.proxy.mean[0] == 0
