@@ -16,6 +16,7 @@ from support.html_pages import page
 from support.synthetic_runs import SyntheticRun
 
 from trainer_ext.cli import main
+from trainer_ext.report import gallery
 from trainer_ext.report import page as pages
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import write_manifest
@@ -412,6 +413,22 @@ def test_a_long_run_shows_some_moments_and_says_so(tmp_path, report):
     assert len(frames) in (12, 13)
     assert {"0", "58"} <= {frame.attributes["data-updates"] for frame in frames}
     assert f"{len(frames)} of 30 moments are shown" in shown.one("section", id="pictures").text
+
+
+def test_the_number_of_pictures_does_not_grow_with_the_run(tmp_path, report, monkeypatch):
+    """What keeps 200 evaluations of 64 prompts below 15 MB and 20 s: see benchmarks/report.py."""
+    monkeypatch.setattr(gallery, "MAX_CARDS", 3)
+    monkeypatch.setattr(gallery, "MAX_MOMENTS", 4)
+    prompts = tuple(f"animal {number}" for number in range(5))
+    pictures = {}
+    for evaluations in (10, 20):
+        run = SyntheticRun(evaluations=evaluations, rollouts=1, seen=prompts, unseen=(), side=8)
+        shown = report(run.write(tmp_path / f"run-{evaluations}"))
+        pictures[evaluations] = [len(list(card.all("img"))) for card in shown.all("article")]
+    assert [len(each) for each in pictures.values()] == [3, 3]
+    assert max(number for each in pictures.values() for number in each) <= 4 + 3, (
+        "some moments, and those that are marked"
+    )
 
 
 def test_output_and_full_exclude_each_other(capsys, whole):
