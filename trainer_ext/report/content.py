@@ -129,7 +129,7 @@ class Content:
     @cached_property
     def cards(self) -> list[Card]:
         """The prompts whose pictures are shown."""
-        return cards(self.facts, None, None) if self.full else cards(self.facts)
+        return cards(self.facts, self.full)
 
     @cached_property
     def offenders(self) -> dict[str, list[Offender]]:
