@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from trainer_ext import reward_from_plugin
-from trainer_ext.runs.folder import Evaluation, RunFolder
-from trainer_ext.runs.summary import RunSummary
-from trainer_ext.runs.verdict import Verdict, VerdictKind
+from trainer_ext.runs.drawings import Evaluation
+from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.measures.verdict import Verdict, VerdictKind
+from trainer_ext.runs.summary import RunSummary, recorded_evaluations
 
 SECOND_JUDGE = Path(__file__).with_name("second_judge")
 #: For each kind of run: what makes it one, and the verdict that is right.
@@ -46,9 +47,11 @@ def second_opinion(evaluations: list[Evaluation]) -> dict[int, float]:
     judge = reward_from_plugin("embedded_judge", folder=str(SECOND_JUDGE)).function
     means = {}
     for evaluation in evaluations:
-        images = [Image.open(file).convert("RGB") for file in evaluation.files]
-        prompts = [record["prompt"] for record in evaluation.records]
-        means[evaluation.updates] = float(np.mean(judge(images=images, prompts=prompts)))
+        shown = [
+            (file, record["prompt"]) for file, record in zip(evaluation.files, evaluation.records, strict=True) if file
+        ]
+        images = [Image.open(file).convert("RGB") for file, _ in shown]
+        means[evaluation.updates] = float(np.mean(judge(images=images, prompts=[prompt for _, prompt in shown])))
     return means
 
 
@@ -63,7 +66,7 @@ def row(kind: str, seed: int, folder: Path) -> bool:
     summary = RunSummary.of(RunFolder(folder))
     verdict = summary.verdict
     assert verdict is not None
-    opinion = second_opinion(next(iter(RunFolder(folder).evaluations().values())))
+    opinion = second_opinion(recorded_evaluations(RunFolder(folder)).joined)  # the images that the verdict is on
     best = max(opinion, key=opinion.__getitem__)
     chosen = "" if verdict.chosen is None else f"{verdict.chosen} ({opinion[verdict.chosen]:.2f})"
     last = opinion[max(opinion)]

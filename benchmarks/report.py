@@ -1,7 +1,9 @@
 """
 How large and how slow the report of a long run is: 200 evaluations of 64 prompts, of a run that never happened.
 
-    python benchmarks/report.py [--evaluations 200] [--prompts 64] [--side 64] [--output_dir report-benchmark]
+    python benchmarks/report.py [--evaluations 200] [--prompts 64] [--side 512] [--output_dir report-benchmark]
+
+Pictures of every tenth evaluation are drawn; those between are the same files again.
 """
 
 import argparse
@@ -20,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--side", type=int, default=64, help="of the pictures, in pixels")
+    parser.add_argument("--side", type=int, default=512, help="of the pictures, in pixels")
     parser.add_argument("--output_dir", type=Path, default=Path("report-benchmark"))
     arguments = parser.parse_args()
     prompts = [f"animal number {index} in a landscape" for index in range(arguments.prompts)]
@@ -33,6 +35,7 @@ def main() -> None:
         rollouts=arguments.evaluations,
         images=64,
         side=arguments.side,
+        drawn_every=10,
         samples=False,
     ).write(arguments.output_dir)
     start = time.perf_counter()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from trainer_ext.runs.folder import RunFolder
 
 FAST = ["--num_train_epochs", "1", "--num_images_per_rollout", "4", "--num_images_per_prompt", "2", "--rollout_batch_size", "4", "--per_device_train_batch_size",
         "4", "--gradient_accumulation_steps", "1", "--skip_last_steps", "0", "--num_inference_steps", "2", "--num_sample_images", "2", "--eval_strategy", "no", "--disable_tqdm", "true"]  # fmt: skip
+
+SECOND_JUDGE = Path(__file__).parents[2] / "benchmarks" / "second_judge"
 
 
 @pytest.fixture(autouse=True)
@@ -229,6 +232,22 @@ def test_it_resumes(train, tmp_path, capsys):
     assert "already holds a run" in capsys.readouterr().err
     assert train("--num_train_epochs", "2", "--resume_from_checkpoint", "true") == 0
     assert len(list((tmp_path / "run" / "rollouts").iterdir())) == 2
+
+
+def test_other_options_of_a_held_out_reward_are_named_by_the_verdict(train, tmp_path, capsys):
+    """What it says of the pictures before and after the resume cannot be compared, though it is the same reward by name."""
+    (tmp_path / "two.txt").write_text("a cat\na dog\n")
+    evaluated = ["--eval_prompts", str(tmp_path / "two.txt"), "--eval_reward_funcs", "embedded_judge"]
+    options = [*evaluated, "--eval_strategy", "epoch", "--save_strategy", "epoch", "--num_sample_images", "0"]
+    assert train(*options) == 0
+    other = {"embedded_judge": {"folder": str(SECOND_JUDGE)}}
+    resumed = ["--num_train_epochs", "2", "--resume_from_checkpoint", "true", "--reward_kwargs", json.dumps(other)]
+    capsys.readouterr()
+    assert train(*options, *resumed) == 0
+    assert (
+        "\nNot judged: the held-out reward embedded_judge changed at update 1, so that evaluations before and after cannot be "
+        "compared. To judge a reward, begin a new run in another output_dir.\n" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

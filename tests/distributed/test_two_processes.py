@@ -7,12 +7,14 @@ import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from support import several_trainings as trainings
+from support.divergence import divergences
 from support.trainers import records
 
 from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.file_names import KOHYA_FILE, LORA_FILE
 from trainer_ext.loop.sharding import check_sharding
 from trainer_ext.runs.equality import differences
+from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import find_damage
 
 pytestmark = pytest.mark.timeout(1200)  # the launch that all share is in it
@@ -113,6 +115,42 @@ def test_a_rule_stops_both_where_only_one_sees_why(folder, two):
         assert stopped["checkpoints"] == {"checkpoint-2": None}
         assert stopped["logs"][-1]["detectors/sure_in_one/mean"] == 0.5
     assert [row["detectors/sure_in_one"] for row in rollout(folder, "stopped by a rule", 1)] == [0.0] * 4 + [1.0] * 4
+
+
+def test_a_metric_of_an_evaluation_stops_both(two):
+    for seen in two:
+        stopped = seen["stopped by an evaluation"]
+        assert not stopped["interrupted"]
+        assert len(stopped["after"]) == 2
+        assert torch.equal(stopped["after"][-1], seen["ddpo_is"]["after"][1])
+        assert stopped["checkpoints"] == {"checkpoint-2": None}
+    first, second = (
+        [log["eval_kl"] for log in seen["stopped by an evaluation"]["logs"] if "eval_kl" in log] for seen in two
+    )
+    assert first == second
+
+
+def test_the_divergence_of_several_images_a_prompt_covers_every_step(folder, two):
+    """
+    Process 0 has six of ten images, process 1 four. Each is measured at one of three steps, and stands for its share of the images
+    of that step, so that the mean is the sum over steps.
+    """
+    torch.set_num_threads(1)
+    trainer = trainings.make_trainer(folder, "measured alone")
+    trainer._weights.load_saved(folder / "stopped by an evaluation" / "checkpoint-2")
+    (evaluations,) = RunFolder(folder / "stopped by an evaluation").evaluations().values()
+    measured = evaluations[-1].records
+    assert [(record["row"], record["seed"]) for record in measured] == [
+        (row, row + 5 * i) for row in range(5) for i in (0, 1)
+    ]
+    at = []
+    for record in measured:
+        values = [10 / images * value for images, value in zip((4, 3, 3), divergences(trainer, record), strict=True)]
+        (step,) = [step for step in range(3) if record["kl"] == pytest.approx(values[step], rel=1e-3)]
+        at.append(step)
+    assert [at.count(step) for step in range(3)] == [4, 3, 3]
+    logged = [log["eval_kl"] for log in two[0]["stopped by an evaluation"]["logs"] if "eval_kl" in log]
+    assert logged == pytest.approx([0.0, sum(record["kl"] for record in measured) / 10])
 
 
 # ---- the Hub ----

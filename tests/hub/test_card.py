@@ -17,8 +17,8 @@ from trainer_ext.file_names import KOHYA_FILE, LORA_FILE
 from trainer_ext.hub.card import adapter_card, adapter_files
 from trainer_ext.hub.cards.markdown import code, escaped, one_line
 from trainer_ext.hub.cards.readme import BEGIN, END, merged_readme
+from trainer_ext.runs.measures.verdict import Verdict, VerdictKind
 from trainer_ext.runs.summary import PairedFigure, RunSummary
-from trainer_ext.runs.verdict import Verdict, VerdictKind
 
 
 def change_setup(folder, **changes):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.divergence import divergences
 from support.trainers import (
     FOUR_ANIMALS,
     assert_same,
@@ -134,21 +135,10 @@ def test_the_divergence_is_that_of_the_gaussians(trained, evaluations):
     """By hand: of each image that of one of its two steps, twice; together they have both."""
     found = set()
     for record in evaluations[-1].records:
-        generator = torch.Generator().manual_seed(record["seed"])
-        trajectory = trained.policy.sample([record["prompt"]], [generator], denoiser=trained.model).trajectory
-        values = [2 * divergence(trained, trajectory, torch.tensor([step])) for step in range(2)]
+        values = [2 * value for value in divergences(trained, record)]
         (step,) = [step for step in range(2) if record["kl"] == pytest.approx(values[step], rel=1e-3)]
         found.add(step)
     assert found == {0, 1}
-
-
-def divergence(trained, trajectory, step):
-    rows = torch.tensor([0])
-    arguments = (trajectory.conditioning, trajectory.latents[rows, step], rows, step)
-    with trained.model.reference() as base, torch.no_grad():
-        before = trained.policy.predict(*arguments, base)
-    shift = float(trajectory.table.output_coef[step]) * (trajectory.model_outputs[rows, step] - before)
-    return float(shift.square().sum()) / (2 * float(trajectory.table.std[step]) ** 2)
 
 
 def test_few_images_are_measured_and_take_turns(make_trainer):

@@ -1,5 +1,7 @@
 """`ddpo compare`: several runs beside one another."""
 
+import shutil
+
 import numpy as np
 import pytest
 from support.html_pages import page
@@ -128,6 +130,17 @@ def test_what_cannot_be_compared(runs, tmp_path, capsys, number, options, said):
     message = capsys.readouterr().err.strip()
     assert said in message
     assert "\n" not in message
+
+
+def test_a_damaged_setup_is_said_in_one_sentence(compare, runs, tmp_path, capsys):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(runs[0].path, damaged)
+    (damaged / "run.json").write_text('{"runs": [')
+    text = compare(runs[0], damaged).one("section", id="runs").text
+    said = "damaged: Not judged: run.json, which says what was trained, is missing or cannot be read."
+    assert said in text
+    assert f"{said}\n" in capsys.readouterr().out
+    assert "different rewards" not in text
 
 
 def test_a_folder_that_is_no_run(runs, tmp_path, capsys):

@@ -16,6 +16,7 @@ from support.html_pages import page
 from support.synthetic_runs import SyntheticRun
 
 from trainer_ext.cli import main
+from trainer_ext.report import gallery
 from trainer_ext.report import page as pages
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import write_manifest
@@ -414,6 +415,22 @@ def test_a_long_run_shows_some_moments_and_says_so(tmp_path, report):
     assert f"{len(frames)} of 30 moments are shown" in shown.one("section", id="pictures").text
 
 
+def test_the_number_of_pictures_does_not_grow_with_the_run(tmp_path, report, monkeypatch):
+    """What keeps 200 evaluations of 64 prompts below 15 MB and 20 s: see benchmarks/report.py."""
+    monkeypatch.setattr(gallery, "MAX_CARDS", 3)
+    monkeypatch.setattr(gallery, "MAX_MOMENTS", 4)
+    prompts = tuple(f"animal {number}" for number in range(5))
+    pictures = {}
+    for evaluations in (10, 20):
+        run = SyntheticRun(evaluations=evaluations, rollouts=1, seen=prompts, unseen=(), side=8)
+        shown = report(run.write(tmp_path / f"run-{evaluations}"))
+        pictures[evaluations] = [len(list(card.all("img"))) for card in shown.all("article")]
+    assert [len(each) for each in pictures.values()] == [3, 3]
+    assert max(number for each in pictures.values() for number in each) <= 4 + 3, (
+        "some moments, and those that are marked"
+    )
+
+
 def test_output_and_full_exclude_each_other(capsys, whole):
     assert main(["report", str(whole.path), "--output", "a.html", "--full", "b"]) == 2
     assert "--output names a file and --full a folder" in capsys.readouterr().err
@@ -442,14 +459,20 @@ def test_pages_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_gains_are_those_of_the_measures(whole):
+def test_gains_are_those_of_the_measures(whole, tmp_path):
     from trainer_ext.report.facts import RunFacts
     from trainer_ext.report.progress import Progress
     from trainer_ext.runs.measures.formulas import gold
 
-    facts = RunFacts.read(whole.path)
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    change_setup(run, eval_rewards={"embedded_judge": {}, "other": {}})
+    for one in run.evaluations()["seen"]:  # of the last image, one reward is missing now and then
+        for index, record in enumerate(one.records):
+            record["rewards/other"] = None if index == 3 and one.updates % 4 else index * (2.0 + one.updates)
+        write_records(run.evaluation_file("seen", one.updates), one.records)
+    facts = RunFacts.read(run.path)
     progress = Progress.of(facts, facts.moments["seen"])
-    base, *others = whole.evaluations()["seen"]
+    base, *others = run.evaluations()["seen"]
     expected = [gold(one.records, base.records, facts.held_out) for one in others]
     assert progress.gold.mean[1:] == pytest.approx(expected)
     assert progress.gold.mean[0] == progress.proxy.mean[0] == 0

@@ -12,6 +12,7 @@ import torch
 from datasets import load_dataset
 from PIL import Image
 from scipy import stats
+from support.synthetic_runs import SyntheticRun
 from support.trainers import FOUR_ANIMALS, brightness, logs_of
 from support.trainers import make_trainer as make
 
@@ -20,20 +21,27 @@ from trainer_ext.cli.train import _summary
 from trainer_ext.file_names import PEFT_FILE
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import remove_manifest
-from trainer_ext.runs.pictures.sheets import load_images
+from trainer_ext.runs.measures.verdict import VerdictKind
+from trainer_ext.runs.pictures.sheets import SampleSet, load_images
 from trainer_ext.runs.records import write_records
 from trainer_ext.runs.summary import RunSummary, paired_figure
-from trainer_ext.runs.verdict import VerdictKind
+
+OPTIONS = {
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 2,
+    "learning_rate": 1e-2,
+    "num_sample_images": 3,
+    "sample_every": 1,
+    "save_strategy": "steps",
+    "save_steps": 1,
+}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_pipeline):
     """A trainer after two rollouts of two updates, with pictures before, between and after."""
     torch.manual_seed(0)
-    options = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "num_sample_images": 3}
-    saving = {"sample_every": 1, "save_strategy": "steps", "save_steps": 1}
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    trainer = make(tiny_pipeline(), folder, dataset=FOUR_ANIMALS, **options, **saving)
+    trainer = make(tiny_pipeline(), tmp_path_factory.mktemp("trained") / "run", dataset=FOUR_ANIMALS, **OPTIONS)
     trainer.train()
     return trainer
 
@@ -144,10 +152,44 @@ def test_numbers_of_pictures_and_updates_are_compared_as_numbers(tmp_path):
         folder.pictures_of(0).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.numpy()).save(folder.pictures_of(0) / f"{index:02d}.png")
     for updates in (100000, 99999, 0):
-        write_records(folder.sample_file(updates), [{"reward": 1.0}])
+        write_records(folder.sample_file(updates), [{"reward": 1.0}] * 101)
     assert [sheet.updates for sheet in folder.samples()] == [0, 99999, 100000]
     assert folder.samples()[0].files[-1].name == "100.png"
     assert torch.equal(load_images(folder.pictures_of(0)), images)
+
+
+def test_a_missing_picture_moves_no_other(tmp_path):
+    folder = SyntheticRun(unseen=(), evaluations=2).write(tmp_path)
+    (sheet, *_), (evaluation, *_) = folder.samples(), folder.evaluations()["seen"]
+    for drawn in (sheet, evaluation):
+        drawn.files[1].unlink()
+    sheet_then, evaluation_then = folder.samples()[0], folder.evaluations()["seen"][0]
+    for before, then in ((sheet, sheet_then), (evaluation, evaluation_then)):
+        assert then.files == [before.files[0], None, *before.files[2:]]
+        assert len(then.files) == len(then.records)
+    images = SampleSet.of(sheet_then).images
+    assert [int(image.min()) for image in images].index(255) == 1
+    assert torch.equal(images[2:], load_images(folder.pictures_of(0))[1:])
+
+
+@pytest.mark.parametrize(("update", "rollouts"), [(2, [0]), (3, [0, 1])], ids=["before a rollout", "in a rollout"])
+def test_what_an_abandoned_branch_recorded_is_not_of_the_run(trained, tiny_pipeline, tmp_path, update, rollouts):
+    """The checkpoint in the middle of a rollout holds it, so that its records stay."""
+    shutil.copytree(trained.args.folder, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    write_records(folder.rollout_file(2), [{"rollout": 2, "seed": 0, "prompt": "a cat", "reward": 1e9}])
+    write_records(folder.default_sample_file(4), [{"updates": 4, "seed": 0, "prompt": "a cat", "reward": 1e9}])
+    for index in (1, 2):
+        folder.kept_images(index).mkdir(parents=True)
+    kept = folder.records(0)
+    resumed = make(tiny_pipeline(), folder.path, dataset=FOUR_ANIMALS, **{**OPTIONS, "max_steps": update})
+    resumed.train(resume_from_checkpoint=str(folder.path / f"checkpoint-{update}"))
+    assert folder.rollouts() == rollouts
+    assert folder.records(0) == kept
+    assert [sheet.updates for sheet in folder.samples()] == [0, 2, 3][:update]
+    assert folder.default_samples() == []
+    assert not (folder.path / "samples" / "update-00004.png").exists()
+    assert [index for index in (1, 2) if folder.kept_images(index).exists()] == rollouts[1:]
 
 
 def test_pictures_that_a_killed_run_left_are_not_logged(make_trainer):

@@ -30,10 +30,17 @@ def test_gold_by_hand():
     assert gold(now, base, []) is None
 
 
+def test_gold_of_an_image_that_lacks_one_of_two_rewards():
+    """a: base mean 2, std 1; b: mean 5, std 5. The first image is judged by both, +0 and +0, the second by b alone, +2: mean 1."""
+    base = evaluation(rewards__a=[1.0, 3.0], rewards__b=[0.0, 10.0])
+    now = evaluation(rewards__a=[1.0, None], rewards__b=[0.0, 20.0])
+    assert gold(now, base, HELD_OUT) == 1.0
+
+
 @pytest.mark.parametrize(
     ("base", "now", "expected"),
     [
-        ([1.0, 3.0, None], [5.0, None, 5.0], 3.0),  # what is missing is left out
+        ([1.0, 3.0, None], [5.0, None, 5.0], 4.0),  # the image that has it in both
         ([2.0, 2.0, 2.0], [5.0, 5.0, 5.0], None),  # nothing to measure by
         ([None, None, None], [5.0, 5.0, 5.0], None),
     ],

@@ -7,13 +7,16 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
+from support.synthetic_runs import SyntheticRun
 from support.trainers import brightness, checkpoints, logs_of
 
 from ddpo_plugins.errors import RewardError
 from trainer_ext.file_names import LORA_FILE
+from trainer_ext.report.facts import RunFacts
 from trainer_ext.rollouts import collector
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.records import numbered, write_records
+from trainer_ext.runs.summary import RunSummary
 
 GARBAGE = b"PAR1 and then the machine went down"
 
@@ -125,6 +128,20 @@ def test_a_damaged_file_is_left_out_with_a_warning(tmp_path, caplog):
     folder.sample_file(0).write_bytes(b"")
     write_records(folder.sample_file(7), [{"updates": 7, "reward": 1.0}])
     assert [sheet.updates for sheet in folder.samples()] == [7]
+
+
+def test_a_damaged_file_is_named_once_however_often_it_is_read(tmp_path, caplog):
+    folder = SyntheticRun(evaluations=3, rollouts=2).write(tmp_path)
+    damaged = [folder.evaluation_file("seen", 2), folder.rollout_file(1), folder.sample_file(0)]
+    for file in damaged:
+        file.write_bytes(GARBAGE)
+    for _ in range(2):
+        RunSummary.of(folder)
+        assert len(RunFacts.read(folder.path).records) == 8
+    assert [sum(str(file) in text for text in caplog.messages) for file in damaged] == [1, 1, 1]
+    damaged[1].write_bytes(GARBAGE + b" again")
+    folder.records()
+    assert sum(str(damaged[1]) in text for text in caplog.messages) == 2, "it was written again"
 
 
 # In a training

@@ -8,9 +8,9 @@ import pytest
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import MANIFEST
 from trainer_ext.runs.measures.phases import never_trained
+from trainer_ext.runs.measures.verdict import VerdictKind
 from trainer_ext.runs.records import read_records, write_records
 from trainer_ext.runs.summary import RunSummary
-from trainer_ext.runs.verdict import VerdictKind
 
 IMAGES = 40
 
@@ -291,6 +291,19 @@ def test_several_datasets_are_judged_together(tmp_path):
     summary = RunSummary.of(RunFolder(tmp_path))
     assert summary.held_out["rewards/judge"].n == 2 * IMAGES == summary.verdict.numbers["images"]
     assert summary.verdict.kind == VerdictKind.OVER_OPTIMISED
+
+
+def test_a_checkpoint_of_an_abandoned_branch_is_not_recommended(tmp_path):
+    """The run went back to update 8 and wrote checkpoint-16 again, but none after update 24: that one is of the other branch."""
+    options = {"trained": RISING, "held_out": RISING, "noise": 0.01, "checkpoints": ALL}
+    assert write_run(tmp_path, **options).verdict.chosen == 24
+    for order, updates in enumerate((8, 24, 16)):
+        (tmp_path / f"checkpoint-{updates}" / MANIFEST).write_text(json.dumps({"order": order, "files": {}}))
+    verdict = RunSummary.of(RunFolder(tmp_path)).verdict
+    assert verdict.chosen == 16
+    assert "Use checkpoint-16: the best evaluation is that after 24 updates, whose checkpoint is not kept" in str(
+        verdict
+    )
 
 
 SPREAD = np.random.default_rng(9).normal(size=IMAGES)

@@ -201,6 +201,11 @@ TRAININGS = {
     "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
     "one update": {**ONE_UPDATE, "evaluate": CAT_AND_DOG},
     "stopped by a rule": {"detectors": sure_in_one, "stop_when": ["sure_in_one>0.4"]},
+    "stopped by an evaluation": {
+        "eval_strategy": "epoch",
+        "eval_images_per_prompt": 2,
+        "stop_when": ["eval_kl>0"],  # met after the first of two rollouts
+    },
 }
 
 # As "ddpo_is", with a push after the first of two saves, and one of what is saved at the end.

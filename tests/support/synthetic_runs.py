@@ -45,6 +45,7 @@ class SyntheticRun:
     every: int = 2  # updates between evaluations
     images: int = 8  # in a rollout
     side: int = 16  # of pictures
+    drawn_every: int = 1  # evaluations; the pictures of those between are links to the last that were drawn
     samples: bool = True
     seed: int = 0
     setup: dict = field(default_factory=dict)
@@ -120,8 +121,13 @@ class SyntheticRun:
         ]
         pictures = folder.evaluation_pictures(dataset, updates)
         pictures.mkdir(parents=True)
+        drawn = folder.evaluation_pictures(dataset, (number - number % self.drawn_every) * self.every)
         for row in range(len(prompts)):
-            self._picture(share, row, rng).save(pictures / f"{row:05d}.webp", quality=80)
+            place = pictures / f"{row:05d}.webp"
+            if pictures == drawn:
+                self._picture(share, row, rng).save(place, quality=80)
+            else:
+                place.hardlink_to(drawn / place.name)
         write_records(folder.evaluation_file(dataset, updates), rows)
 
     def _write_samples(self, folder, number, rng):

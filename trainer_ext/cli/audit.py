@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..options import DDPOOptions, described, option
 from ..values import CheckedOptions
-from .parse import load_preset, parse
+from .options import settings_of
+from .parse import parse_alone
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,9 +59,7 @@ def run(arguments: list[str]) -> int:
     named = next((index for index, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     if named:
         arguments = ["--reward_funcs", *arguments]
-    known = {item.name for item in fields(AuditOptions)} - {"reward_funcs"}
-    preset = {name: value for name, value in load_preset(arguments).items() if name in known}
-    (options,) = parse((AuditOptions,), arguments, PROG, preset)
+    options: AuditOptions = parse_alone(AuditOptions, arguments, PROG, own={"reward_funcs"})
     _check(options)
     _audit(options)
     return 0
@@ -126,16 +125,9 @@ def _draw(options: AuditOptions, prompts: Sequence[str]) -> Any:
     import torch
 
     from ..model.loading import load_pipeline
-    from ..options import parse_mapping
     from ..policy.stock import stock_images
 
-    given = options.pipeline_kwargs or {}
-    settings = {
-        "num_inference_steps": options.num_inference_steps,
-        "guidance_scale": options.guidance_scale,
-        "eta": options.eta,
-        **(parse_mapping("pipeline_kwargs", given) if isinstance(given, str) else given),
-    }
+    settings = settings_of(options)
     pipeline = load_pipeline(options.model_name_or_path).to(options.device)
     size, images = options.batch_size, []
     with _bar(len(prompts), "pictures") as bar:

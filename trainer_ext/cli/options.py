@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from ..options import described, option
+from ..options import described, option, parse_mapping
 from ..values import CheckedOptions
 
 
@@ -40,6 +40,31 @@ class RunOptions(CheckedOptions):
         "Defaults for a task, such as 'lora/compressibility'; where several set an option, the last one wins. 'embedded' is "
         "used with the embedded model unless 'none' turns it off.",
     )
+
+
+class DrawnWith(Protocol):
+    """Options with which a command draws pictures; see [`DDPOOptions`]."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    eta: float
+    pipeline_kwargs: dict[str, Any] | str | None
+
+
+def settings_of(options: DrawnWith) -> dict[str, Any]:
+    """
+    Return the arguments for a call of the pipeline.
+
+    Raises:
+        [`ConfigError`]: `pipeline_kwargs` is no object.
+    """
+    given = options.pipeline_kwargs or {}
+    return {
+        "num_inference_steps": options.num_inference_steps,
+        "guidance_scale": options.guidance_scale,
+        "eta": options.eta,
+        **(parse_mapping("pipeline_kwargs", given) if isinstance(given, str) else given),
+    }
 
 
 @described

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,6 +42,29 @@ def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapp
         raise
     except (ValueError, OSError) as error:
         raise ConfigError(f"{error}{_suggestions(str(error), parser)}") from without_secrets(error)
+
+
+def parse_alone(kind: type[Any], arguments: list[str], prog: str, own: Collection[str]) -> Any:
+    """
+    Parse `arguments` of a command that draws pictures without training: a preset's options count as far as the command has them.
+
+    Args:
+        kind (`type`):
+            The dataclass of the command's options.
+        arguments (`list[str]`):
+            The arguments.
+        prog (`str`):
+            The command.
+        own (`Collection[str]`):
+            Options that mean something else in a preset, which is of a training.
+
+    Raises:
+        [`ConfigError`]: see [`parse`].
+    """
+    known = {item.name for item in fields(kind)}.difference(own)
+    preset = {name: value for name, value in load_preset(arguments).items() if name in known}
+    (options,) = parse((kind,), arguments, prog, preset)
+    return options
 
 
 class _Parser(TrlParser):  # type: ignore[misc]

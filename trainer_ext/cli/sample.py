@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..options import DDPOOptions, described, option
 from ..values import CheckedOptions
-from .parse import load_preset, parse
+from .options import settings_of
+from .parse import parse_alone
 
 PROG = "ddpo sample"
 
@@ -39,9 +40,7 @@ class SampleOptions(CheckedOptions):
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    known = {item.name for item in fields(SampleOptions)} - {"prompts", "output_dir"}
-    preset = {name: value for name, value in load_preset(arguments).items() if name in known}
-    (options,) = parse((SampleOptions,), arguments, PROG, preset)
+    options: SampleOptions = parse_alone(SampleOptions, arguments, PROG, own={"prompts", "output_dir"})
     _check(options)
     _draw(options)
     return 0
@@ -61,23 +60,15 @@ def _check(options: SampleOptions) -> None:
 def _draw(options: SampleOptions) -> None:
     from ..model.loading import load_pipeline
     from ..model.stock import load_adapter
-    from ..options import parse_mapping
     from ..policy.stock import stock_images
     from ..runs.pictures.sheets import SampleSet, draw_sheet
     from .quiet import quiet_libraries
 
     quiet_libraries()
-    given = options.pipeline_kwargs or {}
-    call_kwargs = parse_mapping("pipeline_kwargs", given) if isinstance(given, str) else given
+    settings = settings_of(options)
     seeds = options.seeds or list(range(len(options.prompts)))
     seeds = seeds * len(options.prompts) if len(seeds) == 1 else seeds
     pipeline = load_pipeline(options.model_name_or_path).to(options.device)
-    settings = {
-        "num_inference_steps": options.num_inference_steps,
-        "guidance_scale": options.guidance_scale,
-        "eta": options.eta,
-        **call_kwargs,
-    }
     rows = []
     switch = load_adapter(pipeline, options.adapter) if options.adapter else None
     for label in ("without", "with") if switch else ("without",):

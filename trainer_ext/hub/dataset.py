@@ -145,7 +145,7 @@ def _before_after(results: Results) -> Iterator[Shard]:
             Source(
                 sheet.updates,
                 results.folder.sample_file(sheet.updates),
-                dict(enumerate(sheet.files)),
+                {index: file for index, file in enumerate(sheet.files) if file is not None},
                 {"step": sheet.updates, "moment": moment},
             )
             for moment, sheet in moments.items()

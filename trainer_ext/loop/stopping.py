@@ -142,3 +142,8 @@ class StopRules:
 
 def _detector_metrics(name: str) -> tuple[str, str]:
     return f"detectors/{name}/mean", f"detectors/{name}/max"
+
+
+def is_evaluation(log: Mapping[str, object]) -> bool:
+    """Return whether a log is that of an evaluation."""
+    return any(name.startswith(EVALUATION) for name in log)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator
+from transformers import TrainerState
 
+from ..loop.stopping import is_evaluation
 from ..model.denoiser import TrainedDenoiser
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
@@ -87,6 +89,12 @@ class DivergenceMeter:
     def num_images(self) -> int:
         """Number of images of an evaluation that each process measures: equal, because a forward pass may need all processes."""
         return max(1, MAX_IMAGES // self.accelerator.num_processes)
+
+    def turns(self, shares: Sequence[int], process: int, trainer_state: TrainerState) -> Turns:
+        """Deal out the steps of an evaluation of `shares` images by each process; they move on after each evaluated update."""
+        logged = {log["step"] for log in trainer_state.log_history if is_evaluation(log)}
+        earlier = sum(step < trainer_state.global_step for step in logged)
+        return Turns.of([min(share, self.num_images) for share in shares], process, earlier)
 
     @torch.no_grad()
     def measure(self, trajectory: Trajectory, turns: Turns, first: int) -> FloatArray:

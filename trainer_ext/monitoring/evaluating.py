@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from ..loop.stopping import EVALUATION, evaluation_rules
+from ..loop.stopping import evaluation_rules, is_evaluation
 from .evaluation import Evaluator
 
 logger = logging.getLogger(__name__)
@@ -35,10 +35,9 @@ class EvaluationCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Evaluate, unless the run goes on from a checkpoint, or `eval_on_start` will do it."""
-        if state.global_step or any(is_evaluation(log) for log in state.log_history):
-            self.evaluator.forget(state.global_step)
-            return
         self.evaluator.forget()
+        if state.global_step or any(is_evaluation(log) for log in state.log_history):
+            return
         if self.evaluator.datasets and args.eval_strategy != IntervalStrategy.NO and not args.eval_on_start:
             self.evaluate()
 
@@ -55,8 +54,3 @@ class EvaluationCallback(TrainerCallback):
                 met[0].text,
                 met[0].value(kwargs["metrics"]),
             )
-
-
-def is_evaluation(log: Mapping[str, Any]) -> bool:
-    """Return whether a log is that of an evaluation."""
-    return any(name.startswith(EVALUATION) for name in log)

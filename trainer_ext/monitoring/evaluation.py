@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -17,7 +16,6 @@ from ..config import DDPOConfig
 from ..loop.lockstep import Lockstep
 from ..loop.rewind import preserved_rng
 from ..loop.sharding import check_shares
-from ..loop.stopping import EVALUATION
 from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
 from ..policy.seeds import image_generators
@@ -26,10 +24,11 @@ from ..rollouts.schedule import SamplingPlan
 from ..runs.folder import SINGLE_DATASET, RunFolder
 from ..runs.measures import evaluation_figures
 from ..runs.measures.formulas import measured_columns, same_images
-from ..runs.records import Record, read_records, remove_after, write_records
+from ..runs.records import Record, read_records, write_records
 from ..scoring.judges import Judges
-from .divergence import DivergenceMeter, Turns
+from .divergence import DivergenceMeter
 from .judging import EvaluatedBatch, JudgedBatch, evaluation_records, judge
+from .shares import Share
 
 
 class Evaluator:
@@ -147,20 +146,9 @@ class Evaluator:
             self._bases[name] = base
         return self._bases[name]
 
-    def forget(self, after: int | None = None) -> None:
-        """
-        Remove the evaluations of an earlier run, which never wrote a checkpoint; or, where a run is resumed, what its folder
-        has of later updates (evaluations, figures of steps, pictures), which are of a branch that ends here. Every process must
-        call this.
-        """
+    def forget(self) -> None:
+        """Forget the evaluations of the model before training, which may be those of an earlier training."""
         self._bases.clear()
-        if self.args.process_index == 0:
-            if after is None:
-                shutil.rmtree(self.folder.evaluation_folder, ignore_errors=True)
-            else:
-                for folder in self.folder.measured():
-                    remove_after(folder, after)
-        self.lockstep.accelerator.wait_for_everyone()
 
     def _records(
         self,
@@ -189,11 +177,11 @@ class Evaluator:
         self, model: torch.nn.Module, rows: Dataset, trainer_state: Any, pictures: Path | None
     ) -> list[JudgedBatch]:
         """Sample this process's share of the images, and judge each batch while the next is sampled."""
-        turns, done = self._turns(len(rows), trainer_state), 0
+        share = Share.of(len(rows), self.args)
+        turns, done = self.meter.turns(share.sizes, share.process, trainer_state), 0
         with self.judges.scorer.overlapping() as scoring:
-            for numbers in self._batches(len(rows)):
-                own_rows = [number // self.args.eval_images_per_prompt for number in numbers]
-                seeds = [self._seed(number, len(rows)) for number in numbers]
+            for numbers in share.batches(self.args.rollout_batch_size):
+                own_rows, seeds = list(map(share.row, numbers)), list(map(share.seed, numbers))
                 plan = SamplingPlan([rows[row] for row in own_rows], seeds, 1)  # read here: rows may hold images
                 sampled = self.policy.sample(plan.prompts, image_generators(plan.seeds), denoiser=model)
                 kl = self.meter.measure(sampled.trajectory, turns, done)
@@ -201,27 +189,6 @@ class Evaluator:
                 batch = EvaluatedBatch(numbers, own_rows, plan, sampled.images, kl)
                 scoring.put(partial(judge, self.judges.suites, batch, trainer_state, pictures))
         return scoring.results
-
-    def _turns(self, num_rows: int, trainer_state: Any) -> Turns:
-        """Deal out the steps at which images are measured; they move on after each update that was evaluated."""
-        each, world = self.args.eval_images_per_prompt, self.args.world_size
-        shares = [len(range(rank, num_rows, world)) * each for rank in range(world)]
-        logged = {log["step"] for log in trainer_state.log_history if any(name.startswith(EVALUATION) for name in log)}
-        earlier = sum(step < trainer_state.global_step for step in logged)
-        return Turns.of([min(share, self.meter.num_images) for share in shares], self.args.process_index, earlier)
-
-    def _batches(self, num_rows: int) -> Iterator[Sequence[int]]:
-        """Yield the numbers of this process's images, batch by batch; all images of a row are of one process."""
-        each = self.args.eval_images_per_prompt
-        rows = range(self.args.process_index, num_rows, self.args.world_size)
-        own = [row * each + image for row in rows for image in range(each)]
-        size = self.args.rollout_batch_size
-        yield from (own[first : first + size] for first in range(0, len(own), size))
-
-    def _seed(self, number: int, num_rows: int) -> int:
-        """Return an image's seed: of the first image of a row, the row's number, however many there are."""
-        row, image = divmod(number, self.args.eval_images_per_prompt)
-        return row + image * num_rows
 
     def _metrics(self, records: Sequence[Record], base: Sequence[Record] | None, prefix: str) -> dict[str, float]:
         figures = evaluation_figures(records, base, self.judges.held_out_columns)

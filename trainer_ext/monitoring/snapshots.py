@@ -20,9 +20,9 @@ from ..policy.pipeline import LogProbPipeline
 from ..policy.stock import default_images, stock_images
 from ..rollouts.measure import image_records
 from ..rollouts.schedule import SamplingPlan
-from ..runs.folder import RunFolder, SampleSheet, picture_files
+from ..runs.folder import RunFolder, picture_files
 from ..runs.pictures.curve import draw_reward_curve
-from ..runs.pictures.sheets import SampleSet, draw_sheet, evenly_spaced, load_images
+from ..runs.pictures.sheets import SampleSet, draw_sheet, evenly_spaced
 from ..runs.pictures.strip import draw_strip
 from ..runs.records import write_records
 from ..scoring.judges import Judges
@@ -148,11 +148,7 @@ class SampleCallback(TrainerCallback):
         before, *_ = sheets  # of the run that was resumed, which may have had another num_sample_images
         after = next(sheet for sheet in sheets if sheet.updates == updates)
         rows = [("before" if before.updates == 0 else f"update {before.updates}", before), ("after", after)]
-        draw_sheet(self.folder.comparison_file, [(label, self._load(sheet)) for label, sheet in rows])
-
-    def _load(self, sheet: SampleSheet) -> SampleSet:
-        prompts, seeds = ([record[name] for record in sheet.records] for name in ("prompt", "seed"))
-        return SampleSet(prompts, seeds, load_images(self.folder.pictures_of(sheet.updates)), sheet.rewards.tolist())
+        draw_sheet(self.folder.comparison_file, [(label, SampleSet.of(sheet)) for label, sheet in rows])
 
     def _draw(self, updates: int, state: TrainerState, untrained: bool = False) -> None:
         plan = self.plan

@@ -111,7 +111,7 @@ class ComparisonPage:
             "differences": {run.name: self.differences(run) for run in comparison.runs[1:]},
             "plots": list(self._plots()),
             "rows": self.rows,
-            "rewards": {" + ".join(run.facts.setup.get("rewards", {})) for run in comparison.runs},
+            "rewards": {" + ".join(run.facts.setup["rewards"]) for run in comparison.runs if run.facts.setup},
             "grouped": len(comparison.by_label) < len(comparison.runs),
         }
 
@@ -135,7 +135,7 @@ class ComparisonPage:
     def differences(self, run: ComparedRun) -> dict[str, PairedFigure]:
         """Return how a run differs in the end from the first run, in each value that both have, on the same images."""
         own, other = run.facts, self.comparison.runs[0].facts
-        columns = ["reward"] * (own.setup.get("rewards") == other.setup.get("rewards"))
+        columns = ["reward"] * (bool(own.setup) and own.setup.get("rewards") == other.setup.get("rewards"))
         columns += [name for name in other.held_out if name in own.held_out]
         columns += [f"{DETECTORS}{name}" for name in other.detectors if name in own.detectors]
         found = {

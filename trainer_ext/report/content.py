@@ -37,8 +37,6 @@ SECTIONS = {
     "provenance": "Provenance",
 }
 OPTIMISER = ("ratio", "approx_kl", "clipfrac", "kl", "loss", "grad_norm", "frac_reward_zero_std")
-UNREADABLE = "Not judged: run.json, which says what was trained, is missing or cannot be read."
-BEGUN = "Not judged: the run has only begun."
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,7 @@ class Content:
         """The verdict as the page shows it."""
         found = self.facts.summary.verdict
         if found is None:
-            return {
-                "kind": "not_judged",
-                "sentence": BEGUN if self.facts.setups else UNREADABLE,
-                "rule": "",
-                "numbers": {},
-            }
+            return {"kind": "not_judged", "sentence": self.facts.sentence, "rule": "", "numbers": {}}
         kind = found.kind.name.lower()
         return {"kind": kind, "sentence": found.sentence, "rule": found.rule, "numbers": found.numbers}
 
@@ -136,7 +129,7 @@ class Content:
     @cached_property
     def cards(self) -> list[Card]:
         """The prompts whose pictures are shown."""
-        return cards(self.facts, None, None) if self.full else cards(self.facts)
+        return cards(self.facts, self.full)
 
     @cached_property
     def offenders(self) -> dict[str, list[Offender]]:

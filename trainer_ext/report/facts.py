@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ddpo_plugins.names import REWARDS
-
 from ..errors import ConfigError
 from ..runs.folder import RunFolder
+from ..runs.measures.phases import never_trained
 from ..runs.summary import RunSummary
 from ..types import FloatArray
 from .moments import IDENTITY, Moment, moments_of
 
 FIXED_SAMPLES = "fixed samples"  #: stands for a dataset's name where a run has no evaluations
+
+UNREADABLE = "Not judged: run.json, which says what was trained, is missing or cannot be read."
+BEGUN = "Not judged: the run has only begun."
 
 #: Entries of a setup that pages show; old versions did not record all of them.
 EMPTY_SETUP: Mapping[str, Any] = {
@@ -96,6 +98,13 @@ class RunFacts:
         """The result, with the verdict; empty where run.json, which says what was trained, cannot be read."""
         return RunSummary.of(self.folder) if self.setups else RunSummary()
 
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, or why there is none."""
+        if self.summary.verdict is None:
+            return BEGUN if self.setups else UNREADABLE
+        return self.summary.verdict.sentence
+
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """The record of each image that was trained on."""
@@ -131,8 +140,8 @@ class RunFacts:
 
     @property
     def held_out(self) -> list[str]:
-        """Columns of the rewards that are never trained on."""
-        return [f"{REWARDS}{name}" for name in self.setup.get("eval_rewards", {})]
+        """Columns of the rewards that were never trained on."""
+        return never_trained(self.setups)
 
     @property
     def detectors(self) -> list[str]:

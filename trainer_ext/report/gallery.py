@@ -79,8 +79,9 @@ class Card:
         return [frame for frame in self.frames if not frame.mark]
 
 
-def cards(facts: RunFacts, max_cards: int | None = MAX_CARDS, max_moments: int | None = MAX_MOMENTS) -> list[Card]:
-    """Return the prompts through training, those of each dataset at even distances; `None` means all."""
+def cards(facts: RunFacts, full: bool = False) -> list[Card]:
+    """Return prompts through training, those of each dataset at even distances, or all prompts and moments."""
+    max_cards, max_moments = (None, None) if full else (MAX_CARDS, MAX_MOMENTS)
     found = []
     for dataset, moments in facts.moments.items():
         special = marks(facts, moments)

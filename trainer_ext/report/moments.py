@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..runs.folder import Evaluation, SampleSheet
+from ..runs.drawings import Evaluation, SampleSheet
 from ..runs.records import Record
 
 IDENTITY = ("seed", "prompt", "reward")  #: columns without which a record is of another program
@@ -34,9 +34,9 @@ class Moment:
     pictures: Mapping[int, Path]
 
     @classmethod
-    def of(cls, updates: int, records: Sequence[Record], files: Sequence[Path]) -> Moment:
-        """Find the picture of each record by the number in its name, which is the record's position."""
-        return cls(updates, records, {int(file.stem): file for file in files})
+    def of(cls, one: Evaluation | SampleSheet) -> Moment:
+        """Return what can be shown of an evaluation, or of the fixed samples."""
+        return cls(one.updates, one.records, {index: file for index, file in enumerate(one.files) if file is not None})
 
     @property
     def rollouts(self) -> float:
@@ -63,11 +63,7 @@ def shared(first: Moment, then: Moment, positions: Sequence[int]) -> tuple[list[
 def moments_of(series: Mapping[str, Sequence[Evaluation | SampleSheet]]) -> dict[str, list[Moment]]:
     """Return what can be shown of evaluations, by dataset."""
     whole = {name: [one for one in found if _is_whole(one.records)] for name, found in series.items()}
-    return {
-        name: [Moment.of(one.updates, one.records, one.files) for one in found]
-        for name, found in whole.items()
-        if found
-    }
+    return {name: [Moment.of(one) for one in found] for name, found in whole.items() if found}
 
 
 def _is_whole(records: Sequence[Record]) -> bool:

@@ -10,11 +10,11 @@ import numpy as np
 from ddpo_plugins.names import DETECTORS, PIXELS
 
 from ..runs.measures import evaluation_figures
-from ..runs.measures.formulas import column, standardised
+from ..runs.measures.formulas import column, gold_changes
 from ..runs.measures.paired import student_interval
 from ..types import FloatArray
 from .facts import RunFacts
-from .moments import Moment, shared
+from .moments import Moment
 
 MEASURES = ("disagreement", "diversity", "diversity_min", "collapsed")  #: beside the pixels', in plots of their own
 
@@ -78,8 +78,8 @@ class Progress:
             updates=np.array([moment.updates for moment in moments], np.float64),
             queries=np.array([facts.queries(moment.rollouts) for moment in moments]),
             kl=np.array([mean_and_interval(column(moment.records, "kl"))[0] for moment in moments]),
-            proxy=Band.of([gains(moments[0], moment, ["reward"]) for moment in moments]),
-            gold=Band.of([gains(moments[0], moment, held_out) for moment in moments]) if held_out else None,
+            proxy=Band.of([_gains(moments[0], moment, ["reward"]) for moment in moments]),
+            gold=Band.of([_gains(moments[0], moment, held_out) for moment in moments]) if held_out else None,
             detectors={
                 name: Band.of([column(moment.records, f"{DETECTORS}{name}") for moment in moments])
                 for name in facts.detectors
@@ -102,13 +102,6 @@ def mean_and_interval(values: FloatArray) -> tuple[float, float, float]:
     return (float(present.mean()), *student_interval(present)) if len(present) else (np.nan, np.nan, np.nan)
 
 
-def gains(base: Moment, moment: Moment, columns: Sequence[str]) -> FloatArray:
-    """
-    Return how much each image gained on the base model's image of the same prompt and seed `(B,)`.
-
-    In standard deviations of the base model's images, averaged over the columns: the mean over images is `measures.gold`. NaN
-    if the base model's images are all alike.
-    """
-    before, after = shared(base, moment, range(len(moment.records)))
-    change = standardised(after, before, columns) - standardised(before, before, columns)
-    return change.mean(axis=1) if change.shape[1] else np.full(len(change), np.nan)
+def _gains(base: Moment, moment: Moment, columns: Sequence[str]) -> FloatArray:
+    """Return how much each image gained on the base model's image of the same prompt and seed; see [`gold_changes`]."""
+    return gold_changes(base.records, base.records, moment.records, columns)

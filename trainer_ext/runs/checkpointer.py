@@ -50,6 +50,8 @@ class Checkpointer:
             The checkpoint that this run wrote or loaded last.
         resumed_setup (`Mapping[str, Any]`, *optional*):
             The setup of the checkpoint that was loaded last.
+        resumed_rollouts (`int`):
+            Number of rollouts up to the one that this checkpoint holds; 0 if it holds none.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Checkpointer:
         self.setup = setup
         self.newest: Path | None = None
         self.resumed_setup: Mapping[str, Any] | None = None
+        self.resumed_rollouts = 0
 
     def folder_of(self, updates: int) -> Path:
         """Return the folder of the checkpoint after `updates` updates."""
@@ -182,13 +185,13 @@ class Checkpointer:
         if self.args.should_save:
             self._say_what_is_different(folder, changes(state.setup, setup), forgotten)
         self.newest, self.resumed_setup = folder.resolve(), state.setup
+        self.resumed_rollouts = 0 if state.rollout is None else state.rollout.index + 1
         return state
 
     def _say_what_is_different(self, folder: Path, options: Sequence[str], forgotten: Sequence[str]) -> None:
         if options:
-            logger.warning(
-                "Resumed from %s with other options, which apply from here on: %s.", folder, ", ".join(options)
-            )
+            said = ", ".join(options)
+            logger.warning("Resumed from %s with other options, which apply from here on: %s.", folder, said)
         if forgotten:
             logger.warning(
                 "Not as in the run that wrote %s (another function, version, option or weight): %s. What was remembered there "

@@ -8,60 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from ..file_names import as_file_name, from_file_name
 from ..types import FloatArray
+from .drawings import Evaluation, SampleSheet, pictures_of_records
 from .final_weights import newest_weights
 from .manifest import MANIFEST, checkpoints, newest_checkpoint, newest_first
-from .records import numbered, read_records
+from .records import numbered, read_records, remove_from
 
 SINGLE_DATASET = "eval"  #: name of the dataset in a run whose evaluation has one
-
-
-@dataclass(frozen=True)
-class SampleSheet:
-    """
-    The pictures of the fixed prompts and seeds at one moment of a run.
-
-    Parameters:
-        updates (`int`):
-            Optimizer updates before this moment.
-        records (`list[dict]` of length B):
-            One record for each image: `updates`, `rollouts` (trained on so far), `seed`, `prompt`, `reward`, `rewards/{name}`.
-        files (`list[Path]` of length B):
-            The pictures.
-    """
-
-    updates: int
-    records: list[dict[str, Any]]
-    files: list[Path]
-
-    @property
-    def rewards(self) -> FloatArray:
-        """The reward of each image `(B,)`; NaN where there is none."""
-        return np.array([record["reward"] for record in self.records], np.float64)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """
-    An evaluation of a dataset at one moment of a run.
-
-    Parameters:
-        updates (`int`):
-            Optimizer updates before this moment; 0 for the model before training.
-        records (`list[dict]` of length B):
-            One record for each image, in the order of the dataset's rows: that of a [`SampleSheet`] with the image's `row`,
-            held-out rewards, detectors, `kl` in nats an image, `diversity` and `pixels/{name}`; None where not measured.
-        files (`list[Path]` of length B):
-            The picture of each record.
-    """
-
-    updates: int
-    records: list[dict[str, Any]]
-    files: list[Path]
 
 
 @dataclass(frozen=True)
@@ -110,10 +66,6 @@ class RunFolder:
         """The folder with all evaluations."""
         return self.path / "evaluations"
 
-    def measured(self) -> list[Path]:
-        """Return the folders with one file, and perhaps pictures, after some updates each."""
-        return [self.path / "samples", self.path / "steps", *self.evaluation_folder.glob("*")]
-
     def evaluation_pictures(self, dataset: str, updates: int) -> Path:
         """The folder with the pictures of an evaluation after some updates, by the number of their record."""
         return self.evaluation_folder / as_file_name(dataset) / f"update-{updates:05d}"
@@ -121,6 +73,22 @@ class RunFolder:
     def evaluation_file(self, dataset: str, updates: int) -> Path:
         """The records of an evaluation's images."""
         return self.evaluation_pictures(dataset, updates).with_suffix(".parquet")
+
+    def forget_after(self, updates: int, rollouts: int) -> None:
+        """
+        Remove the records and pictures of another branch of the run, whose checkpoints are not gone on from.
+
+        Args:
+            updates (`int`):
+                What was drawn, measured or evaluated after more updates is removed.
+            rollouts (`int`):
+                Number of rollouts to keep.
+        """
+        for folder in (self.path / "samples", self.path / "steps", *self.evaluation_folder.glob("*")):
+            remove_from(folder, "update-", updates + 1)
+        remove_from(self.path / "samples", "defaults-", updates + 1)
+        for folder in (self.path / "rollouts", self.path / "rollouts" / "images"):
+            remove_from(folder, "rollout-", rollouts)
 
     @property
     def comparison_file(self) -> Path:
@@ -167,7 +135,7 @@ class RunFolder:
         """Return the pictures of the fixed prompts through training, the earliest first, without records that cannot be read."""
         tables = {updates: read_records(file) for updates, file in numbered(self.path / "samples", "update-").items()}
         return [
-            SampleSheet(updates, table.to_pylist(), picture_files(self.pictures_of(updates)))
+            SampleSheet(updates, table.to_pylist(), pictures_of_records(self.pictures_of(updates), ".png", len(table)))
             for updates, table in tables.items()
             if table is not None
         ]
@@ -214,8 +182,7 @@ def _evaluations(folder: Path) -> Iterator[Evaluation]:
     for updates, file in numbered(folder, "update-").items():
         table = read_records(file)
         if table is not None:
-            pictures = numbered(file.with_suffix(""), "", ".webp")  # others may be those of an earlier, longer dataset
-            files = [picture for number, picture in pictures.items() if number < len(table)]
+            files = pictures_of_records(file.with_suffix(""), ".webp", len(table))
             yield Evaluation(updates, table.to_pylist(), files)
 
 

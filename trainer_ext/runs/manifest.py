@@ -93,7 +93,20 @@ def newest_first(output_dir: Path) -> list[Path]:
 
     That is not the order of their updates: resuming from an older one with other options leaves newer ones behind.
     """
-    return sorted(checkpoints(output_dir), key=order_of, reverse=True)
+    return sorted(checkpoints(output_dir), key=lambda folder: (order_of(folder), updates_of(folder)), reverse=True)
+
+
+def latest_branch(output_dir: Path) -> Iterator[Path]:
+    """
+    Yield the complete checkpoints of the branch of a run that was written last, its newest one first.
+
+    One that has more updates than another that was written later is of a branch that the run left for an older checkpoint.
+    """
+    updates = sys.maxsize
+    for folder in newest_first(output_dir):
+        if updates_of(folder) < updates and (folder / MANIFEST).is_file():
+            updates = updates_of(folder)
+            yield folder
 
 
 def newest_checkpoint(output_dir: Path) -> Path | None:
@@ -129,7 +142,12 @@ def check_checkpoint(folder: Path) -> None:
 def checkpoints(output_dir: Path) -> list[Path]:
     """Return the checkpoints of a run, whole or not, oldest first."""
     found = [path for path in output_dir.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted(found, key=updates_of)
+
+
+def updates_of(checkpoint: Path) -> int:
+    """Return the number of optimizer updates before a checkpoint, from its name."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def prune(output_dir: Path, limit: int | None, best: str | None) -> None:

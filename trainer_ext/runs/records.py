@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Record = Mapping[str, Any]  #: the values that are recorded for one image
 
 _SCHEMAS: dict[pa.Schema, pa.Schema] = {}  # one object for each schema, because most files have the same
+_NAMED: set[tuple[Path, int | None, int | None]] = set()  # damaged files, with size and time, that were warned about
 
 _ONE_TYPE = (
     "A column that a reward or detector logs with log_extra has one type in the whole run, on all processes: give it another "
@@ -62,16 +63,17 @@ def read_records(file: Path, columns: Sequence[str] | None = None) -> pa.Table |
 
 def numbered(folder: Path, prefix: str, suffix: str = ".parquet") -> dict[int, Path]:
     """Return the files whose names are `prefix`, a number and `suffix`, by their numbers, in order. Other files are ignored."""
-    matches = ((re.fullmatch(f"{re.escape(prefix)}([0-9]+)", file.stem), file) for file in folder.glob(f"*{suffix}"))
+    name = re.compile(f"{re.escape(prefix)}([0-9]+){re.escape(suffix)}")
+    matches = ((name.fullmatch(file.name), file) for file in folder.glob(f"{prefix}*{suffix}"))
     return dict(sorted((int(match[1]), file) for match, file in matches if match is not None))
 
 
-def remove_after(folder: Path, updates: int) -> None:
-    """Remove the records of `update-{number}` with higher numbers, and their pictures: a run goes on without them."""
-    for number, file in numbered(folder, "update-").items():
-        if number > updates:
-            file.unlink(missing_ok=True)
-            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
+def remove_from(folder: Path, prefix: str, number: int) -> None:
+    """Remove records and pictures, one or a folder of them, whose names are `prefix` and this number or a higher one."""
+    for suffix in (".parquet", ".png", ""):
+        for found, path in numbered(folder, prefix, suffix).items():
+            if found >= number:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def files_beside(file: Path) -> Iterator[Path]:
@@ -126,9 +128,14 @@ def _read_schema(file: Path, size: int, modified: int) -> pa.Schema | None:
 
 
 def _warn(file: Path, error: Exception) -> None:
-    logger.warning(
-        "%s cannot be read and is left out (%s: %s). Remove it; training is not affected.",
-        file,
-        type(error).__name__,
-        error,
-    )
+    """Say that a file cannot be read: once, as long as it is not written again, however often it is read."""
+    about = file.stat() if file.exists() else None
+    state = (file, about and about.st_size, about and about.st_mtime_ns)
+    if state not in _NAMED:
+        _NAMED.add(state)
+        logger.warning(
+            "%s cannot be read and is left out (%s: %s). Remove it; training is not affected.",
+            file,
+            type(error).__name__,
+            error,
+        )

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ddpo_plugins.names import DETECTORS
 
 from ..file_names import LORA_FILE, PEFT_FILE, PIPELINE_FILE
-from .folder import Evaluation, RunFolder, SampleSheet
-from .manifest import MANIFEST
-from .measures.formulas import measured_columns, same_images
+from .drawings import Evaluation, SampleSheet
+from .folder import RunFolder
+from .manifest import latest_branch, updates_of
+from .measures.comparable import RecordedEvaluations
 from .measures.paired import PairedFigure, bootstrapped_figure, paired_columns, paired_figure
-from .measures.phases import change_of_measure, never_trained
 from .measures.rules import verdict_of
+from .measures.verdict import Verdict
 from .records import Record
-from .verdict import Verdict
 
 __all__ = ["PairedFigure", "RunSummary", "paired_figure"]
 
@@ -66,11 +65,11 @@ class RunSummary:
         """Read a run's folder."""
         sheets = folder.samples()
         defaults = folder.default_samples()
-        evaluations, held_out = judged_evaluations(folder), held_out_columns(folder)
+        recorded = recorded_evaluations(folder)
+        evaluations, held_out = recorded.joined, recorded.held_out
         weights = _weights(folder, evaluations)
         began = bool(sheets or evaluations or folder.rollouts())
-        lacking = _lacking(folder, evaluations, held_out)
-        verdict = verdict_of(evaluations, held_out, _names(folder, weights), lacking) if began else None
+        verdict = verdict_of(evaluations, held_out, _names(folder, weights), recorded.lacking) if began else None
         means = [float(rewards.mean()) for rewards in folder.rewards().values() if len(rewards)]
         return cls(
             updates=sheets[-1].updates if sheets else None,
@@ -80,10 +79,15 @@ class RunSummary:
             last_rollout=means[-1] if means else None,
             held_out=_figures(evaluations, held_out.__contains__),
             detections=_figures(evaluations, lambda name: name.startswith(DETECTORS)),
-            generalisation=_by_dataset(folder, {"reward", *held_out}),
+            generalisation=_by_dataset(recorded.by_dataset, {"reward", *held_out}),
             verdict=verdict,
             chosen_checkpoint=None if verdict is None or verdict.chosen is None else weights.get(verdict.chosen),
         )
+
+
+def recorded_evaluations(folder: RunFolder) -> RecordedEvaluations:
+    """Read the evaluations of a run, and the setups that say which of them can be compared."""
+    return RecordedEvaluations(folder.evaluations(), folder.setups() if folder.setup_file.is_file() else [])
 
 
 def _paired_sheets(first: SampleSheet, last: SampleSheet) -> PairedFigure | None:
@@ -98,58 +102,6 @@ def _paired_records(first: Sequence[Record], last: Sequence[Record]) -> PairedFi
     return paired_figure(pairs) if len(pairs) else None
 
 
-def judged_evaluations(folder: RunFolder) -> list[Evaluation]:
-    """Return the evaluations of all datasets as if they were one, the earliest first: those after as many updates in each."""
-    each = [{evaluation.updates: evaluation for evaluation in found} for found in _comparable(folder).values()]
-    moments = sorted(set.intersection(*map(set, each))) if each else []
-    return [_joined(updates, [found[updates] for found in each]) for updates in moments]
-
-
-def _comparable(folder: RunFolder) -> dict[str, list[Evaluation]]:
-    """Return the evaluations of each dataset that the run evaluates now, of the same images as its last."""
-    setups = _setups(folder)
-    current = setups[-1].get("eval_prompts") if setups else None
-    return {
-        name: [evaluation for evaluation in found if same_images(evaluation.records, found[-1].records)]
-        for name, found in folder.evaluations().items()
-        if not current or name in current
-    }
-
-
-def _lacking(folder: RunFolder, evaluations: Sequence[Evaluation], held_out: Sequence[str]) -> tuple[str, str] | None:
-    """Return why the evaluations of a run that was resumed with other options cannot be compared, and what to do."""
-    changed = change_of_measure(_setups(folder))
-    if changed is not None and evaluations:
-        return (
-            f"{changed}, so that evaluations before and after cannot be compared",
-            "To judge a reward, begin a new run in another output_dir.",
-        )
-    if not evaluations or not held_out:
-        return None
-    first = [found[0] for found in folder.evaluations().values()]
-    if evaluations[0].updates and not any(evaluation.updates for evaluation in first):
-        return (
-            "the evaluated prompts changed, and the model before training was not evaluated on these",
-            "Resume with the original --eval_prompts.",
-        )
-    base, last = (measured_columns(evaluations[index].records) for index in (0, -1))
-    if not base.intersection(held_out) and last.intersection(held_out):
-        return (
-            "the held-out rewards changed, and the model before training was not judged by these",
-            "Resume with the original --eval_reward_funcs.",
-        )
-    return None
-
-
-def _setups(folder: RunFolder) -> list[dict[str, Any]]:
-    return folder.setups() if folder.setup_file.is_file() else []
-
-
-def _joined(updates: int, parts: Sequence[Evaluation]) -> Evaluation:
-    records = [{**record, "row": (index, record["row"])} for index, part in enumerate(parts) for record in part.records]
-    return Evaluation(updates, records, [file for part in parts for file in part.files])
-
-
 def _figures(evaluations: Sequence[Evaluation], columns: Callable[[str], bool]) -> dict[str, PairedFigure]:
     """Compare the columns of the last evaluation with those of the model before training."""
     if len(evaluations) < 2 or evaluations[0].updates != 0:
@@ -159,20 +111,15 @@ def _figures(evaluations: Sequence[Evaluation], columns: Callable[[str], bool]) 
     return {name: bootstrapped_figure(values) for name, values in pairs.items() if len(values)}
 
 
-def _by_dataset(folder: RunFolder, columns: Collection[str]) -> dict[str, dict[str, PairedFigure]]:
-    each = _comparable(folder)
+def _by_dataset(
+    each: Mapping[str, Sequence[Evaluation]], columns: Collection[str]
+) -> dict[str, dict[str, PairedFigure]]:
     return {name: _figures(found, columns.__contains__) for name, found in each.items()} if len(each) > 1 else {}
 
 
-def held_out_columns(folder: RunFolder) -> list[str]:
-    """Return the columns of the rewards that a run evaluates, and never trained on, also before it was resumed."""
-    return never_trained(_setups(folder))
-
-
 def _weights(folder: RunFolder, evaluations: Sequence[Evaluation]) -> dict[int, Path]:
-    """Return the weights that are still there by their updates: complete checkpoints, or without any the saved weights."""
-    complete = [path for path in folder.checkpoints() if (path / MANIFEST).is_file()]
-    found = {int(path.name.rpartition("-")[2]): path for path in complete}
+    """Return the weights that are still there by their updates: the run's complete checkpoints, or without any its weights."""
+    found = {updates_of(path): path for path in latest_branch(folder.path)}
     saved = any((folder.path / name).is_file() for name in (LORA_FILE, PEFT_FILE, PIPELINE_FILE))
     return found if found or not saved or not evaluations else {evaluations[-1].updates: folder.path}
 

@@ -38,7 +38,6 @@ def run(arguments: list[str]) -> int:
 
     comparison = write_comparison([Path(folder) for folder in options.runs], Path(options.output), options.labels)
     for compared in comparison.runs:
-        verdict = compared.facts.summary.verdict
-        print(f"{compared.name}: {verdict.sentence if verdict else 'not judged, because it has no evaluations'}")
+        print(f"{compared.name}: {compared.facts.sentence}")
     print(f"{options.output}   the comparison")
     return 0

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
-from ...runs.folder import RunFolder, SampleSheet
+from ...runs.drawings import SampleSheet
+from ...runs.folder import RunFolder
 from ...runs.summary import RunSummary
 
 MAX_PAIRS = 16  #: that cards show
@@ -86,7 +87,7 @@ class Results:
     @cached_property
     def sheets(self) -> tuple[SampleSheet, SampleSheet] | None:
         """The fixed samples at the beginning and at the end, as far as their pictures are complete; `None` without any."""
-        whole = [sheet for sheet in self.folder.samples() if len(sheet.files) == len(sheet.records) > 0]
+        whole = [sheet for sheet in self.folder.samples() if sheet.is_complete]
         return (whole[0], whole[-1]) if whole else None
 
     @cached_property
@@ -101,10 +102,8 @@ class Results:
         pairs = []
         for index, (record, file) in enumerate(zip(last.records[:MAX_PAIRS], last.files, strict=False)):
             earlier, picture = before.get(_key(record), ({}, None))
-            names = {f"images/after-{index:02d}.png": file}
-            pairs.append(
-                Pair(index, earlier, record, names | ({f"images/before-{index:02d}.png": picture} if picture else {}))
-            )
+            named = {f"images/after-{index:02d}.png": file, f"images/before-{index:02d}.png": picture}
+            pairs.append(Pair(index, earlier, record, {name: path for name, path in named.items() if path is not None}))
         return pairs
 
 

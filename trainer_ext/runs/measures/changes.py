@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...types import FloatArray
-from ..records import Record
-from .formulas import matched, standardised
 from .paired import bootstrap_interval
 
 MIN_PAIRS = 10  #: images below which an interval says too little to judge by
@@ -47,14 +44,3 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.difference:+.2f} standard deviations ({self.low:+.2f} to {self.high:+.2f}, n = {self.n})"
-
-
-def gold_changes(
-    base: Sequence[Record], first: Sequence[Record], last: Sequence[Record], columns: Sequence[str]
-) -> FloatArray:
-    """Return the mean change over held-out rewards of each image `(n,)` that has one, in the base's standard deviations."""
-    after, before = matched(last, first)
-    changes = standardised(after, base, columns) - standardised(before, base, columns)
-    present = ~np.isnan(changes)
-    kept = present.any(axis=1)
-    return np.where(present, changes, 0.0)[kept].sum(axis=1) / present[kept].sum(axis=1)

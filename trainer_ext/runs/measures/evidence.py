@@ -10,10 +10,10 @@ import numpy as np
 
 from ddpo_plugins.names import DETECTORS, REWARDS
 
-from ..folder import Evaluation
+from ..drawings import Evaluation
 from ..records import Record
-from .changes import MIN_PAIRS, Change, gold_changes
-from .formulas import collapsed, column, disagreement, matched, mean
+from .changes import MIN_PAIRS, Change
+from .formulas import collapsed, column, disagreement, gold_changes, matched, mean
 from .paired import CONFIDENCE, PairedFigure, bootstrapped_figure, paired_columns
 
 

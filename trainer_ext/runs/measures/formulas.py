@@ -78,21 +78,31 @@ def _scales(base: Records, columns: Sequence[str]) -> dict[str, tuple[float, flo
     return {name: (float(x.mean()), float(x.std())) for name, x in present.items() if len(x) and np.ptp(x) > 0}
 
 
+def gold_changes(base: Records, first: Records, last: Records, columns: Sequence[str]) -> FloatArray:
+    """
+    Return the mean change over rewards of each image `(n,)`, in the base's standard deviations, over the rewards that it has both
+    in `first` and in `last`. Images that have none are left out.
+    """
+    after, before = matched(last, first)
+    changes = standardised(after, base, columns) - standardised(before, base, columns)
+    present = ~np.isnan(changes)
+    kept = present.any(axis=1)
+    return np.where(present, changes, 0.0)[kept].sum(axis=1) / present[kept].sum(axis=1)
+
+
 def gold(records: Records, base: Records, held_out: Sequence[str]) -> float | None:
     """
-    Return the mean over held-out rewards of (mean - base mean) / base std: what was really gained (Gao et al., 2022, whose
-    gold reward is one model). None without held-out rewards.
+    Return what was really gained: the mean over images of [`gold_changes`] since before training. Where every image has all
+    held-out rewards, that is the mean over these of (mean - base mean) / base std (Gao et al., 2022, whose gold reward is one
+    model). None where no image has a held-out reward in both evaluations.
 
     Args:
         records, base (`Sequence[Record]` of length B):
-            Matched records.
+            Records of the same images, now and before training.
         held_out (`Sequence[str]` of length K):
             Columns of the held-out rewards.
     """
-    scales = _scales(base, held_out)
-    means = {name: mean(column(records, name)) for name in scales}
-    gains = [(value - scales[name][0]) / scales[name][1] for name, value in means.items() if value is not None]
-    return float(np.mean(gains)) if gains else None  # of the base itself exactly 0
+    return mean(gold_changes(base, base, records, held_out))
 
 
 def win_rates(values: FloatArray, others: FloatArray) -> FloatArray:

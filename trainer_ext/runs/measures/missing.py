@@ -8,10 +8,10 @@ import numpy as np
 
 from ddpo_plugins.names import REWARDS
 
-from ..folder import Evaluation
+from ..drawings import Evaluation
 from ..records import Record
-from .changes import MIN_PAIRS, gold_changes
-from .formulas import column, matched
+from .changes import MIN_PAIRS
+from .formulas import column, gold_changes, matched
 from .paired import paired_columns
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..folder import Evaluation
-from ..verdict import Verdict, VerdictKind
+from ..drawings import Evaluation
 from .evidence import Evidence
 from .formulas import drifted
 from .missing import missing
+from .verdict import Verdict, VerdictKind
 
 MARGIN = 0.25  #: change of the held-out rewards, in standard deviations of the base's images, that matters
 DETECTED = 0.1  #: rise of a detector's mean that matters

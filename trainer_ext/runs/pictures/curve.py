@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from ...loop.describing import described_as
 from ...types import FloatArray
 from ..atomic import replacing
-from ..folder import RunFolder, SampleSheet
+from ..drawings import SampleSheet
+from ..folder import RunFolder
 from .style import Style, styles
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from ...images import to_pil
 from ...loop.describing import describing
 from ..atomic import replacing
+from ..drawings import SampleSheet
 from ..folder import picture_files
 from .captions import caption, font_families
 
@@ -41,6 +42,22 @@ class SampleSet:
     seeds: list[int]
     images: torch.Tensor
     rewards: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, sheet: SampleSheet) -> SampleSet:
+        """
+        Read the pictures of a sheet; those that are missing are white, so that the others keep their places.
+
+        Raises:
+            `FileNotFoundError`: all are missing.
+        """
+        found = {place: _read(file) for place, file in enumerate(sheet.files) if file is not None}
+        if not found:
+            raise FileNotFoundError(f"the pictures after {sheet.updates} updates are missing")
+        white = torch.full_like(next(iter(found.values())), 255)
+        images = torch.stack([found.get(place, white) for place in range(len(sheet.records))])
+        prompts, seeds = ([record[name] for record in sheet.records] for name in ("prompt", "seed"))
+        return cls(prompts, seeds, images, sheet.rewards.tolist())
 
     def save(self, folder: Path) -> None:
         """Write each image into `folder`, and all of them on one sheet beside it."""

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from ..atomic import replacing
-from ..folder import RunFolder, SampleSheet
+from ..drawings import SampleSheet
+from ..folder import RunFolder
 from .captions import caption, font_families
 from .sheets import picture_grid
 
@@ -22,9 +23,9 @@ def draw_strip(folder: RunFolder) -> None:
     """
     Draw `samples/snapshots.png`: at most [`MAX_ROWS`] prompts at at most [`MAX_COLUMNS`] moments, with seed, update and reward.
 
-    What has no picture at a moment, because the number of fixed samples was changed, stays empty there.
+    What has no picture at a moment, because it is missing or the number of fixed samples was changed, stays empty there.
     """
-    sheets = _spaced([sheet for sheet in folder.samples() if len(sheet.files) == len(sheet.records)], MAX_COLUMNS)
+    sheets = _spaced([sheet for sheet in folder.samples() if any(sheet.files)], MAX_COLUMNS)
     if not sheets:
         return
     rows = _spaced(sheets[-1].records, MAX_ROWS)
@@ -40,10 +41,10 @@ def draw_strip(folder: RunFolder) -> None:
 
 
 def _draw(axes: Axes, sheet: SampleSheet, row: Mapping[str, Any], index: int, is_first: bool) -> None:
-    found = next((pair for pair in zip(sheet.records, sheet.files, strict=True) if _key(pair[0]) == _key(row)), None)
-    if found is None:
+    pairs = zip(sheet.records, sheet.files, strict=True)
+    record, file = next((pair for pair in pairs if _key(pair[0]) == _key(row)), (row, None))
+    if file is None:
         return
-    record, file = found
     axes.imshow(_read(file), interpolation="nearest")
     reward = "" if record["reward"] is None else f": {record['reward']:.3g}"
     said = f"update {sheet.updates}{reward}"

@@ -3,7 +3,8 @@
 the same, what takes effect, and which remembered rewards are still those of its rewards.
 """
 
+from .beginning import SetupCallback
 from .facts import PACKAGES, Launch, launched
-from .record import RunSetup, SetupCallback, name_of, write_setup
+from .record import RunSetup, name_of, write_setup
 
 __all__ = ["PACKAGES", "Launch", "RunSetup", "SetupCallback", "launched", "name_of", "write_setup"]

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from datasets import Dataset
 from diffusers import DiffusionPipeline
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ddpo_plugins.masking import masked, masked_text
 
@@ -35,7 +34,6 @@ from .facts import (
     describe_prompts,
     package_versions,
 )
-from .resuming import apply_changes
 
 logger = logging.getLogger(__name__)
 
@@ -200,33 +198,3 @@ def _earlier_setups(folder: RunFolder) -> list[dict[str, Any]]:
             "%s cannot be read and is written again (%s: %s).", folder.setup_file, type(error).__name__, error
         )
         return []
-
-
-class HasSetups(Protocol):
-    """What the record of a run is made from."""
-
-    setup: RunSetup
-    resumed_setup: Mapping[str, Any] | None
-
-
-class SetupCallback(TrainerCallback):
-    """
-    Writes `run.json` when a run begins or is resumed, and makes it true: the optimizer gets the options that it records.
-
-    Args:
-        checkpointer ([`HasSetups`]):
-            Knows the setup of the run, and that of the checkpoint that it resumes from.
-    """
-
-    def __init__(self, checkpointer: HasSetups):
-        self.checkpointer = checkpointer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Write the file, and apply changed options."""
-        setup, resumed = self.checkpointer.setup, self.checkpointer.resumed_setup
-        if resumed is not None:
-            apply_changes(kwargs["optimizer"], kwargs["lr_scheduler"], resumed, setup.as_dict())
-        if state.is_world_process_zero:
-            write_setup(RunFolder(Path(str(args.output_dir))), setup, state.global_step, resumed)
