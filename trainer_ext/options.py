@@ -44,7 +44,8 @@ class TrainerDefaults:
     lr_scheduler_type: str = option("constant", "Learning rate schedule.")
     num_train_epochs: float = option(100.0, "Number of rollouts, each with the training on it.")
     per_device_train_batch_size: int = option(
-        8, "Images trained on at once on each device; a forward pass takes one denoising step of each."
+        8,
+        "Images trained on at once on each device; a forward pass takes one denoising step of each (see rows_per_forward).",
     )
     gradient_accumulation_steps: int = option(8, "Batches of images in one optimizer update.")
     logging_strategy: str = option("epoch", "When to log: 'epoch' (each rollout), 'steps' or 'no'.")
@@ -89,6 +90,11 @@ class DDPOOptions:
     num_images_per_prompt: int = option(1, "Images of each prompt in a rollout.")
     rollout_batch_size: int = option(8, "Images sampled at once on each device.")
     num_inner_epochs: int = option(1, "Training passes over each rollout.")
+    rows_per_forward: int | None = option(
+        None,
+        "Rows in a forward pass of training: images x denoising steps x branches of guidance. It changes speed and memory, and "
+        "the gradient only by rounding. By default a pass takes one step of each of per_device_train_batch_size images.",
+    )
     timestep_fraction: float = option(
         1.0, "Share of the denoising steps to train, drawn at random for each image and pass."
     )

@@ -22,8 +22,9 @@ from .config import DDPOConfig
 from .hub.trainer import HubTrainer
 from .inherited import RefusedMethods
 from .learning.algorithm import Algorithm
+from .learning.batches import training_batch
 from .learning.rollout import Rollout
-from .learning.update import GradientAccumulator, training_batch
+from .learning.update import GradientAccumulator
 from .loop.epochs import EpochOnLastUpdate
 from .loop.interrupts import StopRequest, StopRequestedError
 from .loop.lockstep import Lockstep
@@ -139,7 +140,8 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         self._collector = RolloutCollector(
             self.policy, self.judges, self.algorithm, denoiser, schedule, self._lockstep, args
         )
-        self._gradients = GradientAccumulator(self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
+        learner = (self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
+        self._gradients = GradientAccumulator(*learner, args.rows_per_forward)
         self._evaluator = Evaluator(self.policy, self.judges, self._weights, self._lockstep, args, eval_dataset)
         setup = RunSetup.of(args, name_of(model), self.policy, denoiser, self.judges, chosen, **data)
         self._checkpointer = Checkpointer(args, self.algorithm, self._weights, self.accelerator, setup)
@@ -231,9 +233,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
             fraction, seed, process = self.args.timestep_fraction, self.args.seed, self.args.process_index
             batch = training_batch(self.algorithm, rollout, positions, fraction, seed, process)
             share = self.current_gradient_accumulation_steps
-            loss = self._gradients.accumulate(model, batch, share, self._lockstep.check, self._metrics.note)
-            self._metrics.note({"loss": loss})
-            return loss / share
+            return self._gradients.accumulate(model, batch, share, self._lockstep.check, self._metrics) / share
 
     # ---- logging and evaluation ----
 

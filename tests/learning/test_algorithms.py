@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from trainer_ext.learning.algorithms import ALGORITHMS
+from trainer_ext.learning.batches import ForwardPass
 from trainer_ext.learning.rollout import Rollout
 from trainer_ext.learning.update import GradientAccumulator
 from trainer_ext.model.denoiser import TrainedDenoiser
@@ -55,7 +56,8 @@ def every_transition(num_steps=STEPS):
 
 def loss_of(learner, rollout, seed=0):
     images, steps = every_transition()
-    return learner.loss(learner.denoiser, rollout, images, steps, torch.Generator().manual_seed(seed))
+    minibatch = learner.algorithm.minibatch(rollout, images, steps, torch.Generator().manual_seed(seed))
+    return learner.loss(learner.denoiser, rollout, ForwardPass(images, steps, minibatch))
 
 
 def trained(denoiser):

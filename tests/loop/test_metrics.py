@@ -2,6 +2,7 @@ import json
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from trainer_ext.loop.metrics import RunMetrics, mean_of
@@ -50,3 +51,21 @@ def test_a_state_is_not_a_view():
 def test_processes_are_averaged_where_they_measured():
     assert mean_of([{"reward": 1.0, "rare": 5.0}, {"reward": 2.0}]) == {"reward": 1.5, "rare": 5.0}
     assert mean_of([{}, {"late": 3.0}]) == {"late": 3.0}
+
+
+def test_tensors_are_read_in_their_place_and_kept_as_they_were():
+    metrics, value = RunMetrics(), torch.tensor([1.0])
+    metrics.note({"kl": value})
+    metrics.note({"kl": 2.0})
+    metrics.note_each(["steps/0/ratio", "steps/1/ratio", "kl"], torch.tensor([5.0, 6.0, 3.0], dtype=torch.bfloat16))
+    value.zero_()
+    copied = metrics.copy()
+    assert metrics.state_dict() == {"kl": [1.0, 2.0, 3.0], "steps/0/ratio": [5.0], "steps/1/ratio": [6.0]}
+    metrics.note({"kl": 10})
+    assert metrics.drain()["kl"] == 4.0
+    assert copied.drain()["kl"] == 2.0
+
+
+def test_a_metric_of_several_elements_is_an_error_where_it_is_noted():
+    with pytest.raises(RuntimeError):
+        RunMetrics().note({"kl": torch.zeros(2)})

@@ -4,17 +4,20 @@ import pytest
 import torch
 
 from trainer_ext.errors import PipelineError
+from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.recording.calls import (
     DenoiserCall,
     Recorder,
     flatten,
     infer_layout,
-    is_same,
     num_rows,
     unflatten,
 )
-from trainer_ext.policy.recording.conditioning import Conditioning, branches_first, images_first, to_device
+from trainer_ext.policy.recording.conditioning import Conditioning, branches_first, images_first
 from trainer_ext.policy.recording.trajectory import Trajectory
+from trainer_ext.policy.recording.verdicts import Verdicts, conditions_of_equality, is_same
+from trainer_ext.policy.seeds import image_generators
+from trainer_ext.policy.transfer import to_device
 from trainer_ext.policy.transitions.gaussian import TransitionTable
 
 
@@ -229,3 +232,49 @@ def test_a_trajectory_has_one_more_state_than_steps():
     for bad_latents, bad_outputs in ((latents[:, :5], outputs), (latents, outputs[:, :4]), (latents[:1], outputs)):
         with pytest.raises(ValueError, match="do not fit a table of 5 steps"):
             Trajectory(table, bad_latents, bad_outputs, Conditioning.of_batch((), 2))
+
+
+# ---- what is judged at the end ----
+
+
+def test_the_first_condition_that_does_not_hold_is_the_error():
+    verdicts = Verdicts()
+    for name, holds in {"a": True, "b": False, "c": False}.items():
+        verdicts.expect([torch.tensor(True), torch.tensor(holds)], lambda name=name: ValueError(name))
+    with pytest.raises(ValueError, match="b"):
+        verdicts.judge()
+    verdicts.judge()  # each is raised once
+
+
+def test_what_is_known_at_once_is_raised_at_once_but_for_what_was_wrong_before():
+    verdicts = Verdicts()
+    verdicts.expect([True], lambda: ValueError("not this"))
+    with pytest.raises(ValueError, match="shapes"):
+        verdicts.expect(conditions_of_equality(torch.zeros(2), torch.zeros(3)), lambda: ValueError("shapes"))
+    verdicts.expect(conditions_of_equality([torch.zeros(2)], [torch.ones(2)]), lambda: ValueError("before"))
+    with pytest.raises(ValueError, match="before"):
+        verdicts.expect([False], lambda: ValueError("after"))
+
+
+def not_a_number(step, latents):
+    """Changes latents as some callbacks do, so that what comes later fails."""
+    return {"latents": latents * 0} if step == 0 else {"latents": latents}
+
+
+@pytest.mark.parametrize(
+    ("stop", "error"),
+    [(None, "changes the latents between steps 0 and 1"), (InterruptedError("enough"), "enough")],
+)
+def test_a_finding_is_not_lost_when_the_run_fails_later(tiny_pipeline, monkeypatch, stop, error):
+    """The decoder fails, perhaps because of what was found; but an interruption is no failure of the run."""
+    pipeline = tiny_pipeline()
+    kwargs = {"callback_on_step_end": lambda _, step, t, kwargs: not_a_number(step, **kwargs)}
+    policy = LogProbPipeline(pipeline, 3, 1.0, pipeline_kwargs=kwargs)
+    monkeypatch.setattr(pipeline.vae, "decode", lambda *args, **kw: 1 / 0)
+
+    def on_step(step):
+        if stop and step == 2:
+            raise stop
+
+    with pytest.raises(PipelineError if stop is None else InterruptedError, match=error):
+        policy.sample(["a cat"], image_generators([1]), on_step=on_step)

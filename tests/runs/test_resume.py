@@ -23,6 +23,7 @@ KINDS = {
     "several passes, pictures": {
         "num_inner_epochs": 2,
         "per_device_train_batch_size": 2,
+        "rows_per_forward": 3,  # of the 4 pairs of a batch
         "num_sample_images": 1,
         "sample_every": 1,
         "keep_images": 0.5,
@@ -31,6 +32,9 @@ KINDS = {
     "sparse RWR, images kept": {
         "algorithm": "sparse_rwr",
         "rwr_quantile": 0.5,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 1,
+        "rows_per_forward": 1,
         "num_train_epochs": 3,
         "save_total_limit": 1,
         "keep_images": 0.5,

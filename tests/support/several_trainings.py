@@ -48,6 +48,7 @@ ONE_UPDATE = {
     "optim": "sgd",
     "max_grad_norm": 0.0,
     "learning_rate": 1.0,
+    "rows_per_forward": 8,  # passes of 4 + 2 pairs, or of three times 4 in one process
 }
 
 

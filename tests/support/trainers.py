@@ -32,6 +32,11 @@ TINY = {
     "use_cpu": True,
 }
 
+#: The option by the name that this version of transformers has for it.
+CHECKPOINTING = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if name in DDPOConfig.__dataclass_fields__
+)
+
 #: Two rollouts, and after each update a checkpoint to resume from. Runs that use it say how many updates a rollout has.
 RESUMABLE = {
     "dataset": FOUR_ANIMALS,

@@ -116,6 +116,26 @@ def gradients_are_finite_differences(family, pipeline):
         assert parameter.grad[index].item() == pytest.approx(difference, rel=2e-2), name
 
 
+def weighted_gradient(policy, denoiser, trajectory, weights, size):
+    """The gradient of the images' weighted log-probabilities over all steps, in forward passes of `size` pairs, flat."""
+    pairs = torch.cartesian_prod(trajectory.table.stochastic_steps, torch.arange(len(trajectory)))
+    denoiser.zero_grad()
+    for batch in pairs.split(size):
+        steps, rows = batch.unbind(1)
+        log_ratio = policy.ratio_terms(trajectory, rows, steps, denoiser).log_ratio
+        (weights[rows] * log_ratio).sum().backward()
+    return torch.cat([parameter.grad.flatten() for parameter in trainable(denoiser).values()])
+
+
+def gradients_of_several_steps_at_once_are_those_of_single_steps(family, pipeline):
+    policy = make_policy(family, pipeline)
+    denoiser = add_adapter(policy)
+    trajectory, weights = two_each(policy, denoiser).trajectory, torch.tensor([1.0, -2.0, 0.5, 1.5])
+    single, several = (weighted_gradient(policy, denoiser, trajectory, weights, size) for size in (4, 7))
+    assert single.norm() > 0
+    assert (several - single).norm() < 1e-4 * single.norm()
+
+
 def call_in(call, dtype):
     """Its arguments; timesteps too."""
     return replace(

@@ -12,7 +12,7 @@ from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.seeds import image_generators
-from trainer_ext.policy.self_check import check_compiled
+from trainer_ext.policy.self_check import Replayed, check_compiled
 
 
 @pytest.fixture
@@ -86,9 +86,10 @@ def test_wrong_gradients_of_compiled_code_are_noticed(tiny_pipeline):
     pipeline.unet.requires_grad_(False)
     denoiser = TrainedDenoiser(pipeline.unet, "unet", default_lora_config(pipeline.unet))
     trajectory = policy.sample(["a cat", "a dog"], image_generators([1, 2]), denoiser=denoiser).trajectory
-    check_compiled(policy, denoiser, denoiser, trajectory)
+    replayed = Replayed.as_sampled(trajectory)
+    check_compiled(policy, denoiser, denoiser, replayed)
     with pytest.raises(PipelineError, match="gradient is wrong: it is off by .* Train without torch_compile"):
-        check_compiled(policy, Compiled(denoiser), denoiser, trajectory)
+        check_compiled(policy, Compiled(denoiser), denoiser, replayed)
 
 
 def test_a_run_that_is_compiled_wrongly_is_refused(make_trainer, monkeypatch):

@@ -15,10 +15,19 @@ from PIL import Image
 from safetensors import safe_open
 from support import trainers
 from support.pipelines import tiny_pipeline
-from support.trainers import all_records, assert_same, brightness, checkpoints, logs_of, prompts, trained_weights
+from support.trainers import (
+    CHECKPOINTING,
+    all_records,
+    assert_same,
+    brightness,
+    checkpoints,
+    logs_of,
+    prompts,
+    trained_weights,
+)
 from transformers import TrainerCallback
 
-from trainer_ext import DDPOConfig, LogProbPipeline, RewardFunction, embedded_model
+from trainer_ext import LogProbPipeline, RewardFunction, embedded_model
 from trainer_ext.errors import ConfigError
 from trainer_ext.file_names import LORA_FILE
 from trainer_ext.loop.interrupts import SAME_REQUEST_SECONDS, SIGNALS, StoppedError
@@ -326,12 +335,7 @@ def test_gradient_checkpointing_changes_no_gradient(make_trainer, monkeypatch):
     )
     _, plain = first_gradient(make_trainer, folder="plain")
     assert not recomputed
-    name = (
-        "activation_checkpointing"
-        if "activation_checkpointing" in DDPOConfig.__dataclass_fields__
-        else "gradient_checkpointing"
-    )
-    _, checkpointed = first_gradient(make_trainer, folder="checkpointed", **{name: True})
+    _, checkpointed = first_gradient(make_trainer, folder="checkpointed", **{CHECKPOINTING: True})
     assert recomputed
     assert_close_as_a_whole(plain, checkpointed)
 

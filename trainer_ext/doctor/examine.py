@@ -29,7 +29,7 @@ from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.runner import find_denoiser
 from ..policy.seeds import image_generators
-from ..policy.self_check import check_gradients_arrive, check_replay, first_log_ratios
+from ..policy.self_check import Replayed, check_gradients_arrive, check_replay
 from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
 from .report import Facts, Report
 from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
@@ -184,7 +184,7 @@ def _call_facts(policy: LogProbPipeline, trajectory: Trajectory) -> Iterator[Cal
 
 def _replay_facts(policy: LogProbPipeline, model: torch.nn.Module, sampled: Sampled, clip_range: float) -> ReplayFacts:
     with torch.no_grad():
-        same = first_log_ratios(policy, model, sampled.trajectory)
+        same = Replayed.as_sampled(sampled.trajectory).log_ratios(policy, model)
         mixed = policy.ratio_terms(sampled.trajectory, *_mixed(sampled.trajectory), model).log_ratio
     check_replay(policy, model, sampled.trajectory, clip_range)
     shape = tuple(sampled.images.shape[1:])

@@ -32,11 +32,14 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
             True if the loss is only right until the first update on a rollout.
         policy_gradient (`bool`):
             True if the sampler's own steps are trained, so that a KL divergence to the reference is defined.
+        clips_ratio (`bool`):
+            True if the loss clips the ratio, which then must be within `clip_range` before the first update.
     """
 
     name: ClassVar[str]
     one_update: ClassVar[bool] = False
     policy_gradient: ClassVar[bool] = False
+    clips_ratio: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -89,7 +92,10 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
 
     @abstractmethod
     def loss(self, minibatch: Batch, prediction: torch.Tensor) -> LossOutput:
-        """Return the loss of the guided `prediction` `(N, ...)`."""
+        """
+        Return the loss of the guided `prediction` `(N, ...)`: a mean over N, because a batch may be spread over several forward
+        passes, of which each counts by its N.
+        """
 
     @final
     def bind(

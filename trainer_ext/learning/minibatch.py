@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
+from ..policy.transfer import to_device
 from ..policy.transitions.gaussian import RatioTerms, TransitionTable, ratio_terms
 
 
@@ -36,7 +37,7 @@ class Transitions:
     def to(self, device: torch.device) -> Transitions:
         """Move the tensors."""
         moved = (self.latents, self.old_outputs, self.next_latents, self.advantages)
-        return Transitions(self.table, self.steps, *(tensor.to(device) for tensor in moved))
+        return Transitions(self.table, self.steps, *to_device(moved, device))
 
     def ratio_terms(self, prediction: torch.Tensor) -> RatioTerms:
         """Compare the policy that predicts `prediction` `(N, ...)` with the one that sampled."""
@@ -63,7 +64,24 @@ class NoisedLatents:
 
     def to(self, device: torch.device) -> NoisedLatents:
         """Move the tensors."""
-        return NoisedLatents(self.latents.to(device), self.targets.to(device), self.weights.to(device))
+        return NoisedLatents(*to_device((self.latents, self.targets, self.weights), device))
 
 
 Batch = TypeVar("Batch", Transitions, NoisedLatents)
+
+
+def joined(first: Batch, second: Batch) -> Batch:
+    """Return the rows of both."""
+    rows: dict[str, Any] = {name: torch.cat([value, vars(second)[name]]) for name, value in _tensors(first).items()}
+    return replace(first, **rows)
+
+
+def cut(batch: Batch, size: int) -> tuple[Batch, Batch]:
+    """Return the first `size` rows, and the others."""
+    each = ({name: value[rows] for name, value in _tensors(batch).items()} for rows in (slice(size), slice(size, None)))
+    first, others = (replace(batch, **rows) for rows in each)
+    return first, others
+
+
+def _tensors(batch: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}

@@ -18,6 +18,11 @@ def seeded_generator(*entropy: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
+def num_kept(steps: torch.Tensor, fraction: float) -> int:
+    """Return K, the number of steps in a share of `steps` `(S,)`: at least one."""
+    return max(1, int(len(steps) * fraction))
+
+
 def shuffled_steps(steps: torch.Tensor, num_images: int, fraction: float, generator: torch.Generator) -> torch.Tensor:
     """
     Shuffle the trainable steps independently for each image and keep the first share.
@@ -33,9 +38,9 @@ def shuffled_steps(steps: torch.Tensor, num_images: int, fraction: float, genera
             Source of the order.
 
     Returns:
-        `torch.Tensor` of shape `(B, K)`, int64, K = max(1, int(S * fraction)).
+        `torch.Tensor` of shape `(B, K)`, int64; see [`num_kept`].
     """
-    kept = max(1, int(len(steps) * fraction))
+    kept = num_kept(steps, fraction)
     order = torch.rand(num_images, len(steps), generator=generator).argsort(dim=1)
     return steps[order[:, :kept]]
 

@@ -68,6 +68,7 @@ class ImportanceSampling(PolicyGradient):
     """
 
     name: ClassVar[str] = "ddpo_is"
+    clips_ratio: ClassVar[bool] = True
 
     clip_range: float = 1e-4
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .metrics import RunMetrics, Values
+from .metrics import RunMetrics
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,20 @@ class RewindPoint:
             Number of updates before this moment.
         generators ([`RngState`]):
             The global generators, from which rewards may draw.
-        metrics (`Mapping[str, Sequence[float]]`):
+        metrics ([`RunMetrics`]):
             Measurements since the last log.
     """
 
     step: int
     generators: RngState
-    metrics: Values
+    metrics: RunMetrics
 
     @classmethod
     def now(cls, step: int, metrics: RunMetrics) -> RewindPoint:
         """Return the current state, after `step` updates."""
-        return cls(step, RngState.now(), metrics.state_dict())
+        return cls(step, RngState.now(), metrics.copy())
 
     def restore(self, metrics: RunMetrics) -> None:
         """Return to this moment."""
         self.generators.restore()
-        metrics.load_state_dict(self.metrics)
+        metrics.load_state_dict(self.metrics.state_dict())

@@ -14,6 +14,7 @@ from ddpo_plugins import GuidanceSpec
 
 from ..config import DDPOConfig
 from ..errors import ConfigError, PipelineError
+from ..learning.batches import pairs_at_once
 from ..loop.optimizer import check_optimizer
 from ..policy.guidance.candidates import GuidanceRule, resolve_rule
 from ..policy.pipeline import LogProbPipeline
@@ -82,6 +83,7 @@ def build_policy(
     Raises:
         [`PipelineError`], [`GuidanceError`]: the pipeline cannot be loaded, is in a state in which it cannot be trained, or
             cannot be recorded and replayed.
+        [`ConfigError`]: `rows_per_forward` is less than one step of one image takes.
     """
     guidance_rules = guidance_rules or ()
     rule = resolve_rule(guidance or args.guidance, guidance_rules)
@@ -91,7 +93,9 @@ def build_policy(
         remember(pipeline, find_denoiser(pipeline))
     with given_back_on_error(pipeline):
         prepare_pipeline(pipeline).to(args.device)
-        return LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+        policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+        pairs_at_once(policy, args.rows_per_forward, args.per_device_train_batch_size)  # or not one fits
+    return policy
 
 
 def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraConfig | None = None) -> TrainedDenoiser:

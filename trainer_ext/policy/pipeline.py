@@ -21,6 +21,7 @@ from .recording.run import Recording
 from .recording.scheduler import Transition
 from .recording.trajectory import Trajectory
 from .runner import Denoiser, Runner, check_call, check_not_owned
+from .transfer import to_device
 from .transitions.gaussian import RatioTerms, TransitionTable, ratio_terms
 from .transitions.noising import NoisingTable
 from .transitions.samplers import SamplerOptions, choose_sampler
@@ -124,6 +125,16 @@ class LogProbPipeline:
         return self.runner.denoiser
 
     @property
+    def device(self) -> torch.device:
+        """Where the denoiser computes. `pipeline.device` looks for it in all modules of a pipeline, each time."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def num_branches(self) -> int:
+        """Rows that the denoiser gets in a step for each image, over all its calls: 2 with classifier-free guidance."""
+        return sum(layout.copies for layout in self.findings.layouts)
+
+    @property
     def noising(self) -> NoisingTable:
         """The forward process at those steps."""
         return self.findings.noising
@@ -160,10 +171,15 @@ class LogProbPipeline:
 
         def record(calls: list[DenoiserCall], transition: Transition) -> None:
             recording.add(calls, transition)
-            on_step(transition.step)
+            with recording.given_up_on_error():
+                on_step(transition.step)
 
         arguments = self._prompt_arguments(prompts, num_images_per_prompt)
-        images = self.runner.run(arguments, generators, denoiser, record, recording.start)
+        try:
+            images = self.runner.run(arguments, generators, denoiser, record, recording.start)
+        except Exception:
+            recording.verdicts.judge()  # what was wrong before, and may be the cause
+            raise
         return Sampled(recording.finish(), to_uint8(images))
 
     def predict(
@@ -191,7 +207,7 @@ class LogProbPipeline:
             `torch.Tensor` of shape `(N, ...)`: the guided predictions.
         """
         denoiser = self.denoiser if denoiser is None else denoiser
-        latents = latents.to(self.pipeline.device)
+        latents = to_device(latents, self.device)
         parts = [
             (positions, self._predict_group(calls, latents[positions], own_rows, steps[positions], denoiser))
             for positions, calls, own_rows in conditioning.select(rows)
@@ -199,7 +215,7 @@ class LogProbPipeline:
         if len(parts) == 1:
             return parts[0][1]
         order = torch.cat([positions for positions, _ in parts]).argsort()
-        return torch.cat([prediction for _, prediction in parts])[order.to(latents.device)]
+        return torch.cat([prediction for _, prediction in parts])[to_device(order, latents.device)]
 
     def _predict_group(
         self,
@@ -221,7 +237,7 @@ class LogProbPipeline:
         """Replay N transitions and compare the policy of now with the one that sampled them. As [`predict`]."""
         prediction = self.predict(trajectory.conditioning, trajectory.latents[rows, steps], rows, steps, denoiser)
         latents, old_output, next_latents = (
-            values.to(prediction.device)
+            to_device(values, prediction.device)
             for values in (
                 trajectory.latents[rows, steps],
                 trajectory.model_outputs[rows, steps],

@@ -47,7 +47,7 @@ class Runner:
     @property
     def denoiser(self) -> torch.nn.Module:
         """The pipeline's own denoiser."""
-        return self.pipeline.components[self.denoiser_name]
+        return vars(self.pipeline)[self.denoiser_name]  # `components` reads the signature of the pipeline each time
 
     def run(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -57,7 +58,7 @@ def check_replay(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Tr
         [`PipelineError`]: a log-ratio is further from 0 than a tenth of `clip_range`.
     """
     with torch.no_grad():
-        error = first_log_ratios(policy, model, trajectory).abs().max().item()
+        error = Replayed.as_sampled(trajectory).log_ratios(policy, model).abs().max().item()
     if not error <= clip_range / 10:
         raise PipelineError(
             f"Replaying a step of the rollout gives a log-ratio of {error:.1e} before any update; it must be 0 (allowed: a "
@@ -66,8 +67,28 @@ def check_replay(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Tr
         )
 
 
+def check_training_shape(
+    policy: LogProbPipeline, model: torch.nn.Module, replayed: Replayed, clip_range: float
+) -> None:
+    """
+    Replay steps in a batch of training's shape. In half precision, kernels round differently in each shape.
+
+    Raises:
+        [`PipelineError`]: a log-ratio is beyond `clip_range`, so that it would be clipped before anything was learned.
+    """
+    with torch.no_grad():
+        error = replayed.log_ratios(policy, model).abs().max().item()
+    if not error <= clip_range:
+        rows, sampled = (pairs * policy.num_branches for pairs in (len(replayed.rows), len(replayed.trajectory)))
+        raise PipelineError(
+            f"In a forward pass of training, of {rows} rows, steps that were sampled with {sampled} rows have a log-ratio of "
+            f"{error:.1e} before any update, beyond clip_range={clip_range:.0e}: the denoiser rounds differently in the two. Set "
+            f"rows_per_forward={sampled}, or use a larger clip_range or float32."
+        )
+
+
 def check_compiled(
-    policy: LogProbPipeline, model: torch.nn.Module, uncompiled: torch.nn.Module, trajectory: Trajectory
+    policy: LogProbPipeline, model: torch.nn.Module, uncompiled: torch.nn.Module, replayed: Replayed
 ) -> None:
     """
     Compare the gradient of compiled code with that of the same step without compilation.
@@ -81,7 +102,7 @@ def check_compiled(
             The compiled denoiser.
         uncompiled (`torch.nn.Module`):
             The same module without compilation.
-        trajectory ([`Trajectory`]):
+        replayed ([`Replayed`]):
             The steps to replay.
 
     Raises:
@@ -89,7 +110,7 @@ def check_compiled(
     """
     weights = [value for value in uncompiled.parameters() if value.requires_grad]
     compiled, expected = (
-        torch.autograd.grad(first_log_ratios(policy, module, trajectory).sum(), weights, materialize_grads=True)
+        torch.autograd.grad(replayed.log_ratios(policy, module).sum(), weights, materialize_grads=True)
         for module in (model, uncompiled)
     )
     size = torch.stack([value.norm() for value in expected]).norm()
@@ -101,26 +122,24 @@ def check_compiled(
         )
 
 
-def check_gradients(policy: LogProbPipeline, denoiser: torch.nn.Module, trajectory: Trajectory, limit: int) -> None:
+def check_gradients(policy: LogProbPipeline, denoiser: torch.nn.Module, replayed: Replayed) -> None:
     """
     Take one gradient, so that what fails only in the backward pass fails before a rollout is complete.
 
     Args:
         policy ([`LogProbPipeline`]):
-            Replays a step.
+            Replays the steps.
         denoiser (`torch.nn.Module`):
             The trained module itself, not what exchanges its gradients between processes.
-        trajectory ([`Trajectory`]):
-            The step to replay.
-        limit (`int`):
-            Number of images that are trained on at once.
+        replayed ([`Replayed`]):
+            The steps to replay, as many as training takes at once.
 
     Raises:
         [`PipelineError`]: the backward pass fails, or no gradient reaches the trained weights.
     """
     weights = [value for value in denoiser.parameters() if value.requires_grad]
     try:
-        log_ratio = first_log_ratios(policy, denoiser, trajectory, limit)
+        log_ratio = replayed.log_ratios(policy, denoiser)
         gradients = torch.autograd.grad(log_ratio.sum(), weights, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
@@ -144,14 +163,35 @@ def check_gradients_arrive(gradients: Iterable[torch.Tensor | None]) -> None:
         raise PipelineError("No gradient reaches the trained weights: the denoiser's output does not depend on them.")
 
 
-def first_log_ratios(
-    policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory, limit: int | None = None
-) -> torch.Tensor:
+@dataclass(frozen=True)
+class Replayed:
     """
-    Return the log-ratios `(B,)` at the first step with noise: of all images, in the batch they were sampled in, or of the
-    first `limit`.
+    Recorded steps to replay in one forward pass.
+
+    Parameters:
+        trajectory ([`Trajectory`]):
+            The record.
+        rows, steps (`torch.Tensor` of shape `(N,)`, int64):
+            Image and step of each.
     """
-    rows = torch.arange(len(trajectory))[:limit]
-    return policy.ratio_terms(
-        trajectory, rows, trajectory.table.stochastic_steps[:1].expand(len(rows)), model
-    ).log_ratio
+
+    trajectory: Trajectory
+    rows: torch.Tensor
+    steps: torch.Tensor
+
+    @classmethod
+    def as_sampled(cls, trajectory: Trajectory) -> Replayed:
+        """Return the first step with noise of all images, in the batch in which they were sampled."""
+        rows = torch.arange(len(trajectory))
+        return cls(trajectory, rows, trajectory.table.stochastic_steps[:1].expand(len(rows)))
+
+    @classmethod
+    def as_trained(cls, trajectory: Trajectory, trained_steps: torch.Tensor, num_pairs: int) -> Replayed:
+        """Return as many pairs of an image and a step as a forward pass of training takes; if there are fewer, they repeat."""
+        pairs = torch.arange(num_pairs)
+        step = trained_steps[pairs.div(len(trajectory), rounding_mode="floor") % len(trained_steps)]
+        return cls(trajectory, pairs % len(trajectory), step)
+
+    def log_ratios(self, policy: LogProbPipeline, model: torch.nn.Module) -> torch.Tensor:
+        """Return the log-ratios `(N,)` of `model` against the policy that sampled."""
+        return policy.ratio_terms(self.trajectory, self.rows, self.steps, model).log_ratio

@@ -13,6 +13,8 @@ from accelerate.utils import DistributedType, gather_object
 
 from ..config import DDPOConfig
 from ..learning.algorithm import BoundAlgorithm
+from ..learning.batches import pairs_at_once
+from ..learning.order import num_kept
 from ..learning.rollout import Rollout
 from ..loop.lockstep import Lockstep
 from ..loop.metrics import RunMetrics, mean_of
@@ -20,7 +22,7 @@ from ..loop.stopping import StopRules, rollout_rules
 from ..model.denoiser import TrainedDenoiser
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
-from ..policy.self_check import check_compiled, check_gradients, check_replay
+from ..policy.self_check import Replayed, check_compiled, check_gradients, check_replay, check_training_shape
 from ..runs.folder import RunFolder
 from ..runs.measures.formulas import column
 from ..runs.records import write_records
@@ -144,15 +146,26 @@ class RolloutCollector:
             write_records(RunFolder(self.args.folder).rollout_file(index), rows)
 
     def _check_replay(self, model: torch.nn.Module, trajectory: Trajectory) -> None:
-        """Check once, before the first update, that replaying a step gives what was sampled, and a gradient."""
+        """Check once, before the first update, that replaying steps gives what was sampled, and a gradient."""
         if self._replay_checked:
             return
         check_replay(self.policy, model, trajectory, self.args.clip_range)
+        replayed = self._as_trained(trajectory)
+        if self.algorithm.algorithm.clips_ratio:
+            check_training_shape(self.policy, model, replayed, self.args.clip_range)
         if self.lockstep.accelerator.distributed_type != DistributedType.FSDP:  # where no process has the whole module
-            check_gradients(self.policy, self.denoiser, trajectory, self.args.per_device_train_batch_size)
+            check_gradients(self.policy, self.denoiser, replayed)
         if self.args.torch_compile:
-            check_compiled(self.policy, model, self.denoiser, trajectory)
+            check_compiled(self.policy, model, self.denoiser, replayed)
         self._replay_checked = True
+
+    def _as_trained(self, trajectory: Trajectory) -> Replayed:
+        """Choose steps to replay in the shape of a forward pass of training, among those that can be compared with a record."""
+        images, steps = self.args.per_device_train_batch_size, self.algorithm.trained_steps
+        size = pairs_at_once(self.policy, self.args.rows_per_forward, images)
+        largest = images * num_kept(steps, self.args.timestep_fraction)
+        recorded = steps[torch.isin(steps, trajectory.table.stochastic_steps)]
+        return Replayed.as_trained(trajectory, recorded, min(size, largest))
 
     def _measure(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the metrics of the rollout, the same in every process."""

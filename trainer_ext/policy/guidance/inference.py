@@ -57,10 +57,14 @@ class Guidance:
         prediction = self.sign * self.rule(own, self.scale, MappingProxyType(dict(self.arguments)))
         return prediction[:, :num_channels]  # the other channels are a variance, which pipelines drop
 
-    def error(self, outputs: Sequence[torch.Tensor], model_output: torch.Tensor) -> float:
-        """Return the largest difference to what the pipeline computed, relative to its largest element."""
+    def relative_error(self, outputs: Sequence[torch.Tensor], model_output: torch.Tensor) -> torch.Tensor:
+        """Return the largest difference `()` to what the pipeline computed, relative to its largest element."""
         difference = (self(outputs, model_output.shape[1]).float() - model_output.float()).abs().max()
-        return float(difference / model_output.float().abs().max())
+        return difference / model_output.float().abs().max()
+
+    def error(self, outputs: Sequence[torch.Tensor], model_output: torch.Tensor) -> float:
+        """Return [`relative_error`](Guidance.relative_error) as a number."""
+        return float(self.relative_error(outputs, model_output))
 
 
 def infer_guidance(

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 
 from ...errors import PipelineError
+from .verdicts import is_same
 
 TIME_ARGUMENTS = ("timestep", "timesteps", "t")
 
@@ -188,17 +189,6 @@ def unflatten(arguments: Mapping[str, Any]) -> dict[str, Any]:
         else:
             nested[head] = value
     return nested
-
-
-def is_same(first: Any, second: Any) -> bool:
-    """Return whether two arguments are equal, bit for bit."""
-    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
-        return first is second or (first.shape == second.shape and torch.equal(first, second))
-    if type(first) is not type(second):
-        return False
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(is_same(a, b) for a, b in zip(first, second, strict=True))
-    return bool(first == second)
 
 
 def is_close(first: Any, second: Any) -> bool:

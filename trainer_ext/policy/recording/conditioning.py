@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from .calls import CallLayout, DenoiserCall, is_same
+from ..transfer import to_device
+from .calls import CallLayout, DenoiserCall
+from .verdicts import is_same
 
 
 @dataclass(frozen=True)
@@ -166,14 +168,3 @@ def branches_first(value: Any, rows: torch.Tensor) -> Any:
         return value[rows.to(value.device)].transpose(0, 1).flatten(0, 1)
     chosen = [value[row] for row in rows.tolist()]
     return [group[copy] for copy in range(len(chosen[0])) for group in chosen]
-
-
-def to_device(value: Any, device: torch.device | str) -> Any:
-    """Move the tensors inside `value` to `device`."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, list | tuple):
-        return type(value)(to_device(inner, device) for inner in value)
-    if isinstance(value, dict):
-        return {name: to_device(inner, device) for name, inner in value.items()}
-    return value

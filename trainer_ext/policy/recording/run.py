@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -11,14 +13,19 @@ from ...errors import GuidanceError, PipelineError
 from ..guidance.inference import TOLERANCE, Guidance
 from ..transitions.gaussian import TransitionTable
 from ..transitions.noising import NoisingTable
-from .calls import CallLayout, DenoiserCall, in_dtype, is_same
+from .calls import CallLayout, DenoiserCall, in_dtype
 from .conditioning import CallRecord, Conditioning
 from .scheduler import Transition
 from .trajectory import Trajectory
+from .verdicts import Verdicts, conditions_of_equality
 
 
 class Recording:
-    """Collects the steps of one run into a [`Trajectory`], checking that they can be replayed."""
+    """
+    Collects the steps of one run into a [`Trajectory`], checking that they can be replayed.
+
+    What the device must be asked for is judged at the end of the run, so that the host never waits for a step.
+    """
 
     def __init__(self, layouts: Sequence[CallLayout], guidance: Guidance):
         self.layouts, self.guidance = layouts, guidance
@@ -27,6 +34,7 @@ class Recording:
         self.timesteps: list[list[torch.Tensor]] = [[] for _ in layouts]
         self.calls: list[CallRecord] = []
         self.firsts: list[DenoiserCall] = []
+        self.verdicts = Verdicts()
 
     def start(self, table: TransitionTable, noising: NoisingTable) -> None:
         """Store the table of the run."""
@@ -37,22 +45,27 @@ class Recording:
         Check and store one step.
 
         Raises:
-            [`PipelineError`], [`GuidanceError`]: replaying the step would not give what the pipeline computed.
+            [`PipelineError`], [`GuidanceError`]: replaying this or an earlier step would not give what the pipeline computed.
         """
+        step = transition.step
         if len(calls) != len(self.layouts):
+            self.verdicts.judge()
             raise PipelineError(
-                f"Step {transition.step} made {len(calls)} denoiser calls; the first step made {len(self.layouts)}. "
+                f"Step {step} made {len(calls)} denoiser calls; the first step made {len(self.layouts)}. "
                 "Guidance that is switched on or off during sampling (guidance_end, cfg intervals), or a second denoiser that "
                 "takes over, cannot be replayed yet."
             )
-        if transition.step == 0:
+        if step == 0:
             self.firsts = calls
             self.calls = [CallRecord.first(*pair) for pair in zip(self.layouts, calls, strict=True)]
             self.latents.append(transition.latents)
-        elif not is_same(transition.latents, self.latents[-1]):
-            raise PipelineError(
-                f"The pipeline changes the latents between steps {transition.step - 1} and {transition.step} (in a "
-                "callback, by rounding them, or by painting a known image into them); such a pipeline cannot be replayed."
+        else:
+            self.verdicts.expect(
+                conditions_of_equality(transition.latents, self.latents[-1]),
+                lambda: PipelineError(
+                    f"The pipeline changes the latents between steps {step - 1} and {step} (in a "
+                    "callback, by rounding them, or by painting a known image into them); such a pipeline cannot be replayed."
+                ),
             )
         for index, (layout, call) in enumerate(zip(self.layouts, calls, strict=True)):
             self._check_call(layout, call, self.firsts[index], transition)
@@ -61,8 +74,23 @@ class Recording:
         self.latents.append(transition.next_latents)
         self.model_outputs.append(transition.model_output)
 
+    @contextlib.contextmanager
+    def given_up_on_error(self) -> Iterator[None]:
+        """Context manager for work beside the run: if it fails, the run is given up and no longer judged."""
+        try:
+            yield
+        except BaseException:
+            self.verdicts.forget()
+            raise
+
     def finish(self) -> Trajectory:
-        """Return the whole run."""
+        """
+        Judge the run, and return all of it.
+
+        Raises:
+            [`PipelineError`], [`GuidanceError`]: as [`add`](Recording.add).
+        """
+        self.verdicts.judge()
         calls = tuple(
             replace(call, timesteps=torch.stack(timesteps))
             for call, timesteps in zip(self.calls, self.timesteps, strict=True)
@@ -71,39 +99,63 @@ class Recording:
         return Trajectory(self.table, latents, model_outputs, Conditioning.of_batch(calls, len(latents)))
 
     def _check_call(self, layout: CallLayout, call: DenoiserCall, first: DenoiserCall, transition: Transition) -> None:
-        check_latents(layout, call, transition)
+        expect_latents(layout, call, transition, self.verdicts)
         for name in sorted(call.arguments.keys() - {layout.latents_name, layout.time_name}):
-            if not is_same(call.arguments[name], first.arguments.get(name)):
-                raise PipelineError(
-                    f"The denoiser's argument {name!r} changes at step {transition.step}; only the latents and the "
-                    "timestep may change from step to step."
-                )
+            self.verdicts.expect(
+                conditions_of_equality(call.arguments[name], first.arguments.get(name)),
+                partial(_changed_argument, name, transition.step),
+            )
 
     def _check_guidance(self, calls: list[DenoiserCall], transition: Transition) -> None:
         outputs = branches_of(self.layouts, calls, transition.latents.shape[1:])
-        error = self.guidance.error(outputs, transition.model_output)
-        if not error <= TOLERANCE:
-            raise GuidanceError(
-                f"At step {transition.step} the guidance rule {self.guidance.name!r} is off by {error:.0e} (relative; "
+        error, step = self.guidance.relative_error(outputs, transition.model_output), transition.step
+        self.verdicts.expect(
+            [error <= TOLERANCE],
+            lambda: GuidanceError(
+                f"At step {step} the guidance rule {self.guidance.name!r} is off by {float(error):.0e} (relative; "
                 f"allowed {TOLERANCE:.0e}). Does the guidance scale change during sampling?"
-            )
+            ),
+        )
+
+
+def _changed_argument(name: str, step: int) -> PipelineError:
+    return PipelineError(
+        f"The denoiser's argument {name!r} changes at step {step}; only the latents and the timestep may change from step to "
+        "step."
+    )
 
 
 def check_latents(layout: CallLayout, call: DenoiserCall, transition: Transition) -> None:
     """Raise [`PipelineError`] unless the denoiser was called with the scheduler's latents."""
+    verdicts = Verdicts()
+    expect_latents(layout, call, transition, verdicts)
+    verdicts.judge()
+
+
+def expect_latents(layout: CallLayout, call: DenoiserCall, transition: Transition, verdicts: Verdicts) -> None:
+    """Expect that the denoiser was called with the scheduler's latents; raise [`PipelineError`] if their sizes differ."""
     ours = transition.latents.shape[1:]
     if layout.row_shape.numel() != ours.numel():
+        verdicts.judge()
         raise PipelineError(
             f"The denoiser gets {tuple(layout.row_shape)} for each image (argument {layout.latents_name!r}), where the scheduler "
             f"has {tuple(ours)}: the pipeline appends something to the latents (an image to edit, a mask), or cuts them into "
             "pieces. Such a pipeline cannot be replayed yet."
         )
     given, expected = call.arguments[layout.latents_name], layout.latents_argument(transition.latents)
-    if not is_same(in_dtype(given, torch.float32), in_dtype(expected, torch.float32)):  # what the scheduler keeps
-        raise PipelineError(
-            f"At step {transition.step} the pipeline changes the latents between scheduler and denoiser (argument "
-            f"{layout.latents_name!r}: scaled, noised again, or in another order); such a pipeline cannot be replayed."
-        )
+    verdicts.expect(
+        conditions_of_equality(
+            in_dtype(given, torch.float32), in_dtype(expected, torch.float32)
+        ),  # as the scheduler keeps them
+        partial(_changed_latents, layout.latents_name, transition.step),
+    )
+
+
+def _changed_latents(name: str, step: int) -> PipelineError:
+    return PipelineError(
+        f"At step {step} the pipeline changes the latents between scheduler and denoiser (argument {name!r}: scaled, noised "
+        "again, or in another order); such a pipeline cannot be replayed."
+    )
 
 
 def branches_of(

@@ -11,7 +11,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from ...errors import PipelineError
-from ..transitions.gaussian import TransitionTable
+from ..transfer import to_device
+from ..transitions.gaussian import TransitionTable, column
 from ..transitions.noising import NoisingTable
 from ..transitions.samplers import Sampler
 from ..transitions.stand_in import Scheduler
@@ -74,8 +75,8 @@ def log_prob_scheduler(
         _check_rows(sample, generators)
         index = torch.tensor([loop.step])
         latents = sample.float()
-        noise = randn_tensor(latents.shape, generator=_one_or_all(generators), device=latents.device)
-        std = loop.table.std[loop.step].to(latents.device, torch.float32)
+        noise = _noise(latents, generators)
+        std = column(loop.table.std, index, latents)
         next_latents = loop.table.mean(index, latents, model_output) + std * noise
         on_step(Transition(loop.step, latents, model_output, next_latents))
         loop.step += 1
@@ -113,5 +114,9 @@ class _Loop:
     dtype: torch.dtype | None = None
 
 
-def _one_or_all(generators: Sequence[torch.Generator] | None) -> list[torch.Generator] | None:
-    return list(generators) if generators is not None else None
+def _noise(latents: torch.Tensor, generators: Sequence[torch.Generator] | None) -> torch.Tensor:
+    """Draw noise in the shape of `latents`, where the generators are: on the host while the device still computes a step."""
+    if generators is None:
+        return randn_tensor(latents.shape, device=latents.device)
+    place = generators[0].device
+    return to_device(randn_tensor(latents.shape, generator=list(generators), device=place), latents.device)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from ...errors import ConfigError, PipelineError
+from ..transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class RatioTerms:
 
 def column(table: torch.Tensor, steps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Take `table` `(T,)` at `steps` `(N,)`, shaped to multiply `like` `(N, ...)`, on its device, in float32."""
-    values = table[steps.to(table.device)].to(like.device, torch.float32)
+    values = to_device(table[steps.to(table.device)].float(), like.device)
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
@@ -149,7 +150,6 @@ def _shift(table: TransitionTable, steps: torch.Tensor, output: torch.Tensor, ot
 
 
 def _positive_std(table: TransitionTable, steps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    std = column(table.std, steps, like)
-    if not (std > 0).all():
+    if not all(std > 0 for std in table.std[steps.to(table.std.device)].tolist()):  # the table is in host memory
         raise ConfigError("A deterministic step (std 0) has no log-probability: leave it out of training.")
-    return std
+    return column(table.std, steps, like)
