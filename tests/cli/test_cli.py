@@ -1,6 +1,7 @@
 """The command `ddpo`, as users run it."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -164,12 +165,35 @@ def test_train_then_sample(train, tmp_path, capsys):
     assert (tmp_path / "drawn" / "sheet.png").is_file()
 
 
-def test_progress_is_shown_with_the_reward(train, capsys):
+def test_a_training_says_what_it_does_in_plain_lines(train, capsys):
+    """Into a file: that it starts, what it is about to do, a line for each rollout, and what to do next."""
     assert train("--disable_tqdm", "false") == 0
-    error = capsys.readouterr().err
-    assert "rollout 0:" in error  # the bar over denoising steps
-    assert "100%" in error
-    assert "reward=" in error
+    out, error = capsys.readouterr()
+    first, setting, rollout, _, *following = error.splitlines()
+    assert first == "ddpo train: loading libraries"
+    for part in ("embedded on cpu", "jpeg_incompressibility", "prompts animals", "1 rollouts of 4 images", "1 updates"):
+        assert part in setting
+    assert str(RunFolder("run").path.absolute()) in setting
+    mean = np.mean([record["reward"] for record in records("run")])
+    assert rollout.startswith(f"rollout 0: reward {mean:.4g} (fixed ")  # as its file is called: rollout-00000
+    assert [line.split("   ")[0] for line in following] == [
+        "Next:",
+        "ddpo sample run",
+        "ddpo push run",
+        "ddpo report run",
+    ]
+    assert "\r" not in out + error
+    assert "\x1b" not in out + error
+
+
+def test_files_that_are_not_there_are_not_named(train, capsys):
+    assert train("--num_sample_images", "0", "--resume_from_checkpoint=false") == 0
+    out = capsys.readouterr().out
+    assert ".png" in out
+    named = [line.split("   ")[0] for line in out.splitlines() if "   " in line]
+    assert "before_after.png" not in out
+    assert named
+    assert all(RunFolder(name).path.exists() for name in named)
 
 
 def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
@@ -302,7 +326,11 @@ def test_ctrl_c_tells_how_to_resume(forked, tmp_path):
     arguments = ["train", *FAST, "--num_train_epochs", "50", "--output_dir", str(tmp_path / "run")]
     status, log = forked.command(arguments, at="trainer_ext.scoring.suite.RewardSuite.score", call=4)
     assert status == 130
-    assert "--resume_from_checkpoint true" in log
+    assert log.rstrip().endswith(
+        f"{shlex.join(['ddpo', *arguments])} --resume_from_checkpoint true\n\nddpo train: interrupted."
+    )
+    assert f"ddpo report {tmp_path / 'run'}   " in log
+    assert "before_after.png" not in log
     assert len(records(tmp_path / "run")) == 4
     assert checkpoints(tmp_path / "run")
 
@@ -315,4 +343,4 @@ def test_the_exit_status_says_that_another_process_died(monkeypatch, capsys):
 
     monkeypatch.setattr(train_command, "run", run)
     assert main(["train"]) == 1
-    assert capsys.readouterr().err == "\nddpo train: Another process of this run was killed.\n"
+    assert capsys.readouterr().err.endswith("\nddpo train: Another process of this run was killed.\n")

@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from ..config import DDPOConfig
 from ..loop.lockstep import Lockstep
+from ..loop.progress import StepBar
 from ..loop.rewind import preserved_rng
 from ..loop.sharding import check_shares
 from ..loop.stopping import EVALUATION
@@ -190,17 +191,24 @@ class Evaluator:
     ) -> list[JudgedBatch]:
         """Sample this process's share of the images, and judge each batch while the next is sampled."""
         turns, done = self._turns(len(rows), trainer_state), 0
-        with self.judges.scorer.overlapping() as scoring:
-            for numbers in self._batches(len(rows)):
+        batches = list(self._batches(len(rows)))
+        with self._bar(len(batches)) as bar, self.judges.scorer.overlapping(bar.on_wait) as scoring:
+            for numbers in batches:
                 own_rows = [number // self.args.eval_images_per_prompt for number in numbers]
                 seeds = [self._seed(number, len(rows)) for number in numbers]
                 plan = SamplingPlan([rows[row] for row in own_rows], seeds, 1)  # read here: rows may hold images
-                sampled = self.policy.sample(plan.prompts, image_generators(plan.seeds), denoiser=model)
+                sampled = self.policy.sample(
+                    plan.prompts, image_generators(plan.seeds), denoiser=model, on_step=lambda step: bar.on_step()
+                )
                 kl = self.meter.measure(sampled.trajectory, turns, done)
                 done += len(kl)
                 batch = EvaluatedBatch(numbers, own_rows, plan, sampled.images, kl)
                 scoring.put(partial(judge, self.judges.suites, batch, trainer_state, pictures))
         return scoring.results
+
+    def _bar(self, num_batches: int) -> StepBar:
+        shown = not self.args.disable_tqdm and self.args.process_index == 0
+        return StepBar(num_batches * self.policy.table.num_steps, "evaluation", shown)
 
     def _turns(self, num_rows: int, trainer_state: Any) -> Turns:
         """Deal out the steps at which images are measured; they move on after each update that was evaluated."""
