@@ -70,6 +70,7 @@ class TerminalBar:
             redirect_stdout=sys.stdout.isatty(),  # what goes into a file stays out of the terminal
             expand=True,
         )
+        self._total = total
         self._task = self._progress.add_task(title, total=total, note="")
         self._drawn = time.monotonic()
         self._progress.start()
@@ -80,7 +81,7 @@ class TerminalBar:
     def show(self, done: int, title: str, note: str) -> None:
         """Show how much is done, a few times a second at most."""
         self._progress.update(self._task, completed=done, description=title, note=note)
-        if time.monotonic() - self._drawn >= REFRESH_SECONDS:
+        if done >= self._total or time.monotonic() - self._drawn >= REFRESH_SECONDS:
             self._progress.refresh()
             self._drawn = time.monotonic()
 
