@@ -9,6 +9,7 @@ REWARDS = "rewards/"  #: prefix of each reward's column in records, and of its m
 DETECTORS = "detectors/"  #: the same for detectors
 STEPS = "steps/"  #: prefix of figures of one denoising step, which are recorded, not logged
 PIXELS = "pixels/"  #: the same for figures of an evaluation's pixels, which are
+FIXED_SAMPLES = "samples/reward"  #: metric of the fixed prompts and seeds: their mean reward
 PIXEL_FIGURES = ("darkness", "edges", "entropy", "saturation", "brightness")
 
 #: Columns of an image's record, with their types. Columns that begin with `rewards/`, `detectors/` and `pixels/` are floats.

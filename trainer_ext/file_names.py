@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  #: for `load_lora_weights` of diffusers
@@ -27,3 +28,19 @@ def as_file_name(text: str) -> str:
 def from_file_name(name: str) -> str:
     """Undo [`as_file_name`]."""
     return unquote(name)
+
+
+def why_no_place(name: str) -> str | None:
+    """
+    Return why a name is neither a path that exists nor possibly an id on the Hub; `None` if it is one of the two. Libraries
+    would ask the Hub for it, again and again.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return None
+    missing = f"there is no folder {str(path.absolute())!r}"
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        return missing
+    if "/" not in name:
+        return f"{missing}, and ids on the Hub have the form owner/name"
+    return missing if path.parent.is_dir() else None

@@ -52,7 +52,7 @@ class TrainerDefaults:
     save_steps: float = option(0.1, "Updates between two checkpoints; below 1, a share of the run.")
     save_total_limit: int | None = option(3, "Number of checkpoints to keep.")
     remove_unused_columns: bool = option(False, "Leave this off: rewards receive every column of the dataset.")
-    disable_tqdm: bool | None = option(False, "Show no progress bars.")
+    disable_tqdm: bool | None = option(False, "Show no progress bars, only a line for each rollout.")
     report_to: None | str | list[str] = option(  # noqa: RUF036 - the order that HfArgumentParser can read
         "none", "Trackers to report to: 'tensorboard', 'wandb', ..."
     )

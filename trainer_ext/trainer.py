@@ -29,7 +29,7 @@ from .loop.epochs import EpochOnLastUpdate
 from .loop.interrupts import StopRequest, StopRequestedError
 from .loop.lockstep import Lockstep
 from .loop.metrics import RunMetrics, mean_of, timed
-from .loop.progress import RolloutProgress
+from .loop.progress import RolloutProgress, closing_bars
 from .loop.rewind import RewindPoint
 from .loop.sharding import check_sharding
 from .loop.stopping import RuleMetError
@@ -173,7 +173,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         self._owns_output_dir = True
         checkpoint = self._checkpointer.resolve(self.fetched(resume_from_checkpoint))
         self._forget_progress()
-        with self._weights.loan.training(), self._checkpointer.owning_folder():
+        with self._weights.loan.training(), self._checkpointer.owning_folder(), closing_bars():
             with self._lockstep.naming_lost_processes(), self._stop.handling_signals():
                 try:
                     return super().train(checkpoint, *args, **kwargs)
@@ -311,7 +311,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
     def _set_up_callbacks(self) -> None:
         args = self.args
         EpochOnLastUpdate(args.updates_per_rollout).replace_default(self.callback_handler)
-        RolloutProgress.replace_default(self, not args.disable_tqdm)
+        RolloutProgress.replace_default(self, args)
         if self._weights.average is not None:
             self.add_callback(self._weights.average)
         self.add_callback(SetupCallback(self._checkpointer))

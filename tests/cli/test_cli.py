@@ -1,6 +1,8 @@
 """The command `ddpo`, as users run it."""
 
+import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from trainer_ext.cli import main
 from trainer_ext.cli import train as train_command
 from trainer_ext.errors import ProcessLostError
 from trainer_ext.model.denoiser import TrainedDenoiser
+from trainer_ext.model.loading import load_pipeline
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.stock import stock_images
@@ -149,30 +152,66 @@ def test_train_then_sample(train, tmp_path, capsys):
         "rollouts/rollout-00000.parquet",
     ):
         assert (run / name).is_file(), name
-    arguments = [
-        "--adapter",
-        str(run),
-        "--prompts",
-        "a cat",
-        "a dog",
-        "--num_inference_steps",
-        "2",
-        "--seeds",
-        "3",
-        "4",
-    ]
-    assert main(["sample", *arguments, "--output_dir", str(tmp_path / "drawn")]) == 0
-    without, with_adapter = (Image.open(tmp_path / "drawn" / name / "00.png").tobytes() for name in ("without", "with"))
-    assert without != with_adapter
-    assert (tmp_path / "drawn" / "sheet.png").is_file()
+    assert (
+        "num_inference_steps" in RunFolder(run).setups()[-1]["options"]
+    )  # 2, and guidance 1: `ddpo sample` reads them
+    drawn = tmp_path / "drawn"
+    arguments = ["--prompts", "a cat", "a dog", "--seeds", "3", "4", "--output_dir", str(drawn)]
+    assert main(["sample", str(run), *arguments, "--reward_funcs", "jpeg_incompressibility"]) == 0
+    pipeline = load_pipeline("embedded")
+    settings = {"num_inference_steps": 2, "guidance_scale": 1.0, "eta": 1.0}
+    for label in ("without", "with"):
+        if label == "with":
+            pipeline.load_lora_weights(run)
+        expected = stock_images(pipeline, ["a cat", "a dog"], [3, 4], 2, settings)
+        pictures = [np.asarray(Image.open(drawn / label / f"{index:02d}.png")) for index in range(2)]
+        assert np.array_equal(pictures, expected)
+    assert (drawn / "sheet.png").is_file()
+    _, *rows = csv.reader((drawn / "scores.csv").read_text().splitlines())
+    assert [row[:2] for row in rows] == [["a cat", "3"], ["a dog", "4"]]
+    before, after = np.mean([[float(value) for value in row[2:]] for row in rows], axis=0)
+    assert f"jpeg_incompressibility: {before:.4g} -> {after:.4g}" in capsys.readouterr().out
 
 
-def test_progress_is_shown_with_the_reward(train, capsys):
+def test_sample_of_a_run_that_trained_all_weights(train, tmp_path):
+    """Its folder holds a whole pipeline; flags win over the run's record."""
+    assert train("--full_finetuning", "true", "--num_sample_images", "0", "--learning_rate", "0.01") == 0
+    arguments = ["--prompts", "a cat", "--num_inference_steps", "1", "--output_dir", str(tmp_path / "drawn")]
+    assert main(["sample", str(tmp_path / "run"), *arguments]) == 0
+    settings = {"num_inference_steps": 1, "guidance_scale": 1.0, "eta": 1.0}
+    for label, model in (("without", "embedded"), ("with", tmp_path / "run")):
+        expected = stock_images(load_pipeline(model), ["a cat"], [0], 1, settings)[0]
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "drawn" / label / "00.png")), expected)
+
+
+def test_a_training_says_what_it_does_in_plain_lines(train, capsys):
+    """Into a file: that it starts, what it is about to do, a line for each rollout, and what to do next."""
     assert train("--disable_tqdm", "false") == 0
-    error = capsys.readouterr().err
-    assert "rollout 0:" in error  # the bar over denoising steps
-    assert "100%" in error
-    assert "reward=" in error
+    out, error = capsys.readouterr()
+    first, setting, rollout, _, *following = error.splitlines()
+    assert first == "ddpo train: loading libraries"
+    for part in ("embedded on cpu", "jpeg_incompressibility", "prompts animals", "1 rollouts of 4 images", "1 updates"):
+        assert part in setting
+    assert setting.endswith(f"into {Path('run').absolute()}")
+    mean = np.mean([record["reward"] for record in records("run")])
+    assert rollout.startswith(f"rollout 0: reward {mean:.4g} (fixed ")  # as its file is called: rollout-00000
+    assert [line.split("   ")[0] for line in following] == [
+        "Next:",
+        "ddpo sample run",
+        "ddpo push run",
+        "ddpo report run",
+    ]
+    assert "\r" not in out + error
+    assert "\x1b" not in out + error
+
+
+def test_files_that_are_not_there_are_not_named(train, capsys):
+    assert train("--num_sample_images", "0", "--resume_from_checkpoint=false") == 0
+    out = capsys.readouterr().out
+    named = [line.split("   ")[0] for line in out.splitlines() if "   " in line]
+    assert "before_after.png" not in out
+    assert named
+    assert all(Path(name).exists() for name in named)
 
 
 def test_flags_win_over_config_which_wins_over_the_preset(train, tmp_path):
@@ -301,7 +340,11 @@ def test_a_dataset_file_without_prompts_of_the_hub_is_named(train, capsys, monke
     ("arguments", "message"),
     [
         (["--seeds", "1", "2", "3"], "--seeds has 3 values for 4 prompts"),
-        (["--adapter", "nowhere"], "The adapter 'nowhere' does not load"),
+        (["--adapter", "nowhere"], "The adapter 'nowhere' does not load: there is no folder '"),
+        (["nowhere"], "The adapter 'nowhere' does not load: there is no folder '"),
+        (["./no/where"], "The adapter './no/where' does not load: there is no folder '"),
+        ([str(Path(__file__).parent)], "the folder holds none of pytorch_lora_weights.safetensors"),
+        (["--model_name_or_path", "nowhere"], "No pipeline could be loaded from 'nowhere': there is no folder '"),
         (["--prompts", " "], "--prompts has an empty prompt"),
     ],
 )
@@ -321,7 +364,11 @@ def test_ctrl_c_tells_how_to_resume(forked, tmp_path):
     arguments = ["train", *FAST, "--num_train_epochs", "50", "--output_dir", str(tmp_path / "run")]
     status, log = forked.command(arguments, at="trainer_ext.scoring.suite.RewardSuite.score", call=4)
     assert status == 130
-    assert "--resume_from_checkpoint true" in log
+    assert log.rstrip().endswith(
+        f"{shlex.join(['ddpo', *arguments])} --resume_from_checkpoint true\n\nddpo train: interrupted."
+    )
+    assert f"ddpo report {tmp_path / 'run'}   " in log
+    assert "before_after.png" not in log
     assert len(records(tmp_path / "run")) == 4
     assert checkpoints(tmp_path / "run")
 
@@ -334,4 +381,4 @@ def test_the_exit_status_says_that_another_process_died(monkeypatch, capsys):
 
     monkeypatch.setattr(train_command, "run", run)
     assert main(["train"]) == 1
-    assert capsys.readouterr().err == "\nddpo train: Another process of this run was killed.\n"
+    assert capsys.readouterr().err.endswith("\nddpo train: Another process of this run was killed.\n")

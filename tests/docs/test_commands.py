@@ -86,7 +86,8 @@ def check_audit(arguments):
 
 
 def check_sample(arguments):
-    parse((SampleOptions,), arguments, "ddpo sample", {})
+    run = [] if arguments[0].startswith("-") else ["--adapter"]
+    parse((SampleOptions,), [*run, *arguments], "ddpo sample", {})
 
 
 def check_export(arguments):

@@ -11,6 +11,7 @@ from ddpo_plugins.hookspecs import PROJECT_NAME
 
 from ..errors import ProcessLostError
 from .output import lossy_output
+from .screens.starting import starting
 
 # For each command, the module that runs it and what it does.
 COMMANDS = {
@@ -52,7 +53,8 @@ def _run(name: str, *rest: str) -> int:
         print(f"ddpo: there is no command {name!r}.\n\n{usage()}", file=sys.stderr)
         return 2
     try:
-        return int(import_module(f".{COMMANDS[name][0]}", __name__).run(list(rest)))
+        with starting(name, list(rest)):
+            return int(import_module(f".{COMMANDS[name][0]}", __name__).run(list(rest)))
     except DDPOError as error:
         print(f"\nddpo {name}: {error}", file=sys.stderr)
         return 1 if isinstance(error, ProcessLostError) else 2

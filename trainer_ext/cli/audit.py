@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..audit.examine import Audit
-    from ..scoring.suite import RewardSuite
 
 PROG = "ddpo audit"
 NAME_WIDTH = 31
@@ -49,7 +48,9 @@ class AuditOptions(CheckedOptions):
         None, "Additional arguments for every call of the pipeline, as JSON: '{\"height\": 512}'."
     )
     batch_size: int = option(8, "Pictures drawn at once.")
-    device: str = option("cpu", "Device of the pipeline and the rewards, such as cuda.")
+    device: str | None = option(
+        None, "Device of the pipeline and the rewards, such as cuda; by default the GPU if there is one."
+    )
     json: bool = option(False, "Print JSON, for machines.")
     output: str | None = option(None, "File for a sheet with a picture of each cheat, such as audit.png.")
 
@@ -79,14 +80,23 @@ def _audit(options: AuditOptions) -> None:
     from ..audit.examine import audit, num_steps
     from ..audit.findings import to_dict
     from ..plugins import installed_plugins
+    from .drawing.suite import build_suite, default_device
     from .prompts import load_prompts
     from .quiet import quiet_libraries
 
     quiet_libraries()
     catalogue = installed_plugins()
     rows = _rows(load_prompts(options.prompts, catalogue), options.num_prompts)
-    suite = _suite(options, catalogue)
-    images = _draw(options, [row["prompt"] for row in rows])
+    device = options.device or default_device()
+    suite = build_suite(
+        options.reward_funcs or [],
+        device,
+        options.reward_weights,
+        options.detectors or [],
+        options.detector_weights,
+        options.reward_kwargs,
+    )
+    images = _draw(options, device, [row["prompt"] for row in rows])
     with _bar(num_steps(), "cheats") as bar:
         result = audit(suite, images, rows, bar.update)
     if options.json:
@@ -104,31 +114,14 @@ def _rows(prompts: Dataset, number: int) -> list[dict[str, Any]]:
     return [dict(prompts[first[prompt]]) for prompt in evenly_spaced(list(dict.fromkeys(prompts["prompt"])), number)]
 
 
-def _suite(options: AuditOptions, catalogue: Any) -> RewardSuite:
-    from ..plugins import functions_from_plugins
-    from ..scoring.suite import RewardSuite
-    from .train import reward_kwargs
-
-    rewards, detectors = functions_from_plugins(
-        dict.fromkeys(options.reward_funcs or []),
-        options.detectors or [],
-        reward_kwargs(options.reward_kwargs),
-        options.device,
-        catalogue,
-    )
-    return RewardSuite(
-        list(rewards.values()), options.reward_weights, list(detectors.values()), options.detector_weights
-    )
-
-
-def _draw(options: AuditOptions, prompts: Sequence[str]) -> Any:
+def _draw(options: AuditOptions, device: str, prompts: Sequence[str]) -> Any:
     import torch
 
     from ..model.loading import load_pipeline
     from ..policy.stock import stock_images
 
     settings = settings_of(options)
-    pipeline = load_pipeline(options.model_name_or_path).to(options.device)
+    pipeline = load_pipeline(options.model_name_or_path).to(device)
     size, images = options.batch_size, []
     with _bar(len(prompts), "pictures") as bar:
         for first in range(0, len(prompts), size):
@@ -172,5 +165,5 @@ def _draw_sheet(file: Path, result: Audit) -> None:
     names = [HONEST, *result.payments]
     images = torch.from_numpy(np.stack([np.array(result.sheet[name]) for name in names]))
     means = [float(np.nanmean(result.honest)), *(each.reward for each in result.payments.values())]
-    draw_sheet(file, [("mean reward", SampleSet(names, list(range(len(names))), images, means))])
+    draw_sheet(file, [("mean reward", SampleSet(names, [], images, means))])
     print(file)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..doctor.report import Facts
 from ..options import DDPOOptions, TrainerDefaults, described, option
@@ -70,20 +68,23 @@ def _help() -> int:
 def _examine(options: RunOptions, lora: LoraOptions, how: DoctorOptions, config: DDPOConfig) -> int:
     from ..doctor.examine import examine
     from ..doctor.tiny_copy import tiny_copy
+    from ..loop.console import on_terminal
+    from ..loop.progress.bars import StepBar
     from ..plugins import guidance_from_plugins
 
     model = options.model_name_or_path
     examined = tiny_copy(model, config.weights_dtype) if how.tiny else model
     of_copy = " (a tiny copy with few layers and random weights)" * how.tiny
     adapter = None if config.full_finetuning else lora_config(lora)
-    with _bar(config) as bar:
+    if not on_terminal() and not config.disable_tqdm:
+        print(f"two images: {config.num_inference_steps} denoising steps", file=sys.stderr, flush=True)
+    with StepBar(config.num_inference_steps, "two images", not config.disable_tqdm) as bar:
 
         def show(facts: Facts) -> None:
             if not how.json:
-                bar.clear()
                 print_facts(facts)
 
-        report = examine(examined, config, adapter, guidance_from_plugins(), show, lambda step: bar.update())
+        report = examine(examined, config, adapter, guidance_from_plugins(), show, lambda step: bar.on_step())
     if not how.json and report.refusal is None and (evaluations := describe_evaluations(options, config)):
         _print("evaluation", evaluations)
     if how.json:
@@ -93,16 +94,6 @@ def _examine(options: RunOptions, lora: LoraOptions, how: DoctorOptions, config:
     else:
         _print("verdict", f"cannot be trained{of_copy}. {report.refusal}")
     return 0 if report.can_be_trained else 1
-
-
-@contextmanager
-def _bar(config: DDPOConfig) -> Iterator[Any]:
-    from tqdm.auto import tqdm
-
-    with tqdm(
-        total=config.num_inference_steps, desc="two images", unit="step", leave=False, disable=config.disable_tqdm
-    ) as bar:
-        yield bar
 
 
 def print_facts(facts: Facts) -> None:

@@ -46,9 +46,12 @@ class DrawnWith(Protocol):
     """Options with which a command draws pictures; see [`DDPOOptions`]."""
 
     num_inference_steps: int
-    guidance_scale: float
     eta: float
     pipeline_kwargs: dict[str, Any] | str | None
+
+    @property
+    def guidance_scale(self) -> float | None:
+        """Without one, the pipeline's default counts."""
 
 
 def settings_of(options: DrawnWith) -> dict[str, Any]:
@@ -59,9 +62,10 @@ def settings_of(options: DrawnWith) -> dict[str, Any]:
         [`ConfigError`]: `pipeline_kwargs` is no object.
     """
     given = options.pipeline_kwargs or {}
+    guidance = {} if options.guidance_scale is None else {"guidance_scale": options.guidance_scale}
     return {
         "num_inference_steps": options.num_inference_steps,
-        "guidance_scale": options.guidance_scale,
+        **guidance,
         "eta": options.eta,
         **(parse_mapping("pipeline_kwargs", given) if isinstance(given, str) else given),
     }

@@ -44,9 +44,16 @@ def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapp
         raise ConfigError(f"{error}{_suggestions(str(error), parser)}") from without_secrets(error)
 
 
-def parse_alone(kind: type[Any], arguments: list[str], prog: str, own: Collection[str]) -> Any:
+def parse_alone(
+    kind: type[Any],
+    arguments: list[str],
+    prog: str,
+    own: Collection[str],
+    recorded: Mapping[str, Any] | None = None,
+) -> Any:
     """
-    Parse `arguments` of a command that draws pictures without training: a preset's options count as far as the command has them.
+    Parse `arguments` of a command that draws pictures without training: a preset's options, or those that a run recorded, count
+    as far as the command has them.
 
     Args:
         kind (`type`):
@@ -57,13 +64,15 @@ def parse_alone(kind: type[Any], arguments: list[str], prog: str, own: Collectio
             The command.
         own (`Collection[str]`):
             Options that mean something else in a preset, which is of a training.
+        recorded (`Mapping[str, Any]`, *optional*):
+            Options that a run recorded, instead of a preset's.
 
     Raises:
         [`ConfigError`]: see [`parse`].
     """
     known = {item.name for item in fields(kind)}.difference(own)
-    preset = {name: value for name, value in load_preset(arguments).items() if name in known}
-    (options,) = parse((kind,), arguments, prog, preset)
+    found = load_preset(arguments) if recorded is None else recorded
+    (options,) = parse((kind,), arguments, prog, {name: found[name] for name in known & found.keys()})
     return options
 
 

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
+
+
+class StandardError(logging.Handler):
+    """Writes to what is standard error at that moment: while a bar is shown, that puts lines above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
 
 
 def quiet_libraries() -> None:
@@ -15,4 +27,4 @@ def quiet_libraries() -> None:
         library.set_verbosity_error()
         library.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers|huggingface_hub")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[StandardError()])

@@ -11,12 +11,12 @@ from ..options import DDPOOptions, TrainerDefaults
 from .options import LoraOptions, RunOptions
 from .parse import load_preset, parse, preset_names
 from .push import PUSH_FAILED
+from .screens.starting import stage, started
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
     from ..config import DDPOConfig
-    from ..runs.summary import RunSummary
     from ..trainer import DDPOTrainer
 
 PROG = "ddpo train"
@@ -52,23 +52,31 @@ def _train(arguments: list[str]) -> int:
     from ddpo_plugins.masking import masked_command, masked_text
 
     from ..config import DDPOConfig
+    from ..loop.console import console, on_terminal
+    from ..loop.describing import describing
     from ..loop.interrupts import StopRequestedError
     from ..runs.setup import Launch, launched
     from .quiet import quiet_libraries
+    from .screens.ending import RESUME, resuming
+    from .screens.setting import describe_training
 
     quiet_libraries()
     preset = load_preset(arguments)
     options, lora, config = parse((RunOptions, LoraOptions, DDPOConfig), arguments, PROG, preset)
-    command = masked_command(["ddpo", "train", *arguments])
-    with launched(Launch(command, preset_names(arguments), masked_text(options.prompts))):
+    command, presets = masked_command(["ddpo", "train", *arguments]), preset_names(arguments)
+    if config.process_index == 0:
+        console().print(masked_text(describe_training(options, config, presets)), soft_wrap=not on_terminal())
+    stage("ddpo train: loading the model and the rewards")
+    with launched(Launch(command, presets, masked_text(options.prompts))):
         trainer = _build(options, lora, config, preset)
+    started()
     try:
         trainer.train(resume_from_checkpoint=_resume(config.resume_from_checkpoint))
     except (KeyboardInterrupt, StopRequestedError):
-        print(
-            f"\nResume with the same command and --resume_from_checkpoint true (in {config.output_dir}).",
-            file=sys.stderr,
-        )
+        if trainer.is_world_process_zero():
+            with describing("The closing summary"):
+                _summary(trainer)
+            print(f"\nResume with the same command and {RESUME[0]} true:\n{resuming(arguments)}", file=sys.stderr)
         raise
     trainer.save_model()
     if trainer.is_world_process_zero():
@@ -156,42 +164,16 @@ def _resume(value: str | None) -> str | bool | None:
 
 
 def _summary(trainer: DDPOTrainer) -> None:
-    """Print the result of the run and where its files are."""
-    from ..file_names import LORA_FILE, PEFT_FILE
+    """Print the result of the run and where its files are; what to do next goes to standard error."""
     from ..runs.folder import RunFolder
+    from .screens.ending import next_lines, place_lines, result_lines
 
     folder, summary = RunFolder(trainer.args.folder), trainer.summary
-    pictures = trainer.args.num_sample_images
-    if summary.paired is not None:
-        print(f"\nreward of the fixed samples: {summary.paired}")
-    elif summary.first_rollout is not None:
-        advice = "" if pictures else "; with --num_sample_images 16, fixed prompts and seeds are compared"
-        print(
-            f"\nmean reward {summary.first_rollout:.4g} in the first rollout and {summary.last_rollout:.4g} in the last, of "
-            f"different prompts{advice}"
-        )
-    _print_judgement(summary)
-    if trainer.args.full_finetuning:
-        print(f"{folder.path}   the pipeline, for DiffusionPipeline.from_pretrained")
-    elif (folder.path / PEFT_FILE).is_file():
-        print(f"{folder.path}   the adapter, for PeftModel.from_pretrained")
-    else:
-        print(f"{folder.path / LORA_FILE}   the adapter, for pipeline.load_lora_weights")
-    if pictures:
-        print(f"{folder.comparison_file}   the same prompts and seeds, before and after")
-        print(f"{folder.strip_file}   through training")
-    if folder.curve_file.is_file():
-        print(folder.curve_file)
-
-
-def _print_judgement(summary: RunSummary) -> None:
-    """Print what evaluations say: held-out rewards and detectors, each dataset if there are several, and the verdict."""
-    for name, figure in {**summary.held_out, **summary.detections}.items():
-        print(f"{name} of the evaluation: {figure}")
-    for dataset, figures in summary.generalisation.items():
-        for name, figure in figures.items():
-            print(f"{name} of {dataset}: {figure}")
-    if summary.verdict is not None:
-        print(summary.verdict)
-    if summary.chosen_checkpoint is not None:
-        print(f"{summary.chosen_checkpoint}   the weights to use")
+    print()
+    for line in result_lines(summary, bool(trainer.args.num_sample_images)):
+        print(line)
+    for line in place_lines(folder, summary.chosen_checkpoint):
+        print(line)
+    sys.stdout.flush()
+    for line in ("\nNext:", *next_lines(folder)):
+        print(line, file=sys.stderr)

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from packaging.version import Version
 
 from ..errors import PipelineError
+from ..file_names import why_no_place
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +77,11 @@ def prepare_pipeline(pipeline: DiffusionPipeline) -> DiffusionPipeline:
 def _from_pretrained(model: str, dtype: torch.dtype) -> DiffusionPipeline:
     folder = str(embedded_model()) if model == EMBEDDED else model
     try:
+        if (problem := why_no_place(folder)) is not None:
+            raise FileNotFoundError(problem)
         return DiffusionPipeline.from_pretrained(folder, **{DTYPE_ARGUMENT: dtype})
     except (OSError, ValueError) as error:
         raise PipelineError(
-            f"No pipeline could be loaded from {model!r}: {error}\nGive the id of a diffusers pipeline on the Hub, a folder "
-            f"that holds one, or {EMBEDDED!r}."
+            f"No pipeline could be loaded from {model!r}: {str(error).rstrip('.')}.\nGive the id of a diffusers pipeline on the "
+            f"Hub, a folder that holds one, or {EMBEDDED!r}."
         ) from error

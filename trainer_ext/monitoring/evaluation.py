@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from ..config import DDPOConfig
 from ..loop.lockstep import Lockstep
+from ..loop.progress import StepBar
 from ..loop.rewind import preserved_rng
 from ..loop.sharding import check_shares
 from ..model.weights import RunWeights
@@ -179,16 +180,23 @@ class Evaluator:
         """Sample this process's share of the images, and judge each batch while the next is sampled."""
         share = Share.of(len(rows), self.args)
         turns, done = self.meter.turns(share.sizes, share.process, trainer_state), 0
-        with self.judges.scorer.overlapping() as scoring:
-            for numbers in share.batches(self.args.rollout_batch_size):
+        batches = list(share.batches(self.args.rollout_batch_size))
+        with self._bar(len(batches)) as bar, self.judges.scorer.overlapping(bar.on_wait) as scoring:
+            for numbers in batches:
                 own_rows, seeds = list(map(share.row, numbers)), list(map(share.seed, numbers))
                 plan = SamplingPlan([rows[row] for row in own_rows], seeds, 1)  # read here: rows may hold images
-                sampled = self.policy.sample(plan.prompts, image_generators(plan.seeds), denoiser=model)
+                sampled = self.policy.sample(
+                    plan.prompts, image_generators(plan.seeds), denoiser=model, on_step=lambda step: bar.on_step()
+                )
                 kl = self.meter.measure(sampled.trajectory, turns, done)
                 done += len(kl)
                 batch = EvaluatedBatch(numbers, own_rows, plan, sampled.images, kl)
                 scoring.put(partial(judge, self.judges.suites, batch, trainer_state, pictures))
         return scoring.results
+
+    def _bar(self, num_batches: int) -> StepBar:
+        shown = not self.args.disable_tqdm and self.args.process_index == 0
+        return StepBar(num_batches * self.policy.table.num_steps, "evaluation", shown)
 
     def _metrics(self, records: Sequence[Record], base: Sequence[Record] | None, prefix: str) -> dict[str, float]:
         figures = evaluation_figures(records, base, self.judges.held_out_columns)

@@ -12,8 +12,11 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
+from ddpo_plugins.names import FIXED_SAMPLES
+
 from ..config import DDPOConfig
 from ..loop.describing import describing
+from ..loop.progress import StepBar
 from ..loop.rewind import preserved_rng
 from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
@@ -27,8 +30,6 @@ from ..runs.pictures.strip import draw_strip
 from ..runs.records import write_records
 from ..scoring.judges import Judges
 from .trackers import Picture, show_pictures
-
-LOG_KEY = "samples/reward"
 
 
 class Reports(Protocol):
@@ -81,6 +82,7 @@ class SampleCallback(TrainerCallback):
         self.folder = RunFolder(args.folder)
         self.trackers = list(args.report_to or ())
         self.batch_size = args.rollout_batch_size
+        self.shows_bar = not args.disable_tqdm
         self.every = args.sample_every * args.updates_per_rollout
         self.updates_per_rollout = args.updates_per_rollout
         self.defaults, self.call_kwargs = args.sample_defaults, args.call_kwargs
@@ -94,7 +96,7 @@ class SampleCallback(TrainerCallback):
         """
         if not state.is_world_process_zero:
             return
-        logged = any(LOG_KEY in log for log in state.log_history)  # a checkpoint that is resumed from has it
+        logged = any(FIXED_SAMPLES in log for log in state.log_history)  # a checkpoint that is resumed from has it
         begins = state.global_step == 0
         if begins and not (logged and self.folder.sample_file(0).exists()):
             self._draw(0, state)
@@ -119,7 +121,7 @@ class SampleCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         # Those that the last checkpoint's log has are not drawn again: a reward that draws random numbers would differ.
-        drawn = any(LOG_KEY in log and log["step"] == state.global_step for log in state.log_history)
+        drawn = any(FIXED_SAMPLES in log and log["step"] == state.global_step for log in state.log_history)
         with describing(f"The pictures after {state.global_step} updates"):
             if not (drawn and self.folder.pictures_of(state.global_step).exists()) or args.load_best_model_at_end:
                 self._draw(state.global_step, state)
@@ -152,9 +154,19 @@ class SampleCallback(TrainerCallback):
 
     def _draw(self, updates: int, state: TrainerState, untrained: bool = False) -> None:
         plan = self.plan
-        with self.weights.untrained() if untrained else self.weights.evaluated():
+        steps = -(-len(plan.seeds) // self.batch_size) * self.policy.table.num_steps
+        title = "pictures before training" if untrained or not updates else f"pictures after {updates} updates"
+        with (
+            self.weights.untrained() if untrained else self.weights.evaluated(),
+            StepBar(steps, title, self.shows_bar) as bar,
+        ):
             images = stock_images(
-                self.policy.pipeline, plan.prompts, plan.seeds, self.batch_size, self.policy.sampling_kwargs
+                self.policy.pipeline,
+                plan.prompts,
+                plan.seeds,
+                self.batch_size,
+                self.policy.sampling_kwargs,
+                bar.on_step,
             )
         records, rewards = self._scored(images, updates, state)
         write_records(self.folder.sample_file(updates), records)
@@ -183,7 +195,7 @@ class SampleCallback(TrainerCallback):
         """Log the mean reward of the newest pictures, unless none has one. There may be later ones of a run that was killed."""
         rewards = [sheet for sheet in self.folder.samples() if sheet.updates <= state.global_step][-1].rewards
         if not np.isnan(rewards).all():
-            self.trainer.log({LOG_KEY: float(np.nanmean(rewards))})
+            self.trainer.log({FIXED_SAMPLES: float(np.nanmean(rewards))})
 
 
 class CurveCallback(TrainerCallback):

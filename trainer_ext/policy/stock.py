@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from tqdm import tqdm
 
 from ..images import to_uint8
 from .runner import spread_texts, swapped
@@ -22,6 +24,7 @@ def stock_images(
     seeds: Sequence[int],
     batch_size: int,
     call_kwargs: Mapping[str, Any],
+    on_step: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """
     Make images as a user of stock diffusers would: by the pipeline's own call with a stock scheduler, one seed per image.
@@ -38,6 +41,8 @@ def stock_images(
             Images made at once.
         call_kwargs (`Mapping[str, Any]`):
             Additional arguments of the call; `eta` is left out if the pipeline does not take it.
+        on_step (`Callable[[], None]`, *optional*):
+            Called after each denoising step of each batch.
 
     Returns:
         `torch.Tensor` of shape `(B, H, W, 3)`, uint8.
@@ -45,7 +50,7 @@ def stock_images(
     takes = inspect.signature(type(pipeline).__call__).parameters
     call_kwargs = {name: value for name, value in call_kwargs.items() if name != "eta" or name in takes}
     with swapped(pipeline, {"scheduler": stock_scheduler(pipeline.scheduler)}):
-        return default_images(pipeline, prompts, seeds, batch_size, call_kwargs)
+        return default_images(pipeline, prompts, seeds, batch_size, call_kwargs, on_step)
 
 
 @torch.no_grad()
@@ -55,6 +60,7 @@ def default_images(
     seeds: Sequence[int],
     batch_size: int,
     call_kwargs: Mapping[str, Any],
+    on_step: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """
     Make images as [`stock_images`] does, but with the pipeline's own scheduler, as it came. Without the arguments in
@@ -63,12 +69,33 @@ def default_images(
     images = []
     for first in range(0, len(prompts), batch_size):
         part = slice(first, first + batch_size)
-        made, *_ = pipeline(
-            prompt=list(prompts[part]),
-            generator=image_generators(seeds[part]),
-            output_type="pt",
-            return_dict=False,
-            **spread_texts(call_kwargs, len(prompts[part])),
-        )
+        with _counted_steps(pipeline, on_step):
+            made, *_ = pipeline(
+                prompt=list(prompts[part]),
+                generator=image_generators(seeds[part]),
+                output_type="pt",
+                return_dict=False,
+                **spread_texts(call_kwargs, len(prompts[part])),
+            )
         images.append(to_uint8(made))
     return torch.cat(images)
+
+
+@contextlib.contextmanager
+def _counted_steps(pipeline: DiffusionPipeline, on_step: Callable[[], None]) -> Iterator[None]:
+    """Context manager in which the pipeline's own progress bar, which every pipeline moves, is not drawn, but heard."""
+
+    class Heard(tqdm):  # type: ignore[type-arg]
+        def update(self, n: float | None = 1) -> None:
+            on_step()
+
+        def __iter__(self) -> Iterator[Any]:
+            for value in self.iterable:
+                yield value
+                on_step()
+
+    vars(pipeline)["progress_bar"] = lambda iterable=None, total=None: Heard(iterable, total=total, disable=True)
+    try:
+        yield
+    finally:
+        del vars(pipeline)["progress_bar"]

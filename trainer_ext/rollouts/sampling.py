@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..loop.metrics import timed
-from ..loop.progress import RolloutBar
+from ..loop.progress import StepBar
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
 from ..policy.seeds import image_generators
@@ -85,7 +85,7 @@ def sample_and_score(
     sampled_before = 0
     seconds: dict[str, float] = {}
     with (
-        RolloutBar(len(batches) * policy.table.num_steps, title or "", title is not None) as bar,
+        StepBar(len(batches) * policy.table.num_steps, title or "", title is not None) as bar,
         scorer.overlapping(bar.on_wait) as scoring,
     ):
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..options import RunOptions
+from ..screens.setting import num_updates
 
 if TYPE_CHECKING:
     from ...config import DDPOConfig
@@ -22,7 +23,7 @@ def describe_evaluations(options: RunOptions, config: DDPOConfig) -> str:
     catalogue = installed_plugins()
     rows = sum(len(load_prompts(source, catalogue)) for source in options.eval_prompts)
     images, times = rows * config.eval_images_per_prompt, num_evaluations(config)
-    share = images * times / (config.num_images_per_rollout * _num_updates(config) / config.updates_per_rollout)
+    share = images * times / (config.num_images_per_rollout * num_updates(config) / config.updates_per_rollout)
     judges = [*(options.eval_reward_funcs or ()), *(options.detectors or ())]
     return (
         f"{images} images, {times} times: {share:.1%} as many as the rollouts'; also judged by {_listed(judges)}. "
@@ -32,13 +33,9 @@ def describe_evaluations(options: RunOptions, config: DDPOConfig) -> str:
 
 def num_evaluations(config: DDPOConfig) -> int:
     """Return how often a run is evaluated: before training, at each interval and after the last update."""
-    updates = _num_updates(config)
+    updates = num_updates(config)
     interval = config.updates_per_rollout if config.eval_strategy == "epoch" else config.eval_steps or 1
     return 1 + math.ceil(updates / (math.ceil(updates * interval) if interval < 1 else interval))
-
-
-def _num_updates(config: DDPOConfig) -> int:
-    return config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * config.updates_per_rollout)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ class SampleSet:
         prompts (`list[str]` of length B):
             Prompt of each image.
         seeds (`list[int]` of length B):
-            Seed of each image.
+            Seed of each image; empty if they are not drawn from seeds.
         images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
             RGB.
         rewards (`list[float]` of length B):
@@ -76,7 +76,7 @@ def evenly_spaced(items: Sequence[str], number: int) -> list[str]:
 
 
 def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int = 8) -> None:
-    """Draw labelled sample sets under one another, each prompt's images in one column, with prompt and reward."""
+    """Draw labelled sample sets under one another, each prompt's images in one column, with prompt, seed and reward."""
     total = max(len(samples.prompts) for _, samples in rows)
     columns = min(columns, total)
     blocks = -(-total // columns)
@@ -87,8 +87,9 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
         for index, image in enumerate(to_pil(samples.images)):
             axes = grid[(index // columns) * len(rows) + row][index % columns]
             axes.imshow(image, interpolation="nearest")
+            seed = f", seed {samples.seeds[index]}" if samples.seeds else ""
             reward = f": {samples.rewards[index]:.3g}" if samples.rewards else ""
-            title = f"{caption(samples.prompts[index], index)}\n{label}{reward}"
+            title = f"{caption(samples.prompts[index], index)}\n{label}{seed}{reward}"
             axes.set_title(title, fontsize=6, fontfamily=font_families(), parse_math=False)
     with replacing(file) as place:
         figure.savefig(place)
