@@ -88,7 +88,7 @@ def test_the_lowest_python_is_everywhere_the_same():
 def test_the_notices_are_among_the_licences():
     notices = {file.relative_to(ROOT).as_posix() for package in PACKAGES for file in (ROOT / package).rglob("NOTICE")}
     assert set(PROJECT["license-files"]) == {"LICENSE", *notices}
-    assert len(notices) == 3
+    assert len(notices) == 4
     recipe = (ROOT / "examples" / "embedded_model" / "NOTICE").read_text()
     assert all((ROOT / notice).read_text() == recipe for notice in notices)
 

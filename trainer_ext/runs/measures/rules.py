@@ -12,7 +12,7 @@ from .missing import missing
 from .verdict import Verdict, VerdictKind
 
 MARGIN = 0.25  #: change of the held-out rewards, in standard deviations of the base's images, that matters
-DETECTED = 0.1  #: rise of a detector's mean that matters
+DETECTED = 0.2  #: rise of a detector's mean that matters: a fifth of the images
 COLLAPSED = 0.5  #: share of collapsed prompts that matters
 
 
