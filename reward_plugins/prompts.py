@@ -2,19 +2,18 @@
 The prompts of the DDPO paper (arXiv:2305.13301), as tables.
 
 The 45 animals and 3 activities are those it trains on; the counting prompts are those that led to typographic attacks. Sets that
-are called unseen or other have none of these prompts: they show whether what was learned generalises.
+are called unseen or other have none of these prompts: they show whether what was learned generalises. Their words are in files,
+with articles and plurals, because the package that knows these takes seconds to import.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
-from .english import english
-
 UNSEEN_ACTIVITIES = ("taking an exam", "driving a car")
-PLURALS = ("post-it notes", "scissors", "sunglasses")  #: objects that have no article
+ARTICLES = ("a ", "an ")
 ACTIVITIES = ("riding a bike", "playing chess", "washing the dishes")
 COUNTS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
 
@@ -25,7 +24,13 @@ def _lines(name: str) -> list[str]:
 
 def animals(name: str = "animals.txt") -> list[dict[str, str]]:
     """Return 45 rows: `prompt` "a(n) [animal]" as in the article (the authors' code has bare words), `animal`."""
-    return [{"prompt": english().a(animal), "animal": animal} for animal in _lines(name)]
+    return [{"prompt": animal, "animal": _noun(animal)} for animal in _lines(name)]
+
+
+def _noun(text: str) -> str:
+    """Return what is behind the article, if there is one: some words are plurals."""
+    article = next((article for article in ARTICLES if text.startswith(article)), "")
+    return text.removeprefix(article)
 
 
 def unseen_animals() -> list[dict[str, str]]:
@@ -45,14 +50,12 @@ def unpictured_animals() -> list[dict[str, str]]:
 
 def everyday_objects() -> list[dict[str, str]]:
     """Return 50 rows: `prompt` "a(n) [object]", `object`; also of the authors' study of generalisation."""
-    things = _lines("everyday_objects.txt")
-    return [{"prompt": thing if thing in PLURALS else english().a(thing), "object": thing} for thing in things]
+    return [{"prompt": thing, "object": _noun(thing)} for thing in _lines("everyday_objects.txt")]
 
 
 def _doing(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     return [
-        {"prompt": f"{english().a(animal)} {activity}", "animal": animal, "activity": activity}
-        for animal, activity in pairs
+        {"prompt": f"{animal} {activity}", "animal": _noun(animal), "activity": activity} for animal, activity in pairs
     ]
 
 
@@ -89,15 +92,15 @@ def counting() -> list[dict[str, Any]]:
 
     The two questions of each and their answers, the number and the animal, are those of the authors' code (ddpo-pytorch).
     """
-    return _counted(_lines("animals.txt"))
+    return _counted("counted_animals.txt")
 
 
 def unseen_counting() -> list[dict[str, Any]]:
     """Return 10 x 7 rows like those of [`counting`], of animals that are not trained on."""
-    return _counted(_lines("unseen_animals.txt")[:10])
+    return _counted("unseen_counted_animals.txt")
 
 
-def _counted(animals: Sequence[str]) -> list[dict[str, Any]]:
+def _counted(name: str) -> list[dict[str, Any]]:
     return [
         {
             "prompt": f"{word} {plural}",
@@ -106,6 +109,6 @@ def _counted(animals: Sequence[str]) -> list[dict[str, Any]]:
             "questions": [f"How many {plural} are there in this image?", "What animal is in this image?"],
             "answers": [word, animal],
         }
-        for animal, plural in ((animal, english().plural_noun(animal)) for animal in animals)
+        for animal, _, plural in (line.partition(", ") for line in _lines(name))
         for word, count in COUNTS.items()
     ]

@@ -89,6 +89,11 @@ class DDPOOptions:
     num_images_per_rollout: int = option(256, "Images in a rollout, over all processes.")
     num_images_per_prompt: int = option(1, "Images of each prompt in a rollout.")
     rollout_batch_size: int = option(8, "Images sampled at once on each device.")
+    rollout_on_disk: bool = option(
+        False,
+        "Hold a rollout's denoising runs in a file in output_dir that is mapped into memory: for rollouts larger than host "
+        "memory.",
+    )
     num_inner_epochs: int = option(1, "Training passes over each rollout.")
     rows_per_forward: int | None = option(
         None,

@@ -16,7 +16,7 @@ from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.options import DDPOOptions
 from trainer_ext.policy.pipeline import LogProbPipeline
-from trainer_ext.policy.recording.trajectory import FinalLatents
+from trainer_ext.policy.recording.memory import joined
 from trainer_ext.policy.seeds import image_generators
 from trainer_ext.policy.transitions.gaussian import log_prob
 
@@ -98,10 +98,10 @@ def test_regressions_keep_the_ends_alone(policy, name):
 def test_ends_are_joined_image_by_image(policy):
     algorithm = algorithm_of("rwr", policy)
     parts = [policy.sample([prompt], image_generators([seed])) for prompt, seed in (("a cat", 1), ("a dog", 2))]
-    joined = FinalLatents.concatenate([algorithm.retain(part.trajectory) for part in parts])
+    together_later = joined([algorithm.retain(part.trajectory) for part in parts])
     together = policy.sample(["a cat", "a dog"], image_generators([1, 2])).trajectory.final_latents()
-    torch.testing.assert_close(joined.latents, together.latents, rtol=1e-4, atol=1e-4)
-    (((ours,),), ((expected,),)) = joined.conditioning.groups, together.conditioning.groups
+    torch.testing.assert_close(together_later.latents, together.latents, rtol=1e-4, atol=1e-4)
+    (((ours,),), ((expected,),)) = together_later.conditioning.groups, together.conditioning.groups
     for name, value in ours.per_image.items():
         torch.testing.assert_close(value, expected.per_image[name], msg=name)
 

@@ -25,7 +25,7 @@ from trainer_ext.images import to_uint8
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.recording.conditioning import Conditioning
-from trainer_ext.policy.recording.trajectory import Trajectory
+from trainer_ext.policy.recording.memory import joined as joined_runs
 from trainer_ext.policy.seeds import image_generators
 from trainer_ext.policy.stock import stock_images
 
@@ -368,7 +368,7 @@ def test_trajectories_are_joined_image_by_image(tiny_pipeline):
     policy = LogProbPipeline(tiny_pipeline("v_prediction"), 4, 5.0)
     first = policy.sample(["a cat"], image_generators(SEEDS[:2]), num_images_per_prompt=2).trajectory
     second = policy.sample(["a dog"], image_generators(SEEDS[2:3])).trajectory.cpu()
-    joined = Trajectory.concatenate([first, second])
+    joined = joined_runs([first, second])
     assert len(joined) == 3
     assert torch.equal(joined.latents[2], second.latents[0])
     assert policy.ratio_terms(joined, torch.tensor([2, 0, 1]), torch.tensor([3, 1, 0])).log_ratio.abs().max() < 1e-5
@@ -384,7 +384,7 @@ def test_batches_of_other_lengths_are_joined_in_groups(tiny_pipeline):
         cut = {name: value[:, :, :length] for name, value in call.per_image.items()}
         conditioning = Conditioning.of_batch((replace(call, per_image=cut),), 2)
         trajectories.append(replace(trajectory, conditioning=conditioning))
-    joined = Trajectory.concatenate(trajectories)
+    joined = joined_runs(trajectories)
     assert [len(calls[0]) for calls in joined.conditioning.groups] == [4, 2]
     rows, steps = torch.tensor([3, 0, 5, 2, 4, 1]), torch.tensor([1, 3, 0, 2, 1, 1])
     together = policy.predict(joined.conditioning, joined.latents[rows, steps], rows, steps)
@@ -393,7 +393,7 @@ def test_batches_of_other_lengths_are_joined_in_groups(tiny_pipeline):
         index, at = torch.tensor([row % 2]), torch.tensor([step])
         alone = policy.predict(own.conditioning, own.latents[index, at], index, at)[0]
         torch.testing.assert_close(prediction, alone, rtol=1e-4, atol=1e-5)
-    again = Trajectory.concatenate([Trajectory.concatenate(trajectories[:2]), trajectories[2]])
+    again = joined_runs([joined_runs(trajectories[:2]), trajectories[2]])
     assert torch.equal(again.conditioning.group_of, joined.conditioning.group_of)
     assert torch.equal(again.conditioning.row_of, joined.conditioning.row_of)
 

@@ -3,13 +3,16 @@
 import io
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, Features, Image, Value
+from datasets import Column, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Pillow
 from support.trainers import TINY, records, returning
 
+from trainer_ext.columns import rows_with_different
 from trainer_ext.errors import ConfigError
 from trainer_ext.rollouts.datasets import check_prompts
+from trainer_ext.runs.setup.facts import describe_prompts
 
 
 def rows():
@@ -84,3 +87,55 @@ def test_pictures_are_read_when_they_are_needed(make_trainer, decoded):
     decoded.clear()
     trainer.train()
     assert len(decoded) == TINY["num_images_per_rollout"]
+
+
+# ---- columns, without an object for each row ----
+
+TEXTS = [f"animal {number % 7}" for number in range(50)]
+BLANK = ["", " \u00a0\n", None]
+
+
+def arrow(texts, kind=None):
+    return Dataset(pa.table({"prompt": pa.array(texts, kind), "other": list(range(len(texts)))}))
+
+
+@pytest.mark.parametrize("blank", BLANK, ids=repr)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()], ids=str)
+def test_the_first_row_without_a_prompt_is_named(blank, kind):
+    dataset = arrow([*TEXTS, blank, *TEXTS, blank], kind)
+    with pytest.raises(ConfigError, match=r"train_dataset has .* as the prompt of row 50; every prompt must be a text"):
+        check_prompts(dataset, "train_dataset")
+    turned = dataset.select(range(len(dataset) - 2, -1, -1))
+    with pytest.raises(ConfigError, match="of row 50;"):
+        check_prompts(turned, "train_dataset")
+    assert len(check_prompts(dataset.select([0, 3]), "train_dataset")) == 2
+
+
+def test_prompts_that_are_no_texts_are_refused():
+    with pytest.raises(ConfigError, match="has 1 as the prompt of row 0"):
+        check_prompts(Dataset.from_dict({"prompt": [1, 2]}), "train_dataset")
+    mixed = rows().with_transform(
+        lambda batch: {"prompt": [3 if text == "a dog" else text for text in batch["prompt"]]}
+    )
+    with pytest.raises(ConfigError, match="has 3 as the prompt of row 1"):
+        check_prompts(mixed, "train_dataset")
+
+
+@pytest.mark.parametrize("number", [3, 7, 100])
+def test_rows_with_different_prompts(number):
+    """The first row of each, at even distances."""
+    dataset = arrow(TEXTS)
+    found = rows_with_different(dataset, "prompt", number)
+    assert found == [index * 7 // min(number, 7) for index in range(min(number, 7))]
+    assert rows_with_different(dataset.select(range(49, -1, -1)), "prompt", 7) == list(range(7))
+    assert rows_with_different(
+        rows().with_transform(lambda batch: {"prompt": ["a fox"] * len(batch["prompt"])}), "prompt", 2
+    ) == [0]
+
+
+def test_no_object_is_made_of_each_row(monkeypatch):
+    """Or a million rows would take seconds."""
+    monkeypatch.setattr(Column, "__iter__", lambda column: pytest.fail("a column is read row by row"))
+    dataset = check_prompts(arrow(TEXTS), "train_dataset")
+    assert len(rows_with_different(dataset, "prompt", 16)) == 7
+    assert describe_prompts(dataset)["rows"] == 50

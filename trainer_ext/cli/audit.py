@@ -108,10 +108,9 @@ def _audit(options: AuditOptions) -> None:
 
 
 def _rows(prompts: Dataset, number: int) -> list[dict[str, Any]]:
-    from ..runs.pictures.sheets import evenly_spaced
+    from ..columns import rows_with_different
 
-    first = {prompt: index for index, prompt in reversed(list(enumerate(prompts["prompt"])))}
-    return [dict(prompts[first[prompt]]) for prompt in evenly_spaced(list(dict.fromkeys(prompts["prompt"])), number)]
+    return [dict(prompts[row]) for row in rows_with_different(prompts, "prompt", number)]
 
 
 def _draw(options: AuditOptions, device: str, prompts: Sequence[str]) -> Any:

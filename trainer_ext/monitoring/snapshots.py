@@ -14,6 +14,7 @@ from transformers.trainer_callback import CallbackHandler
 
 from ddpo_plugins.names import FIXED_SAMPLES
 
+from ..columns import rows_with_different
 from ..config import DDPOConfig
 from ..loop.describing import describing
 from ..loop.progress import StepBar
@@ -25,7 +26,7 @@ from ..rollouts.measure import image_records
 from ..rollouts.schedule import SamplingPlan
 from ..runs.folder import RunFolder, picture_files
 from ..runs.pictures.curve import draw_reward_curve
-from ..runs.pictures.sheets import SampleSet, draw_sheet, evenly_spaced
+from ..runs.pictures.sheets import SampleSet, draw_sheet
 from ..runs.pictures.strip import draw_strip
 from ..runs.records import write_records
 from ..scoring.judges import Judges
@@ -76,8 +77,7 @@ class SampleCallback(TrainerCallback):
         self.trainer = trainer
         self.score = judges.trained.without_detectors.score
         self.scorer = judges.scorer
-        by_prompt = {prompt: index for index, prompt in enumerate(rows["prompt"])}  # no row is read: it may hold images
-        chosen = [dict(rows[by_prompt[prompt]]) for prompt in evenly_spaced(list(by_prompt), args.num_sample_images)]
+        chosen = [dict(rows[row]) for row in rows_with_different(rows, "prompt", args.num_sample_images)]
         self.plan = SamplingPlan(chosen, list(range(len(chosen))), 1)
         self.folder = RunFolder(args.folder)
         self.trackers = list(args.report_to or ())

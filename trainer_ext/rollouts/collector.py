@@ -136,6 +136,7 @@ class RolloutCollector:
                 on_first=partial(self._check_replay, model),
                 on_step=self.lockstep.check,
                 title=f"rollout {index}" if not self.args.disable_tqdm and self.args.process_index == 0 else None,
+                folder=self.args.folder if self.args.rollout_on_disk else None,
             )
 
     def _record(self, index: int, records: Sequence[Mapping[str, Any]], weights: FloatArray | None = None) -> None:

@@ -13,6 +13,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ddpo_plugins.names import REWARD_ARGUMENTS
 
+from ..columns import first_without_text
 from ..config import DDPOConfig
 from ..errors import ConfigError
 from ..file_names import as_file_name
@@ -63,11 +64,12 @@ def check_prompts(dataset: Any, name: str) -> Dataset:
         )
     if not len(dataset):
         raise ConfigError(f"{name} is empty; it needs at least one row with a prompt.")
-    for index, prompt in enumerate(dataset["prompt"]):
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise ConfigError(
-                f"{name} has {prompt!r} as the prompt of row {index}; every prompt must be a text that is not empty."
-            )
+    row = first_without_text(dataset, "prompt")
+    if row is not None:
+        prompt = dataset["prompt"][row]
+        raise ConfigError(
+            f"{name} has {prompt!r} as the prompt of row {row}; every prompt must be a text that is not empty."
+        )
     return dataset
 
 

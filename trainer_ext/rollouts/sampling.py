@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from ..loop.metrics import timed
 from ..loop.progress import StepBar
 from ..policy.pipeline import LogProbPipeline
+from ..policy.recording.memory import RolloutMemory
 from ..policy.recording.trajectory import Trajectory
 from ..policy.seeds import image_generators
 from ..scoring.background import BackgroundScorer
@@ -55,6 +57,7 @@ def sample_and_score(
     on_first: Callable[[Trajectory], None],
     on_step: Callable[[], None],
     title: str | None,
+    folder: Path | None = None,
 ) -> Collected:
     """
     Sample and score batches.
@@ -80,8 +83,10 @@ def sample_and_score(
             Called after each denoising step; may raise to stop there.
         title (`str`, *optional*):
             Title of the progress bar; no bar by default.
+        folder (`Path`, *optional*):
+            Folder of a file that holds the denoising runs; see [`RolloutMemory`].
     """
-    retained: list[Any] = []
+    memory: RolloutMemory[Any] = RolloutMemory(sum(len(batch.seeds) for batch in batches), folder)
     sampled_before = 0
     seconds: dict[str, float] = {}
     with (
@@ -102,13 +107,12 @@ def sample_and_score(
                     denoiser=model,
                     on_step=count_step,
                 )
-                retained.append(retain(sampled.trajectory.cpu()))
-            if len(retained) == 1:
+                memory.add(retain(sampled.trajectory.cpu().by_prompt(batch.num_images_per_prompt)))
+            if not sampled_before:
                 on_first(sampled.trajectory)
             keep(sampled_before, sampled.images)
             sampled_before += len(sampled.images)
             scoring.put(partial(score, sampled.images, batch.image_rows))
             if scoring.results:
                 bar.on_reward(scoring.results[-1].mean)
-    data = type(retained[0]).concatenate(retained)
-    return Collected(data, Scores.concatenate(scoring.results), {**seconds, **scoring.seconds})
+    return Collected(memory.whole(), Scores.concatenate(scoring.results), {**seconds, **scoring.seconds})

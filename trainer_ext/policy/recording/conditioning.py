@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +46,29 @@ class CallRecord:
         num_images = len(call.arguments[layout.latents_name]) // layout.copies
         return cls(per_image, shared, call.arguments[layout.time_name].reshape(-1)[:1].clone(), num_images)
 
+    def row(self, index: int) -> CallRecord:
+        """Return the record of one row."""
+        rows = {
+            name: value[index : index + 1].clone()
+            if isinstance(value, torch.Tensor)
+            else value and value[index : index + 1]
+            for name, value in self.per_image.items()
+        }
+        return CallRecord(rows, self.shared, self.timesteps, 1)
+
     def cpu(self) -> CallRecord:
         """Move everything to host memory."""
         per_image, shared = to_device(dict(self.per_image), "cpu"), to_device(dict(self.shared), "cpu")
         return CallRecord(per_image, shared, self.timesteps.cpu(), self.num_images)
+
+    def by_prompt(self, num_images_per_prompt: int) -> CallRecord | None:
+        """Keep the first of so many consecutive images each; `None` if they are not all alike."""
+        first = {name: _every(value, num_images_per_prompt) for name, value in self.per_image.items()}
+        if not all(
+            is_same(value, _repeated(first[name], num_images_per_prompt)) for name, value in self.per_image.items()
+        ):
+            return None
+        return CallRecord(first, self.shared, self.timesteps, self.num_images // num_images_per_prompt)
 
     def arguments(
         self, layout: CallLayout, latents: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor
@@ -96,58 +115,35 @@ class Conditioning:
             if len(positions):
                 yield positions, calls, self.row_of[rows[positions]]
 
+    def by_prompt(self, num_images_per_prompt: int) -> Conditioning:
+        """
+        Keep the arguments of each prompt once, for its images in a row, in place of once for each image. Nothing changes where
+        images of a prompt have different ones, or there are other groups than those of one batch.
+        """
+        if num_images_per_prompt == 1 or len(self.groups) > 1 or len(self.row_of) % num_images_per_prompt:
+            return self
+        compact = [call.by_prompt(num_images_per_prompt) for call in self.groups[0]]
+        calls = tuple(call for call in compact if call is not None)
+        if len(calls) < len(compact):
+            return self
+        return Conditioning((calls,), self.group_of, self.row_of // num_images_per_prompt)
+
     def cpu(self) -> Conditioning:
         """Move everything to host memory."""
         return Conditioning(
             tuple(tuple(call.cpu() for call in calls) for calls in self.groups), self.group_of, self.row_of
         )
 
-    @staticmethod
-    def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
-        """Join the conditioning of several batches, image by image."""
-        members: list[list[tuple[CallRecord, ...]]] = []
-        group_of, row_of = [], []
-        for part in parts:
-            groups, firsts = zip(*(_enter(members, calls) for calls in part.groups), strict=True)
-            group_of.append(torch.tensor(groups)[part.group_of])
-            row_of.append(torch.tensor(firsts)[part.group_of] + part.row_of)
-        joined = tuple(tuple(_join_calls(calls) for calls in zip(*group, strict=True)) for group in members)
-        return Conditioning(joined, torch.cat(group_of), torch.cat(row_of))
 
-
-def _enter(members: list[list[tuple[CallRecord, ...]]], calls: tuple[CallRecord, ...]) -> tuple[int, int]:
-    """Add records to the first group that they fit in, or to a new one; return it, and their first row there."""
-    for index, group in enumerate(members):
-        if all(_fit(*pair) for pair in zip(group[0], calls, strict=True)):
-            first = sum(len(other[0]) for other in group)
-            group.append(calls)
-            return index, first
-    members.append([calls])
-    return len(members) - 1, 0
-
-
-def _fit(first: CallRecord, other: CallRecord) -> bool:
+def fit(first: CallRecord, other: CallRecord) -> bool:
     """Return whether two records can be rows of one batch."""
     return all(is_same(value, other.shared[name]) for name, value in first.shared.items()) and all(
         _row_shape(value) == _row_shape(other.per_image[name]) for name, value in first.per_image.items()
     )
 
 
-def _join_calls(calls: Sequence[CallRecord]) -> CallRecord:
-    per_image = {name: _join([call.per_image[name] for call in calls]) for name in calls[0].per_image}
-    return CallRecord(per_image, calls[0].shared, calls[0].timesteps, sum(len(call) for call in calls))
-
-
 def _row_shape(value: Any) -> Any:
     return value.shape[1:] if isinstance(value, torch.Tensor) else type(value)
-
-
-def _join(values: Sequence[Any]) -> Any:
-    if values[0] is None:
-        return None
-    if isinstance(values[0], torch.Tensor):
-        return torch.cat(list(values))
-    return [row for value in values for row in value]
 
 
 def images_first(value: Any, copies: int) -> Any:
@@ -158,6 +154,20 @@ def images_first(value: Any, copies: int) -> Any:
         return value.unflatten(0, (copies, -1)).transpose(0, 1)
     num_images = len(value) // copies
     return [[value[copy * num_images + image] for copy in range(copies)] for image in range(num_images)]
+
+
+def _every(value: Any, number: int) -> Any:
+    """Return the first of so many rows each."""
+    if isinstance(value, torch.Tensor):
+        return value[::number].clone()  # a view would hold all rows in memory
+    return None if value is None else value[::number]
+
+
+def _repeated(value: Any, number: int) -> Any:
+    """Undo [`_every`] where the rows were alike."""
+    if isinstance(value, torch.Tensor):
+        return value.repeat_interleave(number, 0)
+    return None if value is None else [row for row in value for _ in range(number)]
 
 
 def branches_first(value: Any, rows: torch.Tensor) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -29,12 +28,9 @@ class FinalLatents:
     def __len__(self) -> int:
         return len(self.latents)
 
-    @staticmethod
-    def concatenate(parts: Sequence[FinalLatents]) -> FinalLatents:
-        """Join the final latents of several batches, image by image."""
-        return FinalLatents(
-            torch.cat([part.latents for part in parts]), Conditioning.concatenate([part.conditioning for part in parts])
-        )
+    def rows(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that have a row for each image, by their names."""
+        return {"latents": self.latents}
 
 
 @dataclass(frozen=True)
@@ -78,12 +74,10 @@ class Trajectory:
         # Cloned: a view would hold the full trajectory in memory.
         return FinalLatents(self.latents[:, -1].clone(), self.conditioning)
 
-    @staticmethod
-    def concatenate(parts: Sequence[Trajectory]) -> Trajectory:
-        """Join trajectories of one policy, image by image."""
-        return Trajectory(
-            parts[0].table,
-            torch.cat([part.latents for part in parts]),
-            torch.cat([part.model_outputs for part in parts]),
-            Conditioning.concatenate([part.conditioning for part in parts]),
-        )
+    def rows(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that have a row for each image, by their names."""
+        return {"latents": self.latents, "model_outputs": self.model_outputs}
+
+    def by_prompt(self, num_images_per_prompt: int) -> Trajectory:
+        """Keep the conditioning of each prompt once; see [`Conditioning.by_prompt`]."""
+        return replace(self, conditioning=self.conditioning.by_prompt(num_images_per_prompt))

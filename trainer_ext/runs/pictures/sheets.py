@@ -69,12 +69,6 @@ class SampleSet:
                 image.save(place / f"{index:02d}.png")
 
 
-def evenly_spaced(items: Sequence[str], number: int) -> list[str]:
-    """Take `number` items at even distances; all if there are fewer."""
-    number = min(number, len(items))
-    return [items[index * len(items) // number] for index in range(number)]
-
-
 def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int = 8) -> None:
     """Draw labelled sample sets under one another, each prompt's images in one column, with prompt, seed and reward."""
     total = max(len(samples.prompts) for _, samples in rows)

@@ -17,6 +17,7 @@ from datasets import Dataset, Value
 
 from ddpo_plugins.masking import masked_command
 
+from ...columns import values_of
 from ...config import DDPOConfig
 from ...model.denoiser import TrainedDenoiser
 
@@ -33,7 +34,7 @@ push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push
 push_to_hub_model_id push_to_hub_organization push_to_hub_token
 ddp_backend ddp_timeout ddp_find_unused_parameters ddp_broadcast_buffers local_rank
 dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
-remove_unused_columns detector_every
+remove_unused_columns detector_every rollout_on_disk
 """
 FINGERPRINT_LENGTH = 16  #: hexadecimal digits
 VALUES = 8  #: of each weight; all of them would take seconds
@@ -85,7 +86,7 @@ def changed_options(args: DDPOConfig) -> dict[str, Any]:
 def describe_prompts(dataset: Dataset, name: str | None = None) -> dict[str, Any]:
     """Return name, number and fingerprint of prompts. The fingerprint is of their texts and their plain columns, in order."""
     plain = sorted(name for name, kind in dataset.features.items() if isinstance(kind, Value))
-    content = json.dumps({column: list(dataset[column]) for column in plain}, default=str)
+    content = json.dumps({column: values_of(dataset, column) for column in plain}, default=str)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()[:FINGERPRINT_LENGTH]
     return {**({} if name is None else {"name": name}), "rows": len(dataset), "fingerprint": fingerprint}
 
