@@ -11,7 +11,7 @@ import torch
 
 from ..loop.metrics import timed
 from ..loop.progress import RolloutBar
-from ..policy.pipeline import LogProbPipeline
+from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.seeds import image_generators
 from ..scoring.background import BackgroundScorer
@@ -25,8 +25,8 @@ class Collected:
     The images that one process sampled and scored.
 
     Parameters:
-        data ([`Trajectory`] or [`FinalLatents`]):
-            The part of the denoising runs that the algorithm retains.
+        data ([`Trajectory`], [`FinalLatents`] or [`ImageGradients`]):
+            The part of the denoising runs that is retained.
         scores ([`Scores`]):
             Rewards of the images.
         seconds (`Mapping[str, float]`):
@@ -44,13 +44,45 @@ class Collected:
         return {**self.scores.metrics, **seconds, "images_per_second": num_images / self.seconds["rollout"]}
 
 
+def sampling_arguments(batch: SamplingPlan) -> dict[str, Any]:
+    """Return the arguments of [`LogProbPipeline.sample`] for a batch."""
+    return {
+        "prompts": [row["prompt"] for row in batch.rows],
+        "generators": image_generators(batch.seeds),
+        "num_images_per_prompt": batch.num_images_per_prompt,
+    }
+
+
+@dataclass(frozen=True)
+class RecordedSampling:
+    """
+    Samples batches and retains what can be replayed.
+
+    Parameters:
+        policy ([`LogProbPipeline`]):
+            Samples the images.
+        model (`torch.nn.Module`):
+            The denoiser as the accelerator prepared it.
+        retain (`Callable`):
+            Maps a trajectory in host memory to the part that is retained.
+    """
+
+    policy: LogProbPipeline
+    model: torch.nn.Module
+    retain: Callable[[Trajectory], Any]
+
+    def sample(self, batch: SamplingPlan, on_step: Callable[[int], None]) -> tuple[Sampled, Any]:
+        """Sample a batch. Returns the images, and what is retained of them."""
+        sampled = self.policy.sample(**sampling_arguments(batch), denoiser=self.model, on_step=on_step)
+        return sampled, self.retain(sampled.trajectory.cpu())
+
+
 def sample_and_score(
-    policy: LogProbPipeline,
-    model: torch.nn.Module,
+    sample: Callable[[SamplingPlan, Callable[[int], None]], tuple[Sampled, Any]],
+    num_steps: int,
     batches: Sequence[SamplingPlan],
     score: Callable[[torch.Tensor, Sequence[Mapping[str, Any]]], Scores],
     scorer: BackgroundScorer,
-    retain: Callable[[Trajectory], Any],
     keep: Callable[[int, torch.Tensor], None],
     on_first: Callable[[Trajectory], None],
     on_step: Callable[[], None],
@@ -60,18 +92,16 @@ def sample_and_score(
     Sample and score batches.
 
     Args:
-        policy ([`LogProbPipeline`]):
-            Samples the images.
-        model (`torch.nn.Module`):
-            The denoiser as the accelerator prepared it.
+        sample (`Callable`):
+            Samples a batch, and returns what is retained of it too. See [`RecordedSampling.sample`].
+        num_steps (`int`):
+            Denoising steps of a batch.
         batches (`Sequence[SamplingPlan]`):
             Prompts and seeds of images that are sampled at once.
         score (`Callable`):
             Maps images `(B, H, W, 3)`, uint8, and their dataset rows to [`Scores`].
         scorer ([`BackgroundScorer`]):
             Runs `score`.
-        retain (`Callable`):
-            Maps a trajectory in host memory to the part that is retained.
         keep (`Callable`):
             Called with each batch: the index of its first image, and its images. See [`ImageKeeper.keeping`].
         on_first (`Callable`):
@@ -85,7 +115,7 @@ def sample_and_score(
     sampled_before = 0
     seconds: dict[str, float] = {}
     with (
-        RolloutBar(len(batches) * policy.table.num_steps, title or "", title is not None) as bar,
+        RolloutBar(len(batches) * num_steps, title or "", title is not None) as bar,
         scorer.overlapping(bar.on_wait) as scoring,
     ):
 
@@ -95,14 +125,8 @@ def sample_and_score(
 
         for batch in batches:
             with timed(seconds, "rollout"):
-                sampled = policy.sample(
-                    [row["prompt"] for row in batch.rows],
-                    image_generators(batch.seeds),
-                    num_images_per_prompt=batch.num_images_per_prompt,
-                    denoiser=model,
-                    on_step=count_step,
-                )
-                retained.append(retain(sampled.trajectory.cpu()))
+                sampled, part = sample(batch, count_step)
+                retained.append(part)
             if len(retained) == 1:
                 on_first(sampled.trajectory)
             keep(sampled_before, sampled.images)
