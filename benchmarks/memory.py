@@ -20,7 +20,7 @@ import torch
 
 from trainer_ext.learning.rollout import Rollout
 from trainer_ext.policy.recording.conditioning import CallRecord, Conditioning
-from trainer_ext.policy.recording.memory import RolloutMemory
+from trainer_ext.policy.recording.memory import RolloutMemory, allocation
 from trainer_ext.policy.recording.trajectory import Trajectory
 from trainer_ext.policy.transitions.gaussian import TransitionTable
 from trainer_ext.runs.checkpoint import DDPOState
@@ -70,7 +70,7 @@ def batch(side: int, steps: int) -> Trajectory:
 def measure(kind: str, images: int, side: int, steps: int, folder: Path) -> None:
     """Print the peaks in megabytes: of making the rollout, and of a checkpoint in it; then the size of the rollout."""
     parts: list[Trajectory] = []
-    memory: RolloutMemory[Trajectory] = RolloutMemory(images, folder if kind == "on disk" else None)
+    memory: RolloutMemory[Trajectory] = RolloutMemory(images, allocation(folder if kind == "on disk" else None))
     one = sum(value.nbytes for value in batch(side, steps).rows().values())
     with Peak() as making:
         for _ in range(images // BATCH):

@@ -7,7 +7,7 @@ from support.trainers import RESUMABLE, assert_same, trained_weights
 
 from trainer_ext.errors import OutputDirError
 from trainer_ext.policy.pipeline import LogProbPipeline
-from trainer_ext.policy.recording.memory import RolloutMemory, on_disk
+from trainer_ext.policy.recording.memory import RolloutMemory, allocation, on_disk
 from trainer_ext.policy.seeds import image_generators
 
 
@@ -26,7 +26,7 @@ def batches(policy):
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_batches_are_written_to_their_places(batches, tmp_path, where):
-    memory = RolloutMemory(8, tmp_path if where == "disk" else None)
+    memory = RolloutMemory(8, allocation(tmp_path if where == "disk" else None))
     memory.add(batches[0])
     places = {name: rows.tensor.data_ptr() for name, rows in memory._rows.items()}
     with pytest.raises(ValueError, match="4 of 8 images were added"):

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,8 @@ OPTIONS = {
     "lora": {"r": 2, "lora_alpha": 2, "target_modules": ["to_q"]},
 }
 
+PROGRESS = re.compile(r"rollout \d+: reward ")
+
 
 class ForkedRuns:
     """The side of the tests."""
@@ -54,7 +57,7 @@ class ForkedRuns:
         self, folder, *, options=None, resume=True, at=None, call=1, within=None, after=False, send="SIGKILL", times=1
     ):
         """
-        Train in `folder`. Return the exit status (negative: the signal) and what was written to stderr.
+        Train in `folder`. Return the exit status (negative: the signal) and what was written to stderr besides the progress.
 
         `at` is the dotted name of the function at whose `call`-th call the signal is sent (`after`: when it returns), as
         often as `times` says; or `"file"`, for a change of a file. `within` counts calls only inside of another function.
@@ -73,7 +76,7 @@ class ForkedRuns:
         print(json.dumps({**job, "log": str(log)}), file=self.server.stdin, flush=True)
         answer = self.server.stdout.readline()
         assert answer, "the server of forked runs ended; see its error above"
-        return json.loads(answer), log.read_text()
+        return json.loads(answer), "".join(line for line in log.open() if not PROGRESS.match(line))
 
     def close(self):
         with self.server:  # closes its pipes, upon which it ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -57,8 +58,25 @@ class PolicyGradient(Algorithm[Trajectory, Transitions]):
         )
 
 
+class RatioGradient(PolicyGradient):
+    """
+    A policy gradient whose loss knows the prediction by its ratio alone.
+
+    With one update on a rollout, all ratios are 1, and the gradients of its log-probabilities can be taken while images are
+    sampled: the fused pass.
+    """
+
+    @abstractmethod
+    def ratio_loss(self, log_ratio: torch.Tensor, advantages: torch.Tensor) -> LossOutput:
+        """Return the loss of log-ratios `(N,)`, which carry the gradient, and advantages `(N,)`: a mean over N."""
+
+    def loss(self, minibatch: Transitions, prediction: torch.Tensor) -> LossOutput:
+        """Return the loss of the prediction's ratio."""
+        return self.ratio_loss(minibatch.ratio_terms(prediction).log_ratio, minibatch.advantages)
+
+
 @dataclass(frozen=True)
-class ImportanceSampling(PolicyGradient):
+class ImportanceSampling(RatioGradient):
     """
     DDPO-IS: PPO's clipped ratio, for several updates on a rollout.
 
@@ -72,19 +90,18 @@ class ImportanceSampling(PolicyGradient):
 
     clip_range: float = 1e-4
 
-    def loss(self, minibatch: Transitions, prediction: torch.Tensor) -> LossOutput:
+    def ratio_loss(self, log_ratio: torch.Tensor, advantages: torch.Tensor) -> LossOutput:
         """See [`clipped_surrogate_loss`]."""
-        log_ratio = minibatch.ratio_terms(prediction).log_ratio
-        return clipped_surrogate_loss(log_ratio, minibatch.advantages, self.clip_range)
+        return clipped_surrogate_loss(log_ratio, advantages, self.clip_range)
 
 
 @dataclass(frozen=True)
-class ScoreFunction(PolicyGradient):
+class ScoreFunction(RatioGradient):
     """DDPO-SF: REINFORCE, for one update on a rollout."""
 
     name: ClassVar[str] = "ddpo_sf"
     one_update: ClassVar[bool] = True
 
-    def loss(self, minibatch: Transitions, prediction: torch.Tensor) -> LossOutput:
+    def ratio_loss(self, log_ratio: torch.Tensor, advantages: torch.Tensor) -> LossOutput:
         """See [`score_function_loss`]."""
-        return score_function_loss(minibatch.ratio_terms(prediction).log_ratio, minibatch.advantages)
+        return score_function_loss(log_ratio, advantages)

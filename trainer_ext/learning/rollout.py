@@ -8,8 +8,9 @@ from typing import Generic, TypeVar
 import torch
 
 from ..policy.recording.trajectory import FinalLatents, Trajectory
+from .fused.memory import ImageGradients
 
-RolloutData = TypeVar("RolloutData", Trajectory, FinalLatents)
+RolloutData = TypeVar("RolloutData", Trajectory, FinalLatents, ImageGradients)
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Rollout(Generic[RolloutData]):
     Parameters:
         index (`int`):
             0 for the first rollout of the run.
-        data ([`Trajectory`] or [`FinalLatents`]):
-            The part of the denoising runs that the algorithm needs, in host memory.
+        data ([`Trajectory`], [`FinalLatents`] or [`ImageGradients`]):
+            The part of the denoising runs that the algorithm needs, in host memory; or gradients that are ready.
         weights (`torch.Tensor` of shape `(B,)`, float32):
             Training weight of each image: its advantage, or its weight in a regression.
     """

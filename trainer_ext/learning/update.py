@@ -20,11 +20,14 @@ from ..policy.pipeline import LogProbPipeline
 from ..policy.transitions.gaussian import kl_divergence
 from .algorithm import BoundAlgorithm
 from .batches import ForwardPass, TrainingBatch, forward_passes, pairs_at_once
+from .fused.memory import ImageGradients
+from .fused.ready import Trained, add_gradient, loss_at_ratio_one
 from .losses import LossOutput
+from .policy_gradient import RatioGradient
 from .rollout import Rollout
 
 
-class LendsReference(Protocol):
+class LendsReference(Trained, Protocol):
     """A trained module that remembers its state before training."""
 
     def reference(self) -> AbstractContextManager[Callable[..., Any]]:
@@ -84,6 +87,24 @@ class GradientAccumulator:
         Returns:
             `torch.Tensor` of shape `()`: the mean loss.
         """
+        gradients, algorithm = batch.rollout.data, self.algorithm.algorithm
+        if isinstance(gradients, ImageGradients) and isinstance(algorithm, RatioGradient):
+            before_pass()
+            output, slopes = loss_at_ratio_one(algorithm, batch)
+            add_gradient(self.denoiser, gradients, batch.images, slopes / accumulation_steps, self.accelerator)
+            metrics.note({**output.metrics, "loss": output.loss})
+            note_transitions(metrics, batch.steps.T.flatten(), output.by_transition)
+            return output.loss.detach().to(self.accelerator.device)
+        return self._replay(model, batch, accumulation_steps, before_pass, metrics)
+
+    def _replay(
+        self,
+        model: torch.nn.Module,
+        batch: TrainingBatch,
+        accumulation_steps: int,
+        before_pass: Callable[[], None],
+        metrics: RunMetrics,
+    ) -> torch.Tensor:
         num_pairs, means = batch.steps.numel(), PairMeans()
         size = pairs_at_once(self.policy, self.rows_per_forward, len(batch.images))
         left = num_pairs

@@ -48,11 +48,25 @@ class Lockstep:
         Raises:
             [`StopRequestedError`]: Ctrl-C was pressed, or a scheduler ends the run.
         """
-        signum, failed = self._share(self.stop.signum, failed=False)
+        self._meet()
+
+    def agree(self, consents: bool) -> bool:
+        """
+        Return whether all processes consent to something. It may stop here as [`check`](Lockstep.check).
+
+        Raises:
+            [`StopRequestedError`]: as [`check`](Lockstep.check).
+        """
+        return not self._meet(refuses=not consents)
+
+    def _meet(self, refuses: bool = False) -> bool:
+        """Stop here if any process was asked to; else return whether any refuses something."""
+        signum, failed, refused = self._share(self.stop.signum, refuses=refuses)
         if failed:
             raise _OtherFailedError
         if signum:
             raise stop_error(signum)
+        return refused
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
@@ -65,7 +79,7 @@ class Lockstep:
         failure: Exception | None = None
         try:
             yield
-            if not self._share(0, failed=False)[1]:
+            if not self._share(0)[1]:
                 return
         except _OtherFailedError:
             pass
@@ -104,13 +118,13 @@ class Lockstep:
         """Whether all processes leave [`guarded`] with an error if one does."""
         return self.accelerator.distributed_type in WHOLE_MODELS
 
-    def _share(self, signum: int, *, failed: bool) -> tuple[int, bool]:
-        """Return the highest signal that asked any process to stop (0: none did), and whether any failed."""
+    def _share(self, signum: int, *, failed: bool = False, refuses: bool = False) -> tuple[int, bool, bool]:
+        """Return the highest signal that asked any process to stop (0: none did), whether any failed, and any refuses."""
         if self.accelerator.num_processes == 1:
-            return signum, failed
-        flags = torch.tensor([[signum, failed]], dtype=torch.int32, device=self.accelerator.device)
-        highest = self.accelerator.gather(flags).amax(dim=0)
-        return int(highest[0]), bool(highest[1])
+            return signum, failed, refuses
+        flags = torch.tensor([[signum, failed, refuses]], dtype=torch.int32, device=self.accelerator.device)
+        highest, *others = self.accelerator.gather(flags).amax(dim=0).tolist()
+        return highest, *map(bool, others)
 
 
 def join_process_group(backend: str | None, timeout: timedelta) -> None:

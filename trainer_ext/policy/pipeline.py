@@ -15,7 +15,7 @@ from ..images import to_uint8
 from ..options import DDPOOptions
 from .dry_run import dry_run, first_calls
 from .guidance.candidates import GuidanceRule, candidate_rules, resolve_rule
-from .recording.calls import DenoiserCall, unflatten
+from .recording.calls import DenoiserCall, Rows, unflatten
 from .recording.conditioning import CallRecord, Conditioning
 from .recording.run import Recording
 from .recording.scheduler import Transition
@@ -151,6 +151,7 @@ class LogProbPipeline:
         num_images_per_prompt: int = 1,
         denoiser: Denoiser | None = None,
         on_step: Callable[[int], None] = lambda step: None,
+        on_transition: Callable[[Transition], None] = lambda transition: None,
     ) -> Sampled:
         """
         Run the pipeline and record it.
@@ -166,11 +167,14 @@ class LogProbPipeline:
                 The denoiser in its trained form (with adapter, autocast, DDP); the pipeline's own by default.
             on_step (`Callable[[int], None]`, *optional*):
                 Called after each denoising step with its index.
+            on_transition (`Callable[[Transition], None]`, *optional*):
+                Called with each denoising step, before `on_step`.
         """
         recording = Recording(self.findings.layouts, self.findings.guidance)
 
         def record(calls: list[DenoiserCall], transition: Transition) -> None:
             recording.add(calls, transition)
+            on_transition(transition)
             with recording.given_up_on_error():
                 on_step(transition.step)
 
@@ -225,11 +229,20 @@ class LogProbPipeline:
         steps: torch.Tensor,
         denoiser: Denoiser,
     ) -> torch.Tensor:
-        outputs: list[torch.Tensor] = []
-        for layout, call in zip(self.findings.layouts, calls, strict=True):
-            arguments = unflatten(call.arguments(layout, latents, rows, steps))
-            outputs += layout.branches(denoiser(**arguments)[0], latents.shape[1:])
-        return self.findings.guidance(outputs, latents.shape[1])
+        arguments = (
+            unflatten(call.arguments(layout, latents, rows, steps))
+            for layout, call in zip(self.findings.layouts, calls, strict=True)
+        )
+        return self.guided([denoiser(**named)[0] for named in arguments], latents)
+
+    def guided(self, outputs: Sequence[Rows], latents: torch.Tensor) -> torch.Tensor:
+        """Combine the outputs of a step's calls of the denoiser as the pipeline does, for `latents` `(B, ...)`."""
+        branches = [
+            branch
+            for layout, output in zip(self.findings.layouts, outputs, strict=True)
+            for branch in layout.branches(output, latents.shape[1:])
+        ]
+        return self.findings.guidance(branches, latents.shape[1])
 
     def ratio_terms(
         self, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor, denoiser: Denoiser | None = None

@@ -182,8 +182,13 @@ class Replayed:
     @classmethod
     def as_sampled(cls, trajectory: Trajectory) -> Replayed:
         """Return the first step with noise of all images, in the batch in which they were sampled."""
+        return cls.at_step(trajectory, trajectory.table.stochastic_steps[0])
+
+    @classmethod
+    def at_step(cls, trajectory: Trajectory, step: torch.Tensor) -> Replayed:
+        """Return a step `()` of all images, in the batch in which they were sampled."""
         rows = torch.arange(len(trajectory))
-        return cls(trajectory, rows, trajectory.table.stochastic_steps[:1].expand(len(rows)))
+        return cls(trajectory, rows, step.expand(len(rows)))
 
     @classmethod
     def as_trained(cls, trajectory: Trajectory, trained_steps: torch.Tensor, num_pairs: int) -> Replayed:

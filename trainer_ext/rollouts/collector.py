@@ -20,7 +20,7 @@ from ..loop.lockstep import Lockstep
 from ..loop.metrics import RunMetrics, mean_of
 from ..loop.stopping import StopRules, rollout_rules
 from ..model.denoiser import TrainedDenoiser
-from ..policy.pipeline import LogProbPipeline
+from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.self_check import Replayed, check_compiled, check_gradients, check_replay, check_training_shape
 from ..runs.folder import RunFolder
@@ -28,9 +28,10 @@ from ..runs.measures.formulas import column
 from ..runs.records import write_records
 from ..scoring.judges import Judges
 from ..types import FloatArray
+from .fusing import FusedSampling
 from .keeping import ImageKeeper
 from .measure import detection_metrics, image_records, reward_metrics
-from .sampling import Collected, sample_and_score
+from .sampling import Collected, RecordedSampling, sample_and_score
 from .schedule import PromptSchedule, SamplingPlan
 
 
@@ -68,6 +69,7 @@ class RolloutCollector:
         self._rules = StopRules(rollout_rules(self.args.stop_when or ()), self.judges.trained.detector_names)
         self._keeper = ImageKeeper.of(self.args)
         self._replay_checked = False
+        self._fused = FusedSampling.of(self.args, self.policy, self.denoiser, self.algorithm, self.lockstep)
 
     def collect(
         self,
@@ -126,18 +128,21 @@ class RolloutCollector:
         number, every = len(plan.seeds), self.args.detector_every
         with self._keeper.keeping(index, self.args.process_index * number, number) as keep:
             return sample_and_score(
-                policy=self.policy,
-                model=model,
+                sample=self._sampling(model),
+                num_steps=self.policy.table.num_steps,
                 batches=plan.batches(self.args.rollout_batch_size),
                 score=partial(self.judges.trained.score, trainer_state=trainer_state, detector_every=every),
                 scorer=self.judges.scorer,
-                retain=self.algorithm.retain,
                 keep=keep,
                 on_first=partial(self._check_replay, model),
                 on_step=self.lockstep.check,
                 title=f"rollout {index}" if not self.args.disable_tqdm and self.args.process_index == 0 else None,
                 folder=self.args.folder if self.args.rollout_on_disk else None,
             )
+
+    def _sampling(self, model: torch.nn.Module) -> Callable[..., tuple[Sampled, Any]]:
+        recorded = RecordedSampling(self.policy, model, self.algorithm.retain)
+        return recorded.sample if self._fused is None else partial(self._fused.sample, recorded)
 
     def _record(self, index: int, records: Sequence[Mapping[str, Any]], weights: FloatArray | None = None) -> None:
         """Record images, first without the weights with which they are trained on: a rule may end the run before that."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from ..learning.fused.memory import GradientMemory, ImageGradients
 from ..loop.metrics import timed
 from ..loop.progress import StepBar
-from ..policy.pipeline import LogProbPipeline
-from ..policy.recording.memory import RolloutMemory
+from ..policy.pipeline import LogProbPipeline, Sampled
+from ..policy.recording.memory import RolloutMemory, allocation
 from ..policy.recording.trajectory import Trajectory
 from ..policy.seeds import image_generators
 from ..scoring.background import BackgroundScorer
@@ -27,8 +28,8 @@ class Collected:
     The images that one process sampled and scored.
 
     Parameters:
-        data ([`Trajectory`] or [`FinalLatents`]):
-            The part of the denoising runs that the algorithm retains.
+        data ([`Trajectory`], [`FinalLatents`] or [`ImageGradients`]):
+            The part of the denoising runs that is retained.
         scores ([`Scores`]):
             Rewards of the images.
         seconds (`Mapping[str, float]`):
@@ -46,13 +47,55 @@ class Collected:
         return {**self.scores.metrics, **seconds, "images_per_second": num_images / self.seconds["rollout"]}
 
 
+def sampling_arguments(batch: SamplingPlan) -> dict[str, Any]:
+    """Return the arguments of [`LogProbPipeline.sample`] for a batch."""
+    return {
+        "prompts": [row["prompt"] for row in batch.rows],
+        "generators": image_generators(batch.seeds),
+        "num_images_per_prompt": batch.num_images_per_prompt,
+    }
+
+
+@dataclass(frozen=True)
+class RecordedSampling:
+    """
+    Samples batches and retains what can be replayed.
+
+    Parameters:
+        policy ([`LogProbPipeline`]):
+            Samples the images.
+        model (`torch.nn.Module`):
+            The denoiser as the accelerator prepared it.
+        retain (`Callable`):
+            Maps a trajectory in host memory to the part that is retained.
+    """
+
+    policy: LogProbPipeline
+    model: torch.nn.Module
+    retain: Callable[[Trajectory], Any]
+
+    def sample(self, batch: SamplingPlan, on_step: Callable[[int], None]) -> tuple[Sampled, Any]:
+        """Sample a batch. Returns the images, and what is retained of them."""
+        sampled = self.policy.sample(**sampling_arguments(batch), denoiser=self.model, on_step=on_step)
+        return sampled, self.retain(sampled.trajectory.cpu().by_prompt(batch.num_images_per_prompt))
+
+
+def memory_for(part: Any, num_images: int, folder: Path | None) -> RolloutMemory[Any] | GradientMemory:
+    """Return space for `num_images` images of which a batch retained `part`, in files of a folder if there is one."""
+    allocate = allocation(folder)
+    return (
+        GradientMemory(num_images, allocate)
+        if isinstance(part, ImageGradients)
+        else RolloutMemory(num_images, allocate)
+    )
+
+
 def sample_and_score(
-    policy: LogProbPipeline,
-    model: torch.nn.Module,
+    sample: Callable[[SamplingPlan, Callable[[int], None]], tuple[Sampled, Any]],
+    num_steps: int,
     batches: Sequence[SamplingPlan],
     score: Callable[[torch.Tensor, Sequence[Mapping[str, Any]]], Scores],
     scorer: BackgroundScorer,
-    retain: Callable[[Trajectory], Any],
     keep: Callable[[int, torch.Tensor], None],
     on_first: Callable[[Trajectory], None],
     on_step: Callable[[], None],
@@ -63,18 +106,16 @@ def sample_and_score(
     Sample and score batches.
 
     Args:
-        policy ([`LogProbPipeline`]):
-            Samples the images.
-        model (`torch.nn.Module`):
-            The denoiser as the accelerator prepared it.
+        sample (`Callable`):
+            Samples a batch, and returns what is retained of it too. See [`RecordedSampling.sample`].
+        num_steps (`int`):
+            Denoising steps of a batch.
         batches (`Sequence[SamplingPlan]`):
             Prompts and seeds of images that are sampled at once.
         score (`Callable`):
             Maps images `(B, H, W, 3)`, uint8, and their dataset rows to [`Scores`].
         scorer ([`BackgroundScorer`]):
             Runs `score`.
-        retain (`Callable`):
-            Maps a trajectory in host memory to the part that is retained.
         keep (`Callable`):
             Called with each batch: the index of its first image, and its images. See [`ImageKeeper.keeping`].
         on_first (`Callable`):
@@ -84,13 +125,13 @@ def sample_and_score(
         title (`str`, *optional*):
             Title of the progress bar; no bar by default.
         folder (`Path`, *optional*):
-            Folder of a file that holds the denoising runs; see [`RolloutMemory`].
+            Folder of files that hold what is retained; see [`allocation`].
     """
-    memory: RolloutMemory[Any] = RolloutMemory(sum(len(batch.seeds) for batch in batches), folder)
-    sampled_before = 0
+    memory: RolloutMemory[Any] | GradientMemory | None = None
+    number, sampled_before = sum(len(batch.seeds) for batch in batches), 0
     seconds: dict[str, float] = {}
     with (
-        StepBar(len(batches) * policy.table.num_steps, title or "", title is not None) as bar,
+        StepBar(len(batches) * num_steps, title or "", title is not None) as bar,
         scorer.overlapping(bar.on_wait) as scoring,
     ):
 
@@ -100,14 +141,9 @@ def sample_and_score(
 
         for batch in batches:
             with timed(seconds, "rollout"):
-                sampled = policy.sample(
-                    [row["prompt"] for row in batch.rows],
-                    image_generators(batch.seeds),
-                    num_images_per_prompt=batch.num_images_per_prompt,
-                    denoiser=model,
-                    on_step=count_step,
-                )
-                memory.add(retain(sampled.trajectory.cpu().by_prompt(batch.num_images_per_prompt)))
+                sampled, part = sample(batch, count_step)
+                memory = memory or memory_for(part, number, folder)
+                memory.add(part)
             if not sampled_before:
                 on_first(sampled.trajectory)
             keep(sampled_before, sampled.images)
@@ -115,4 +151,5 @@ def sample_and_score(
             scoring.put(partial(score, sampled.images, batch.image_rows))
             if scoring.results:
                 bar.on_reward(scoring.results[-1].mean)
+    assert memory is not None  # a rollout has batches
     return Collected(memory.whole(), Scores.concatenate(scoring.results), {**seconds, **scoring.seconds})

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import CheckpointError, OutputDirError
 from ..file_names import LORA_FILE
+from ..learning.fused.memory import ImageGradients
 from ..learning.rollout import Rollout
 from ..policy.recording.conditioning import CallRecord, Conditioning
 from ..policy.recording.trajectory import FinalLatents, Trajectory
@@ -87,18 +88,18 @@ def _num_shares(folder: Path) -> int:
 
 def _rollout_to_plain(rollout: Rollout[Any]) -> dict[str, Any]:
     data = rollout.data
-    common = {
-        "index": rollout.index,
-        "weights": rollout.weights,
-        "latents": data.latents,
-        "conditioning": _conditioning_to_plain(data.conditioning),
-    }
+    common = {"index": rollout.index, "weights": rollout.weights}
+    if isinstance(data, ImageGradients):
+        return {**common, "gradients": dict(data.by_weight)}
+    common |= {"latents": data.latents, "conditioning": _conditioning_to_plain(data.conditioning)}
     if isinstance(data, FinalLatents):
         return common
     return {**common, "table": vars(data.table), "model_outputs": data.model_outputs}
 
 
 def _rollout_from_plain(plain: Mapping[str, Any]) -> Rollout[Any]:
+    if "gradients" in plain:
+        return Rollout(plain["index"], ImageGradients(plain["gradients"]), plain["weights"])
     conditioning = _conditioning_from_plain(plain["conditioning"])
     data: FinalLatents | Trajectory = FinalLatents(plain["latents"], conditioning)
     if "table" in plain:

@@ -161,6 +161,15 @@ def in_dtype(rows: Rows, dtype: torch.dtype) -> Rows:
     return [row.to(dtype).contiguous() for row in rows] if isinstance(rows, list) else rows.to(dtype).contiguous()
 
 
+def detached(output: Any) -> Any:
+    """Return a denoiser's output, a tuple or an output class of diffusers, whose rows carry no gradient."""
+    rows: Rows = output[0]
+    own = [row.detach() for row in rows] if isinstance(rows, list) else rows.detach()
+    if isinstance(output, tuple):
+        return (own, *output[1:])
+    return type(output)(**{**output, next(iter(output)): own})
+
+
 def num_rows(value: Any) -> int | None:
     """Return the length of a batch-like argument, `None` for any other."""
     if isinstance(value, torch.Tensor):

@@ -26,14 +26,13 @@ class RolloutMemory(Generic[Runs]):
     Args:
         num_images (`int`):
             B.
-        folder (`Path`, *optional*):
-            Where files hold the tensors, which are mapped into memory and have no names: the system writes what is not in use to
-            the disk, and removes a file with its tensor, or the process. Host memory by default.
+        allocate (`Callable`, *optional*):
+            Makes an empty tensor of a shape and `dtype`; see [`allocation`].
     """
 
-    def __init__(self, num_images: int, folder: Path | None = None):
+    def __init__(self, num_images: int, allocate: Allocate = torch.empty):
         self.num_images = num_images
-        self.allocate = torch.empty if folder is None else partial(on_disk, folder)
+        self.allocate = allocate
         self._rows: dict[str, GrowingTensor] = {}
         self._groups: list[GroupMemory] = []
         self._group_of: list[torch.Tensor] = []
@@ -72,9 +71,8 @@ class RolloutMemory(Generic[Runs]):
             raise ValueError(f"{added} of {self.num_images} images were added")
         groups = tuple(group.records() for group in self._groups)
         conditioning = Conditioning(groups, torch.cat(self._group_of), torch.cat(self._row_of))
-        return replace(
-            self._last, conditioning=conditioning, **{name: rows.whole() for name, rows in self._rows.items()}
-        )
+        rows: dict[str, Any] = {name: added.whole() for name, added in self._rows.items()}
+        return replace(self._last, conditioning=conditioning, **rows)
 
 
 class GroupMemory:
@@ -184,6 +182,14 @@ def joined(parts: Sequence[Runs]) -> Runs:
     for part in parts:
         memory.add(part)
     return memory.whole()
+
+
+def allocation(folder: Path | None) -> Allocate:
+    """
+    Return what makes empty tensors: in host memory, or in files of a folder, which are mapped into memory and have no names: the
+    system writes what is not in use to the disk, and removes a file with its tensor, or the process.
+    """
+    return torch.empty if folder is None else partial(on_disk, folder)
 
 
 def on_disk(folder: Path, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
