@@ -192,9 +192,6 @@ class InheritedOptions:
     max_grad_norm: float = option(1.0, "Norm to which gradients are clipped.")
     bf16: bool = option(False, "Mixed precision in bfloat16, with frozen weights in it: half the memory on a GPU.")
     fp16: bool = option(False, "Mixed precision in float16, for GPUs without bfloat16.")
-    gradient_checkpointing: bool = option(
-        False, "Compute activations again in the backward pass: less memory, more time."
-    )
     use_cpu: bool = option(False, "Train on the processor, even if there is a GPU.")
     eval_strategy: str = option("no", "When to evaluate: 'no', 'epoch' (each rollout) or 'steps' (every eval_steps).")
     eval_steps: float | None = option(None, "Updates between two evaluations; below 1, a share of the run.")

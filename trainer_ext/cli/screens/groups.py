@@ -18,7 +18,7 @@ GROUPS = {
     ),
     "weights and precision": (
         "lora_r", "lora_alpha", "lora_target_modules", "full_finetuning", "ema_decay", "bf16", "fp16",
-        "gradient_checkpointing", "use_cpu",
+        "use_cpu",
     ),
     "is the reward being gamed": (
         "detectors", "detector_weights", "detector_every", "stop_when", "eval_strategy", "eval_steps", "eval_prompts",

@@ -79,7 +79,7 @@ class ChildBar:
             self._tracker.remove_child()
 
 
-def show_pictures(files: Iterable[Path]) -> None:
+def display_pictures(files: Iterable[Path]) -> None:
     """Show pictures in the output of the cell."""
     shown = import_module("IPython.display")  # there in every notebook
     for file in files:
