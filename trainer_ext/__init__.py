@@ -6,6 +6,7 @@ Names are imported when they are first used, so that `import trainer_ext` and th
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ def __getattr__(name: str) -> Any:
         return version("ddpo-plugins")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if "ipykernel" in sys.modules and "trainer_ext.loop.quiet" not in sys.modules:
+        import_module(".loop.quiet", __name__).quiet_notebook()
     return getattr(import_module(_MODULES[name], __name__), name)
 
 

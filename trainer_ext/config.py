@@ -84,6 +84,15 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         self._check_batches()
         check_kind(ALGORITHMS[self.algorithm].kind, self)
 
+    def __str__(self) -> str:
+        """Return the options that are not the defaults. Of `TrainingArguments`, a hundred others have theirs."""
+        if "_defaults" not in vars(self):
+            return f"{type(self).__name__}(...)"  # its values are being checked
+        own = ", ".join(f"{name}={value!r}" for name, value in self.changed.items())
+        return f"{type(self).__name__}({own})"
+
+    __repr__ = __str__
+
     @property
     def changed(self) -> dict[str, Any]:
         """The options that are not the defaults, as JSON holds them. `TrainingArguments` computes some of the defaults."""

@@ -195,6 +195,47 @@ class DDPOOptions:
     )
 
 
+@described
+@dataclass
+class InheritedOptions:
+    """Fields of `transformers.TrainingArguments` that most runs need, for pages of help; transformers itself defines them."""
+
+    resume_from_checkpoint: str | None = option(
+        None, "Checkpoint to resume from: a folder, 'true' for the newest of the output folder, or hf://owner/name."
+    )
+    seed: int = option(42, "Seed of everything that is drawn at random. Two runs with the same seed are the same.")
+    max_steps: int = option(-1, "Optimizer updates; above 0 it replaces num_train_epochs.")
+    max_grad_norm: float = option(1.0, "Norm to which gradients are clipped.")
+    bf16: bool = option(False, "Mixed precision in bfloat16, with frozen weights in it: half the memory on a GPU.")
+    fp16: bool = option(False, "Mixed precision in float16, for GPUs without bfloat16.")
+    use_cpu: bool = option(False, "Train on the processor, even if there is a GPU.")
+    eval_strategy: str = option("no", "When to evaluate: 'no', 'epoch' (each rollout) or 'steps' (every eval_steps).")
+    eval_steps: float | None = option(None, "Updates between two evaluations; below 1, a share of the run.")
+    save_strategy: str = option("steps", "When to save a checkpoint: 'no', 'epoch' (each rollout), 'steps' or 'best'.")
+    push_to_hub: bool = option(False, "Push checkpoints and the result to the Hub.")
+    hub_model_id: str | None = option(None, "Repository to push to; by default the name of the output folder.")
+
+
+@described
+@dataclass
+class FileOptions:
+    """Options that name a file of options."""
+
+    config: str | None = option(None, "YAML file of options, one `name: value` a line; flags win over it.")
+
+
+#: The values that options take, where these are names of ours; `None` where something else decides.
+CHOICES = {
+    "algorithm": ("ddpo_is", "ddpo_sf", "rwr", "sparse_rwr"),
+    "advantages": ("per_prompt", "batch", "group"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "sampler": ("ddim", "flow_sde", "dance_sde", "cps"),
+    "eval_strategy": ("no", "steps", "epoch"),
+    "logging_strategy": ("no", "steps", "epoch"),
+    "save_strategy": ("no", "steps", "epoch", "best"),
+}
+
+
 def parse_mapping(name: str, text: str, example: str = MAPPING_EXAMPLE) -> dict[str, Any]:
     """
     Read an option that is an object, as JSON.

@@ -188,7 +188,8 @@ def test_a_training_says_what_it_does_in_plain_lines(train, capsys):
     """Into a file: that it starts, what it is about to do, a line for each rollout, and what to do next."""
     assert train("--disable_tqdm", "false") == 0
     out, error = capsys.readouterr()
-    first, setting, rollout, _, *following = error.splitlines()
+    first, setting, *_ = out.splitlines()
+    rollout, _, *following = error.splitlines()
     assert first == "ddpo train: loading libraries"
     for part in ("embedded on cpu", "jpeg_incompressibility", "prompts animals", "1 rollouts of 4 images", "1 updates"):
         assert part in setting
@@ -381,4 +382,4 @@ def test_the_exit_status_says_that_another_process_died(monkeypatch, capsys):
 
     monkeypatch.setattr(train_command, "run", run)
     assert main(["train"]) == 1
-    assert capsys.readouterr().err.endswith("\nddpo train: Another process of this run was killed.\n")
+    assert capsys.readouterr().err == "\nddpo train: Another process of this run was killed.\n"

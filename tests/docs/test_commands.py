@@ -118,6 +118,9 @@ CHECKS = {
     "sample": check_sample,
     "export": check_export,
     "rewards": lambda arguments: main(["rewards", *arguments]),
+    "presets": lambda arguments: main(["presets", *arguments]),
+    "completion": lambda arguments: main(["completion", *arguments]),
+    "env": lambda arguments: main(["env", *arguments]),
     "new-plugin": lambda arguments: main(["new-plugin", *arguments]),
 }
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
+import traceback
 from importlib import import_module
+from importlib.metadata import version
 
 from ddpo_plugins.distributions import unreadable_distribution
 from ddpo_plugins.errors import DDPOError
@@ -11,6 +15,7 @@ from ddpo_plugins.hookspecs import PROJECT_NAME
 
 from ..errors import ProcessLostError
 from .output import lossy_output
+from .screens.faults import is_our_fault, outside_error
 from .screens.starting import starting
 
 # For each command, the module that runs it and what it does.
@@ -24,9 +29,13 @@ COMMANDS = {
     "export": ("export", "write a run's adapter for ComfyUI, A1111 and others, or merged into its pipeline"),
     "push": ("push", "push a run's adapter and images to the Hub"),
     "rewards": ("list_plugins", "list the rewards, detectors, prompt sets and guidance rules that are installed"),
+    "presets": ("listing.presets", "list the presets, or show what one of them sets"),
     "new-plugin": ("new_plugin", "write a plugin project with tests, as a starting point"),
+    "env": ("listing.environment", "print versions and devices, for reports of faults"),
+    "completion": ("listing.completion", "print a script with which a shell completes commands and names"),
 }
 
+DEBUG = "--debug"
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
 
@@ -35,7 +44,8 @@ def usage() -> str:
     commands = "\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())
     return (
         "usage: ddpo COMMAND [options]\n\nReinforcement learning on any diffusers text-to-image pipeline, with any reward.\n\n"
-        f"commands:\n{commands}\n\n`ddpo COMMAND --help` explains one."
+        f"commands:\n{commands}\n\n`ddpo COMMAND --help` explains one. `ddpo --version` prints the version. "
+        "With --debug,\nerrors show where they come from."
     )
 
 
@@ -49,19 +59,31 @@ def _run(name: str, *rest: str) -> int:
     if name in ("-h", "--help"):
         print(usage())
         return 0
+    if name in ("-V", "--version"):
+        print(f"ddpo-plugins {version('ddpo-plugins')}")
+        return 0
     if name not in COMMANDS:
-        print(f"ddpo: there is no command {name!r}.\n\n{usage()}", file=sys.stderr)
+        near = difflib.get_close_matches(name, COMMANDS, n=2)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        print(f"ddpo: there is no command {name!r}.{hint} `ddpo --help` lists them.", file=sys.stderr)
         return 2
+    debug = DEBUG in rest or os.environ.get("DDPO_DEBUG", "") not in ("", "0")
+    arguments = [word for word in rest if word != DEBUG]
     try:
-        with starting(name, list(rest)):
-            return int(import_module(f".{COMMANDS[name][0]}", __name__).run(list(rest)))
+        with starting(name, arguments):
+            return int(import_module(f".{COMMANDS[name][0]}", __name__).run(arguments))
     except DDPOError as error:
+        if debug:
+            traceback.print_exc()
         print(f"\nddpo {name}: {error}", file=sys.stderr)
         return 1 if isinstance(error, ProcessLostError) else 2
     except Exception as error:
         failure = unreadable_distribution(error, PROJECT_NAME)
         if failure is None:
-            raise
+            if debug or is_our_fault(error):
+                raise
+            print(f"\nddpo {name}: {outside_error(error)}", file=sys.stderr)
+            return 1
         print(f"\nddpo {name}: {failure} Until then, no package works that reads all metadata.", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:

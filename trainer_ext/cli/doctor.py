@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..doctor.report import Facts
-from ..options import DDPOOptions, TrainerDefaults, described, option
+from ..options import DDPOOptions, FileOptions, InheritedOptions, TrainerDefaults, described, option
 from ..values import CheckedOptions
 from .evaluations.cost import describe_evaluations
 from .options import LoraOptions, RunOptions
 from .parse import load_preset, parse
+from .screens.groups import GROUPS
+from .screens.pages import options_page
 from .train import lora_config
 
 if TYPE_CHECKING:
@@ -57,11 +59,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _help() -> int:
-    from trl import TrlParser
-
-    parser = TrlParser((DoctorOptions, RunOptions, LoraOptions, DDPOOptions, TrainerDefaults), prog=PROG)
-    parser.usage = "ddpo doctor MODEL [options]"
-    print(parser.format_help() + NOTE)
+    kinds = (DoctorOptions, RunOptions, LoraOptions, DDPOOptions, TrainerDefaults, InheritedOptions, FileOptions)
+    own = {"how to examine": ("json", "tiny")}
+    print(options_page(PROG, f"{PROG} MODEL [options]", kinds, {**own, **GROUPS}) + NOTE)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from importlib.resources import files
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from string import Template
 from ddpo_plugins import Catalogue, load_catalogue
 
 from ..errors import ConfigError
+from .screens.pages import CommandParser
 
 PREFIX = "ddpo-"
 
@@ -29,7 +29,7 @@ FILES = {
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="ddpo new-plugin",
         description="Write a plugin project: a reward, a detector, prompts, and tests that check their contracts.",
     )

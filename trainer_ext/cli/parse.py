@@ -17,6 +17,8 @@ from trl import TrlParser
 from ddpo_plugins.masking import masked_message, without_secrets
 
 from ..errors import ConfigError
+from .screens.groups import GROUPS
+from .screens.pages import options_page
 
 EMBEDDED = "embedded"
 MAX_VALUES = 10_000  # of a config file; what prints or checks one walks through all
@@ -31,17 +33,24 @@ def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapp
             cannot be read, or a value that an option refuses.
     """
     parser = _Parser(types, prog=prog, allow_abbrev=False)
+    parser.origin = f"preset {' and '.join(preset_names(arguments))}" if preset else ""
+    parser.preset = preset
     unknown = parser.set_defaults_with_config(**preset)
     if unknown:
         raise ConfigError(f"The preset sets {unknown[::2]}, which {prog} does not have.")
     given, flags = _early_parser().parse_known_args(arguments)
     unknown = parser.set_defaults_with_config(**(read_yaml(Path(given.config)) if given.config else {}))
     try:
+        _, left_over = parser.parse_known_args([*unknown, *flags])
+        if left_over:
+            raise ConfigError(
+                masked_message(f"Unknown options: {' '.join(left_over)}.") + _suggestions(left_over, parser)
+            )
         return tuple(parser.parse_args_into_dataclasses([*unknown, *flags]))
     except ConfigError:
         raise
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{error}{_suggestions(str(error), parser)}") from without_secrets(error)
+        raise ConfigError(str(error)) from without_secrets(error)
 
 
 def parse_alone(
@@ -77,10 +86,17 @@ def parse_alone(
 
 
 class _Parser(TrlParser):  # type: ignore[misc]
-    """A parser that repeats no secret in its errors."""
+    """A parser whose errors are one sentence without secrets, and whose help has each option once, with its group and default."""
+
+    preset: Mapping[str, Any] = {}
+    origin = ""
 
     def error(self, message: str) -> NoReturn:
-        argparse.ArgumentParser.error(self, masked_message(message))
+        message = re.sub(r"(--\w+)/--[\w-]+", r"\1", message)  # each option exists twice, also with hyphens
+        raise ConfigError(f"{masked_message(message)}. `{self.prog} --help` says what there is.")
+
+    def format_help(self) -> str:
+        return options_page(self.prog, f"{self.prog} [options]", self.dataclass_types, GROUPS, self.preset, self.origin)
 
 
 def _early_parser() -> argparse.ArgumentParser:
@@ -157,16 +173,34 @@ def _without_content(error: Exception) -> str:
 
 
 def _read_preset(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(read_preset_text(name)))
+
+
+def read_preset_text(name: str) -> str:
+    """
+    Return the YAML of a preset, with its comments.
+
+    Raises:
+        [`ConfigError`]: there is none with this name.
+    """
+    found = preset_files()
+    if name not in found:
+        raise ConfigError(f"There is no preset {name!r}; there are: {', '.join(found)}, and 'none'.")
+    return found[name].read_text(encoding="utf-8")
+
+
+def preset_files() -> dict[str, Path]:
+    """Return the file of each preset by its name."""
     folder = Path(str(files("trainer_ext"))) / "presets"
-    names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
-    if name not in names:
-        raise ConfigError(f"There is no preset {name!r}; there are: {', '.join(names)}, and 'none'.")
-    return dict(yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
 
 
-def _suggestions(message: str, parser: argparse.ArgumentParser) -> str:
-    """Suggest existing options whose names are similar to the unknown ones in an error message."""
-    known = list(parser._option_string_actions)
-    near = {word: difflib.get_close_matches(word, known, n=2) for word in re.findall(r"--[\w-]+", message)}
+def _suggestions(given: list[str], parser: argparse.ArgumentParser) -> str:
+    """Suggest existing options whose names are similar to unknown ones. Each exists twice, also with hyphens."""
+    known = [name for name in parser._option_string_actions if "-" not in name[2:]]
+    unknown = [word.partition("=")[0] for word in given if word.startswith("--")]
+    near = {
+        word: difflib.get_close_matches(word.replace("-", "_").replace("__", "--", 1), known, n=2) for word in unknown
+    }
     hints = [f"{word}: did you mean {' or '.join(matches)}?" for word, matches in near.items() if matches]
     return "".join(f"\n{hint}" for hint in hints)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 
 
 class StandardError(logging.Handler):
@@ -19,12 +18,8 @@ class StandardError(logging.Handler):
 
 
 def quiet_libraries() -> None:
-    """Show only the errors of diffusers and transformers, not their notes and the progress bars for each file they load."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
+    """Show only the errors of diffusers and transformers, and our own warnings without their origin."""
+    from ..loop import quiet
 
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers|huggingface_hub")
+    quiet.quiet_libraries()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[StandardError()])

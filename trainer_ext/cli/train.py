@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..options import DDPOOptions, TrainerDefaults
+from ..options import DDPOOptions, FileOptions, InheritedOptions, TrainerDefaults
 from .options import LoraOptions, RunOptions
 from .parse import load_preset, parse, preset_names
 from .push import PUSH_FAILED
+from .screens.groups import GROUPS
+from .screens.pages import options_page
 from .screens.starting import stage, started
 
 if TYPE_CHECKING:
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from ..trainer import DDPOTrainer
 
 PROG = "ddpo train"
+OPTIONS = (RunOptions, LoraOptions, DDPOOptions, TrainerDefaults, InheritedOptions, FileOptions)  #: of the page of help
 REWARD_KWARGS = '{"my_reward": {"scale": 2}}'
 
 NOTE = """
-Arguments of transformers.TrainingArguments work too (--bf16, --max_grad_norm, --save_strategy, ...), unless they have no
-meaning here: `ddpo train --help_all` lists them. --config FILE reads options from YAML; flags win over it.
+The other arguments of transformers.TrainingArguments work too, unless they have no meaning here: `ddpo train --help_all`
+lists them. Flags win over --config, which wins over presets. `ddpo rewards` and `ddpo presets` list names.
 """
 
 
@@ -35,16 +38,14 @@ def run(arguments: list[str]) -> int:
 
         parse((RunOptions, LoraOptions, DDPOConfig), ["--help"], PROG, {})
     if {"-h", "--help"} & set(arguments):
-        return _help()
+        return _help(arguments)
     return _train(arguments)
 
 
-def _help() -> int:
-    from trl import TrlParser
-
-    parser = TrlParser((RunOptions, LoraOptions, DDPOOptions, TrainerDefaults), prog=PROG)
-    parser.usage = "ddpo train [options]"
-    print(parser.format_help() + NOTE)
+def _help(arguments: list[str]) -> int:
+    preset, names = load_preset(arguments), preset_names(arguments)
+    origin = f"preset {' and '.join(names)}" if names else ""
+    print(options_page(PROG, f"{PROG} [options]", OPTIONS, GROUPS, preset, origin) + NOTE)
     return 0
 
 
@@ -52,7 +53,6 @@ def _train(arguments: list[str]) -> int:
     from ddpo_plugins.masking import masked_command, masked_text
 
     from ..config import DDPOConfig
-    from ..loop.console import console, on_terminal
     from ..loop.describing import describing
     from ..loop.interrupts import StopRequestedError
     from ..runs.setup import Launch, launched
@@ -65,8 +65,9 @@ def _train(arguments: list[str]) -> int:
     options, lora, config = parse((RunOptions, LoraOptions, DDPOConfig), arguments, PROG, preset)
     command, presets = masked_command(["ddpo", "train", *arguments]), preset_names(arguments)
     if config.process_index == 0:
-        console().print(masked_text(describe_training(options, config, presets)), soft_wrap=not on_terminal())
-    stage("ddpo train: loading the model and the rewards")
+        started()
+        print(masked_text(describe_training(options, config, presets)), flush=True)
+        stage("ddpo train: loading the model and the rewards")
     with launched(Launch(command, presets, masked_text(options.prompts))):
         trainer = _build(options, lora, config, preset)
     started()

@@ -14,5 +14,5 @@ def console() -> Console:
 
 
 def on_terminal() -> bool:
-    """Return whether somebody could watch a bar move. rich also calls a file a terminal, if FORCE_COLOR says so."""
+    """Return whether a bar would be seen moving. rich also calls a file a terminal, if FORCE_COLOR says so."""
     return console().file.isatty() and not console().is_dumb_terminal

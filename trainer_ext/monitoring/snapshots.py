@@ -18,6 +18,7 @@ from ..columns import rows_with_different
 from ..config import DDPOConfig
 from ..loop.describing import describing
 from ..loop.progress import StepBar
+from ..loop.progress.views import show_in_notebook
 from ..loop.rewind import preserved_rng
 from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline
@@ -133,6 +134,7 @@ class SampleCallback(TrainerCallback):
         with describing("The strip of pictures through training"):
             draw_strip(self.folder)
         draw_reward_curve(self.folder)
+        show_in_notebook([self.folder.comparison_file, self.folder.curve_file], self.shows_bar)
 
     def _score_defaults(self, state: TrainerState) -> None:
         """Score the fixed prompts and seeds as users of the base draw them, without the adapter and with it."""
@@ -207,3 +209,4 @@ class CurveCallback(TrainerCallback):
         """Draw the curve."""
         if state.is_world_process_zero and isinstance(args, DDPOConfig):
             draw_reward_curve(RunFolder(args.folder))
+            show_in_notebook([RunFolder(args.folder).curve_file], not args.disable_tqdm)

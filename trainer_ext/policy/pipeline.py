@@ -99,6 +99,10 @@ class LogProbPipeline:
         self.runner = Runner(pipeline, choose_sampler(pipeline.scheduler, sampling), call_kwargs)
         self.findings = dry_run(self.runner, rules)
 
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.runner.call_kwargs.items())
+        return f"{type(self).__name__}({type(self.pipeline).__name__}, sampler={self.sampler!r}, {given})"
+
     @property
     def pipeline(self) -> DiffusionPipeline:
         """The pipeline that runs."""

@@ -86,6 +86,8 @@ def _counted_steps(pipeline: DiffusionPipeline, on_step: Callable[[], None]) -> 
     """Context manager in which the pipeline's own progress bar, which every pipeline moves, is not drawn, but heard."""
 
     class Heard(tqdm):  # type: ignore[type-arg]
+        """A bar that is not drawn."""
+
         def update(self, n: float | None = 1) -> None:
             on_step()
 

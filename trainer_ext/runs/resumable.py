@@ -18,6 +18,10 @@ class ResumableTrainer(TrackedTrainer):
 
     _updates_before = 0
 
+    def __repr__(self) -> str:
+        checkpointer = vars(self).get("_checkpointer")  # not there yet where the constructor has failed
+        return f"{type(self).__name__}({'' if checkpointer is None else checkpointer.setup.summary})"
+
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """
         Train. See `Trainer.train`; the checkpoint must be a folder.

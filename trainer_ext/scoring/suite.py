@@ -125,6 +125,14 @@ class RewardSuite:
         self.calls = Calls() if calls is None else calls
         self._kinds: dict[str, str] = {}  # of the columns that functions log
 
+    def __repr__(self) -> str:
+        weighted = [f"{weight:g} * {name}" for name, weight in zip(self.names, self.weights, strict=True)]
+        detectors = zip(self.detector_names, self.detector_weights, strict=True)
+        weighted += [f"{weight:g} * detector {name}" for name, weight in detectors if weight]
+        watching = [name for name, weight in zip(self.detector_names, self.detector_weights, strict=True) if not weight]
+        only = f"; watching: {', '.join(watching)}" if watching else ""
+        return f"{type(self).__name__}({' + '.join(weighted)}{only})"
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the rewards, in order."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -25,17 +24,13 @@ def starting(command: str, arguments: list[str]) -> Iterator[None]:
     if command not in SLOW or HELP & set(arguments) or os.environ.get("RANK", "0") != "0":
         yield
         return
-    from ...loop.console import console, on_terminal
+    from ...loop.console import on_terminal
 
     text = f"ddpo {command}: loading libraries"
     if on_terminal():
-        from rich.status import Status
-
-        _statuses.append(Status(text, console=console(), refresh_per_second=5))
-        _statuses[-1].start()
-        console().show_cursor(True)  # a command that is killed would take it along
+        stage(text)
     elif command in LONG:
-        print(text, file=sys.stderr, flush=True)
+        print(text, flush=True)
     try:
         yield
     finally:
@@ -43,9 +38,16 @@ def starting(command: str, arguments: list[str]) -> Iterator[None]:
 
 
 def stage(text: str) -> None:
-    """Show what the command does before it has started; only on a terminal, on the line that says that it has begun."""
-    for status in _statuses:
-        status.update(text)
+    """Show what the command does before it has started; only on a terminal, on a line that goes away."""
+    from ...loop.console import console, on_terminal
+
+    started()
+    if on_terminal():
+        from rich.status import Status
+
+        _statuses.append(Status(text, console=console(), refresh_per_second=5))
+        _statuses[-1].start()
+        console().show_cursor(True)  # a command that is killed would take it along
 
 
 def started() -> None:

@@ -103,6 +103,10 @@ def closing_bars() -> Iterator[None]:
         for bar in TerminalBar.opened[before:][:1]:
             with describing("The progress bar"):
                 bar.close()
+        if is_in_notebook():
+            from .notebook import NotebookView
+
+            NotebookView.current = None
 
 
 class StepBar:

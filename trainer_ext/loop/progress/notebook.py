@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from IPython.display import Image, display
 from transformers.utils.notebook import NotebookProgressBar, NotebookTrainingTracker, format_time
 
 from .rows import COLUMNS, Row
@@ -79,7 +79,8 @@ class ChildBar:
             self._tracker.remove_child()
 
 
-def show_pictures(files: Iterable[Path]) -> None:
+def display_pictures(files: Iterable[Path]) -> None:
     """Show pictures in the output of the cell."""
+    shown = import_module("IPython.display")  # there in every notebook
     for file in files:
-        display(Image(filename=str(file)))
+        shown.display(shown.Image(filename=str(file)))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from transformers.utils.import_utils import is_in_notebook
 
 from ..console import console, on_terminal
+from ..describing import describing
 from .bars import TerminalBar
 from .rows import TABLE_WIDTH, Row, as_line, as_table_row, table_header
 
@@ -79,6 +81,15 @@ class TerminalView:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+def show_in_notebook(files: Sequence[Path], shown: bool) -> None:
+    """Show pictures that are there in a notebook, and elsewhere nothing."""
+    if shown and is_in_notebook():
+        from .notebook import display_pictures
+
+        with describing("The pictures below the cell"):
+            display_pictures(file for file in files if file.is_file())
 
 
 def choose_view(bars: bool) -> View:

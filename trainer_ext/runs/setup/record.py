@@ -143,6 +143,17 @@ class RunSetup:
         changed = masked(changed_options(args))
         return dataclasses.replace(self, date=_now(), options=changed, updates_per_rollout=args.updates_per_rollout)
 
+    @property
+    def summary(self) -> str:
+        """What determines the run, in one line."""
+        adapter = "all weights" if self.adapter is None else f"LoRA of rank {self.adapter.get('r')}"
+        functions = {"rewards": self.rewards, "detectors": self.detectors, "held-out rewards": self.eval_rewards}
+        named = [f"{kind} {', '.join(each)}" for kind, each in functions.items() if each]
+        model = f"{self.pipeline} {self.model}".strip()
+        return "; ".join(
+            [model, adapter, *named, f"{self.prompts['rows']} prompts", self.algorithm, f"on {self.device}"]
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return the setup as JSON holds it."""
         return dict(json.loads(json.dumps(dataclasses.asdict(self), default=str)))
