@@ -103,14 +103,14 @@ def test_the_peak_memory_is_asked_of_windows_too(monkeypatch):
     import psutil
     import torch
 
-    from trainer_ext.doctor import examine
+    from trainer_ext.doctor.cost import peak_bytes
 
-    here = examine._peak_bytes(torch.device("cpu"))
+    here = peak_bytes(torch.device("cpu"))
     assert 2**26 < psutil.Process().memory_info().rss < here * 1.01
     monkeypatch.setattr(sys, "platform", "win32")
     memory = type("Memory", (), {"peak_wset": 123})
     monkeypatch.setattr(psutil.Process, "memory_info", lambda process: memory)
-    assert examine._peak_bytes(torch.device("cpu")) == 123
+    assert peak_bytes(torch.device("cpu")) == 123
 
 
 WORKFLOWS = {file.stem: yaml.safe_load(file.read_text()) for file in (ROOT / ".github" / "workflows").glob("*.yml")}
