@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -23,7 +24,7 @@ from .loop.lockstep import join_process_group
 from .loop.optimizer import check_schedule
 from .loop.stopping import StopRule
 from .loop.trackers import check_trackers
-from .options import DDPOOptions, TrainerDefaults, default_of, parse_mapping
+from .options import DDPOOptions, TrainerDefaults, default_of, parameters, parse_mapping
 from .policy.runner import check_not_owned
 from .policy.transitions.samplers import SamplerOptions
 from .values import check_values
@@ -46,6 +47,13 @@ CHOICES = {
 }
 
 
+def _described(cls: type[DDPOConfig]) -> type[DDPOConfig]:
+    """Add the options that `TrainingArguments` does not describe to the docstring, for `help()` and editors."""
+    cls.__doc__ = f"{inspect.getdoc(cls)}\n\nParameters:\n{parameters(DDPOOptions, TrainerDefaults)}"
+    return cls
+
+
+@_described
 @dataclass
 class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
     """

@@ -6,7 +6,9 @@ Each option is described once, by its help: the command line, the manual's table
 
 from __future__ import annotations
 
+import inspect
 import json
+import textwrap
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -29,9 +31,18 @@ def default_of(item: Field[Any]) -> Any:
 
 def described(cls: type[Options]) -> type[Options]:
     """Add a dataclass's options, with their help, to its docstring."""
-    rows = "".join(f"\n    {item.name}: {item.metadata['help']}" for item in fields(cls))  # type: ignore[arg-type]
-    cls.__doc__ = f"{cls.__doc__}\n\nParameters:{rows}\n"
+    cls.__doc__ = f"{inspect.getdoc(cls)}\n\nParameters:\n{parameters(cls)}"
     return cls
+
+
+def parameters(*kinds: type) -> str:
+    """Return the options of dataclasses as a docstring has them: type, default and help."""
+    items = {item.name: item for kind in kinds for item in fields(kind) if "help" in item.metadata}
+    return "".join(
+        f"    {item.name} (`{item.type}`, *optional*, defaults to `{default_of(item)!r}`):\n"
+        f"{textwrap.indent(textwrap.fill(item.metadata['help'], 110), ' ' * 8)}\n"
+        for item in items.values()
+    )
 
 
 @described

@@ -40,6 +40,7 @@ from .monitoring.evaluating import EvaluationCallback
 from .monitoring.evaluation import Evaluator
 from .monitoring.snapshots import CurveCallback, SampleCallback
 from .monitoring.steps import record_steps
+from .monitoring.trackers import TrackedSetupCallback
 from .policy.guidance.candidates import GuidanceRule
 from .rollouts.collector import RolloutCollector
 from .rollouts.datasets import check_datasets, position_batches
@@ -48,7 +49,7 @@ from .runs.checkpoint import check_output_dir
 from .runs.checkpointer import Checkpointer
 from .runs.folder import RunFolder
 from .runs.place import check_writable
-from .runs.setup import RunSetup, SetupCallback, name_of
+from .runs.setup import RunSetup, name_of
 from .runs.summary import RunSummary
 from .scoring.functions import Detector, Reward
 from .scoring.judges import Judges
@@ -187,8 +188,6 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         """Return batches of positions in the order of training. See [`position_batches`]."""
         return position_batches(self.args)
 
-    # ---- rollout ----
-
     @property
     def _rollout_index(self) -> int:
         """Index of the rollout that the next update trains on."""
@@ -314,7 +313,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         RolloutProgress.replace_default(self, args)
         if self._weights.average is not None:
             self.add_callback(self._weights.average)
-        self.add_callback(SetupCallback(self._checkpointer))
+        self.add_callback(TrackedSetupCallback(self._checkpointer, self))
         self.add_callback(EvaluationCallback(self._evaluator, self.evaluate))
         pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._weights, self)
         self.add_callback(SampleCallback(*pictures) if args.num_sample_images else CurveCallback())

@@ -13,7 +13,7 @@ from trainer_ext.cli import main
 
 ROOT = Path(__file__).parents[2]
 FILES = {"pyproject.toml", "README.md", "ddpo_colour_contrast/__init__.py", "ddpo_colour_contrast/rewards.py",
-         "ddpo_colour_contrast/detectors.py", "ddpo_colour_contrast/prompts.py", "tests/test_plugin.py"}  # fmt: skip
+         "ddpo_colour_contrast/detectors.py", "ddpo_colour_contrast/prompts.py", "tests/test_plugin.py", ".github/workflows/plugin.yml"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

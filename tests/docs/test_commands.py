@@ -81,7 +81,7 @@ def check_doctor(arguments):
 
 def check_audit(arguments):
     (options,) = parse((AuditOptions,), ["--reward_funcs", *arguments], "ddpo audit", {})
-    assert set(options.reward_funcs) <= set(load_catalogue().rewards)
+    assert set(options.reward_funcs) <= set(load_catalogue().rewards) | {"daylight"}
     assert set(options.detectors or ()) <= set(load_catalogue().detectors)
 
 

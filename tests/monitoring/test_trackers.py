@@ -1,7 +1,9 @@
 """The pictures of the fixed prompts through training: on one strip, and given to trackers."""
 
+import json
 import sys
-from types import SimpleNamespace
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from support.trainers import make_trainer as make
 from support.trainers import prompts
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from trainer_ext.monitoring.trackers import TRACKERS, Picture, show_pictures
+from trainer_ext.monitoring.trackers import TRACKERS, Picture, TrackedSetupCallback, show_pictures
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.pictures import strip
 from trainer_ext.runs.pictures.strip import draw_strip
@@ -159,3 +161,39 @@ def test_one_that_fails_or_takes_none_is_a_warning(pictures, monkeypatch, caplog
     )
     assert len(said) == 2
     assert len(logged) == 1
+
+
+# ---- what made the run ----
+
+
+class Writer:
+    """Keeps what TensorBoard's writer is given."""
+
+    def __init__(self):
+        self.texts = {}
+
+    def add_text(self, name, text, step):
+        self.texts[name] = text
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "mlflow"])
+def test_trackers_are_told_what_made_the_run(tmp_path, tiny_pipeline, monkeypatch, tracker):
+    told = {}
+    writer = Writer()
+    config = SimpleNamespace(update=lambda values, allow_val_change: told.update(values))
+    trainer = make(tiny_pipeline(), tmp_path / "run", dataset=HOSTILE)
+    functions = {"config": config, "log_dict": lambda values, name: told.update({name: values})}
+    package = ModuleType(tracker)
+    package.__spec__ = ModuleSpec(tracker, None)
+    vars(package).update(functions)
+    monkeypatch.setitem(sys.modules, tracker, package)
+    trainer.args.report_to = [tracker]  # none of them is installed here
+    callback = TensorBoardCallback.__new__(TensorBoardCallback)
+    callback.tb_writer = writer
+    (setup,) = [each for each in trainer.callback_handler.callbacks if isinstance(each, TrackedSetupCallback)]
+    setup.trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[callback]))
+    trainer.train()
+    if tracker == "tensorboard":
+        told = {"run.json": json.loads(writer.texts["run.json"].removeprefix("```json").removesuffix("```"))}
+    assert told["run.json"]["rewards"].keys() == {"brightness"}
+    assert told["run.json"]["prompts"] == RunFolder(tmp_path / "run").setups()[0]["prompts"]

@@ -24,6 +24,7 @@ FILES = {
     "$module/detectors.py": "detectors.py.template",
     "$module/prompts.py": "prompts.py.template",
     "tests/test_plugin.py": "test_plugin.py.template",
+    ".github/workflows/plugin.yml": "workflow.yml.template",
 }
 
 
@@ -40,7 +41,9 @@ def run(arguments: list[str]) -> int:
     project = write_project(name, Path(options.folder))
     print(
         f"{project}\n\nIts README.md says what is in it. To try it:\n\n  cd {project}\n  pip install -e '.[tests]'\n"
-        f"  pytest\n  ddpo rewards\n  ddpo train --reward_funcs {name} --prompts {name}_prompts --output_dir {name}"
+        f"  pytest\n  ddpo rewards\n  ddpo train --reward_funcs {name} --prompts animals --output_dir {name}\n\n"
+        f"The embedded model, which is trained there, draws animals; it does not know the sentences of {name}_prompts. With a\n"
+        f"larger model (--model_name_or_path), use --prompts {name}_prompts."
     )
     return 0
 
@@ -86,7 +89,7 @@ def write_project(name: str, folder: Path) -> Path:
         project.mkdir(parents=True)
         for path, template in FILES.items():
             file = project / Template(path).substitute(values)
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             text = (templates / template).read_text(encoding="utf-8")
             file.write_text(Template(text).substitute(values), encoding="utf-8")
     except FileExistsError as error:

@@ -1,24 +1,30 @@
-"""Pictures for the trackers that a run reports to."""
+"""What the trackers that a run reports to get beside its logs: what made the run, and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from logging import getLogger
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_callback import CallbackHandler
 
 from ..loop.describing import describing
+from ..runs.setup import SetupCallback
+from ..runs.setup.record import HasSetups
 
 logger = getLogger(__name__)
 
 NAME = "samples"  #: under which trackers show the pictures
+SETUP = "run.json"  #: under which they show what made the run
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,60 @@ def show_pictures(
             continue
         with describing(f"The pictures for {name}"):
             show(list(callbacks), pictures, updates)
+
+
+# What made a run, for the trackers whose parameters can be added to; all of them have the options from `Trainer`.
+Tell = Callable[[Iterable[TrainerCallback], Mapping[str, Any]], None]
+
+
+def _tell_tensorboard(callbacks: Iterable[TrainerCallback], setup: Mapping[str, Any]) -> None:
+    writers = [callback.tb_writer for callback in callbacks if isinstance(callback, TensorBoardCallback)]
+    for writer in filter(None, writers):
+        writer.add_text(SETUP, f"```json\n{json.dumps(setup, indent=2)}\n```", 0)
+
+
+def _tell_wandb(callbacks: Iterable[TrainerCallback], setup: Mapping[str, Any]) -> None:
+    import_module("wandb").config.update({SETUP: dict(setup)}, allow_val_change=True)
+
+
+def _tell_mlflow(callbacks: Iterable[TrainerCallback], setup: Mapping[str, Any]) -> None:
+    import_module("mlflow").log_dict(dict(setup), SETUP)
+
+
+TOLD: dict[str, Tell] = {"tensorboard": _tell_tensorboard, "wandb": _tell_wandb, "mlflow": _tell_mlflow}
+
+
+class HasCallbacks(Protocol):
+    """A trainer, as far as its trackers are concerned."""
+
+    callback_handler: CallbackHandler
+
+
+class TrackedSetupCallback(SetupCallback):
+    """
+    Writes `run.json`, and gives what it says to the trackers.
+
+    Args:
+        checkpointer ([`HasSetups`]):
+            Knows the setup of the run.
+        trainer ([`HasCallbacks`]):
+            Its callbacks own the connection to some trackers.
+    """
+
+    def __init__(self, checkpointer: HasSetups, trainer: HasCallbacks):
+        super().__init__(checkpointer)
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the file, then tell the trackers, which have begun their run by now."""
+        super().on_train_begin(args, state, control, **kwargs)
+        if not state.is_world_process_zero:
+            return
+        for name in TOLD.keys() & set(args.report_to or ()):
+            with describing(f"What {name} is told about the run"):
+                TOLD[name](self.trainer.callback_handler.callbacks, self.checkpointer.setup.as_dict())
 
 
 @cache
