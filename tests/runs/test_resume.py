@@ -56,6 +56,7 @@ FUSED = {
     "rollout_batch_size": 1,
     "num_images_per_prompt": 1,
     "gradient_accumulation_steps": 4,
+    "save_strategy": "no",  # there is none but what a stop leaves
 }
 
 CHECK = "trainer_ext.loop.lockstep.Lockstep.check"  # after each denoising step, and before each step's gradient

@@ -86,7 +86,10 @@ def test_the_update_is_that_of_replaying(make_trainer, kind):
     assert expected.norm() > 0
     assert (found - expected).norm() < 1e-4 * expected.norm()
     for row, other in zip(*(all_records(each.args.output_dir)[0] for each in (trainer, replayed)), strict=True):
-        assert row == pytest.approx(other, rel=1e-3)  # convolutions round differently when gradients are wanted
+        assert row["seed"] == other["seed"]
+        assert row["reward"] == pytest.approx(
+            other["reward"], rel=1e-3
+        )  # convolutions may round differently with gradients
     assert log == pytest.approx(expected_log, rel=1e-4, abs=1e-6)
     assert log["ratio"] == 1.0
     for rows, wanted in zip(steps, expected_steps, strict=True):
