@@ -34,7 +34,7 @@ OURS = {
     "merged": {"fused": False, "rows_per_forward": 64},
     "fused": {"fused": True},
 }
-BATCH, STEPS, GUIDANCE = 8, 20, 5.0
+BATCH, GUIDANCE = 8, 5.0
 PROMPTS = ["a cat", "a dog", "a lion", "a bear"]
 
 
@@ -85,7 +85,7 @@ def run_ours(turns, name, options):
 
     args = DDPOConfig(
         output_dir=str(options.output_dir / name),
-        num_inference_steps=STEPS,
+        num_inference_steps=options.steps,
         guidance_scale=GUIDANCE,
         num_images_per_rollout=options.images,
         rollout_batch_size=BATCH,
@@ -107,7 +107,7 @@ def run_trl(turns, name, options):
 
     config = DDPOConfig(
         num_epochs=options.rounds + 2,
-        sample_num_steps=STEPS,
+        sample_num_steps=options.steps,
         sample_guidance_scale=GUIDANCE,
         sample_batch_size=BATCH,
         sample_num_batches_per_epoch=options.images // BATCH,
@@ -147,23 +147,20 @@ def run_floor(turns, name, options):
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_pretrained(options.model, subfolder="unet").requires_grad_(False).eval()
-    size, width, tokens = unet.config.sample_size, unet.config.cross_attention_dim, 77
+    size, width = unet.config.sample_size, unet.config.cross_attention_dim
     layers = ["to_q", "to_k", "to_v", "to_out.0"]
     model = get_peft_model(unet, LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=layers))
     rows = torch.randn(2 * BATCH, unet.config.in_channels, size, size)
-    texts, time_ = (
-        torch.randn(2 * BATCH, tokens if options.tokens is None else options.tokens, width),
-        torch.tensor(500),
-    )
+    texts, time_ = torch.randn(2 * BATCH, options.tokens, width), torch.tensor(500)
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], 1e-5)
     for _ in range(options.rounds + 1):
         turns.begin()
         for _ in range(options.images // BATCH):
             with torch.no_grad():
-                for _ in range(STEPS):
+                for _ in range(options.steps):
                     model(rows, time_, encoder_hidden_states=texts)
         for _ in range(options.images // BATCH):
-            for _ in range(STEPS):
+            for _ in range(options.steps):
                 model(rows, time_, encoder_hidden_states=texts)[0].mean().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -244,6 +241,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each way, after one that warms up")
     parser.add_argument("--images", type=int, default=16, help="images of a rollout, a multiple of 8")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps")
     parser.add_argument("--threads", type=int, default=1, help="threads of each way")
     parser.add_argument("--tokens", type=int, default=16, help="tokens of a prompt, for the floor")
     parser.add_argument("--model", type=Path, help="folder of a Stable Diffusion; the embedded model by default")
@@ -264,7 +262,7 @@ def main():
     rounds = measure(options)
     (options.output_dir / "rounds.json").write_text(json.dumps(rounds, indent=1))
     print(
-        f"{options.images} images, {STEPS} steps, guidance {GUIDANCE}, {options.threads} thread(s), {len(rounds)} rounds"
+        f"{options.images} images, {options.steps} steps, guidance {GUIDANCE}, {options.threads} thread(s), {len(rounds)} rounds"
     )
     print(table(rounds))
     check_first_update(options)
