@@ -85,6 +85,18 @@ def test_the_update_is_that_of_one_process_with_twice_the_batch(two, one):
     assert difference(update, alone) < 1e-5
 
 
+def test_gradients_while_sampling_are_averaged_over_processes(two):
+    """Half of each process's images are in the last batch, with which the processes meet."""
+    first, second = (seen["one update, fused"] for seen in two)
+    assert first["retained"] == second["retained"] == "ImageGradients"
+    assert torch.equal(first["after"][0], second["after"][0])
+    update, replayed = (
+        two[0][name]["after"][0] - two[0][name]["before"] for name in ("one update, fused", "one update")
+    )
+    assert replayed.norm() > 0
+    assert difference(update, replayed) < 1e-5
+
+
 def test_evaluation_is_that_of_one_process(folder, two):
     torch.set_num_threads(1)
     alone = trainings.evaluate(folder, "evaluated alone")

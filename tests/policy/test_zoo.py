@@ -14,6 +14,7 @@ from support.zoo_questions import (
     SEEDS,
     add_adapter,
     gradients_are_finite_differences,
+    gradients_of_images_while_they_are_sampled_are_those_of_replaying,
     gradients_of_several_steps_at_once_are_those_of_single_steps,
     images_are_those_of_the_stock_pipeline,
     make_policy,
@@ -91,6 +92,11 @@ def test_gradients_are_finite_differences(family, pipeline):
 @a_family_of_each_kind
 def test_gradients_of_several_steps_at_once_are_those_of_single_steps(family, pipeline):
     gradients_of_several_steps_at_once_are_those_of_single_steps(family, pipeline)
+
+
+@a_family_of_each_kind
+def test_gradients_of_images_while_they_are_sampled_are_those_of_replaying(family, pipeline):
+    gradients_of_images_while_they_are_sampled_are_those_of_replaying(family, pipeline)
 
 
 @a_family_of_each_kind

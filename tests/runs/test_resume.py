@@ -51,11 +51,20 @@ KINDS = {
     },
 }
 
+FUSED = {
+    "fused": True,
+    "rollout_batch_size": 1,
+    "num_images_per_prompt": 1,
+    "gradient_accumulation_steps": 4,
+    "save_strategy": "no",  # there is none but what a stop leaves
+}
+
 CHECK = "trainer_ext.loop.lockstep.Lockstep.check"  # after each denoising step, and before each step's gradient
 LOSS = "trainer_ext.learning.update.GradientAccumulator.loss"
 SCORE = "trainer_ext.scoring.suite.RewardSuite.score"
 COLLECT = "trainer_ext.rollouts.collector.sample_and_score"
 ACCUMULATE = "trainer_ext.learning.update.GradientAccumulator.accumulate"
+READY = "trainer_ext.learning.update.add_gradient"
 REWARD = "__main__.inside_reward"
 RECORDS = "trainer_ext.rollouts.collector.write_records"
 FLOW = "trainer_ext.loop.epochs.EpochOnLastUpdate.on_step_end"
@@ -229,6 +238,25 @@ def test_a_request_to_stop_waits_until_the_weights_are_saved(forked, whole, tmp_
     assert status == STATUS[signal_], log
     assert "stopping when this is saved" in log
     assert_same(*(load_file(run / LORA_FILE) for run in (tmp_path / "run", whole(**options))))
+
+
+# ---- gradients while sampling ----
+
+
+def test_gradients_that_are_ready_are_kept_when_training_is_stopped(forked, whole, tmp_path):
+    """Killed in a rollout, stopped between two batches of its only update, and killed in the next rollout."""
+    expected, folder = whole(**FUSED), tmp_path / "run"
+    assert forked.run(folder, options=FUSED, at=CHECK, call=4)[0] == -signal.SIGKILL
+    status, log = forked.run(folder, options=FUSED, at=READY, call=6, send="SIGINT")
+    assert status == 130, log
+    assert whole_checkpoints(folder) == ["checkpoint-1"]
+    state = torch.load(folder / "checkpoint-1" / "ddpo_state_0.pt", weights_only=True)
+    assert "gradients" in state["rollout"]
+    assert forked.run(folder, options=FUSED, at=READY, call=3)[0] == -signal.SIGKILL
+    status, log = forked.run(folder, options=FUSED)
+    assert status == 0, log
+    assert "Gradients are not taken" not in log
+    assert differences(folder, expected) == []
 
 
 # ---- rewards beside the sampler ----

@@ -174,6 +174,7 @@ def train(folder, name, resume=None, evaluate=None, callbacks=(), **options):
         "before": before,
         "after": watch.weights,
         "averaged": averaged,
+        "retained": None if made._rollout is None else type(made._rollout.data).__name__,
         "weights of images": None if made._rollout is None else made._rollout.weights,
         "logs": made.state.log_history,
         "interrupted": interrupted,
@@ -201,6 +202,7 @@ TRAININGS = {
     # the best image of a rollout: one process has it, the other has none
     "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
     "one update": {**ONE_UPDATE, "evaluate": CAT_AND_DOG},
+    "one update, fused": {**ONE_UPDATE, "fused": True},
     "stopped by a rule": {"detectors": sure_in_one, "stop_when": ["sure_in_one>0.4"]},
     "stopped by an evaluation": {
         "eval_strategy": "epoch",

@@ -8,10 +8,12 @@ import torch
 
 from support.trainers import prompts
 from support.zoo import cast, in_bfloat16
+from trainer_ext.learning.fused.tape import GradientTape
 from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.seeds import image_generators
+from trainer_ext.policy.self_check import Replayed
 from trainer_ext.policy.stock import stock_images
 
 PROMPTS = ["a cat", "a dog riding a bike"]
@@ -134,6 +136,23 @@ def gradients_of_several_steps_at_once_are_those_of_single_steps(family, pipelin
     single, several = (weighted_gradient(policy, denoiser, trajectory, weights, size) for size in (4, 7))
     assert single.norm() > 0
     assert (several - single).norm() < 1e-4 * single.norm()
+
+
+def gradients_of_images_while_they_are_sampled_are_those_of_replaying(family, pipeline):
+    policy = make_policy(family, pipeline)
+    denoiser = add_adapter(policy)
+    tape = GradientTape(policy, denoiser, policy.table.stochastic_steps.tolist(), len(SEEDS), keeps_first=True)
+    arguments = {"prompts": PROMPTS, "generators": image_generators(SEEDS), "num_images_per_prompt": 2}
+    with tape.recording() as call:
+        sampled = policy.sample(**arguments, denoiser=call, on_transition=tape.learn)
+    plain = two_each(policy, denoiser)
+    assert torch.equal(sampled.images, plain.images)
+    assert torch.equal(sampled.trajectory.latents, plain.trajectory.latents)
+    weights = torch.tensor([1.0, -2.0, 0.5, 1.5])
+    found = torch.cat([value.flatten() for value in tape.gradients.weighted(weights, torch.arange(4)).values()])
+    expected = weighted_gradient(policy, denoiser, plain.trajectory, weights, 4)
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+    assert tape.error(Replayed.at_step(plain.trajectory, policy.table.stochastic_steps[0])) < 1e-5
 
 
 def call_in(call, dtype):

@@ -18,7 +18,7 @@ class ImageGradients:
 
     Parameters:
         by_weight (`Mapping[str, torch.Tensor]`):
-            For each trained weight, by its name in the trained module, the gradients `(B, ...)`.
+            The gradients `(B, ...)` of each trained weight, by its name in the trained module.
     """
 
     by_weight: Mapping[str, torch.Tensor]

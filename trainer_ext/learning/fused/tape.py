@@ -96,7 +96,7 @@ class GradientTape:
 
         Args:
             replayed ([`Replayed`]):
-                That step of all images.
+                The first trained step of all images.
 
         Returns:
             `float`: the difference of the sums over images, each with a random weight so that images are told apart, relative
