@@ -19,7 +19,7 @@ from transformers.trainer_callback import CallbackHandler
 
 from ..loop.describing import describing
 from ..runs.setup import SetupCallback
-from ..runs.setup.record import HasSetups
+from ..runs.setup.beginning import Resuming
 
 logger = getLogger(__name__)
 
@@ -138,13 +138,13 @@ class TrackedSetupCallback(SetupCallback):
     Writes `run.json`, and gives what it says to the trackers.
 
     Args:
-        checkpointer ([`HasSetups`]):
+        checkpointer ([`Resuming`]):
             Knows the setup of the run.
         trainer ([`HasCallbacks`]):
             Its callbacks own the connection to some trackers.
     """
 
-    def __init__(self, checkpointer: HasSetups, trainer: HasCallbacks):
+    def __init__(self, checkpointer: Resuming, trainer: HasCallbacks):
         super().__init__(checkpointer)
         self.trainer = trainer
 
