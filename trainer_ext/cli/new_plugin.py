@@ -41,9 +41,9 @@ def run(arguments: list[str]) -> int:
     project = write_project(name, Path(options.folder))
     print(
         f"{project}\n\nIts README.md says what is in it. To try it:\n\n  cd {project}\n  pip install -e '.[tests]'\n"
-        f"  pytest\n  ddpo rewards\n  ddpo train --reward_funcs {name} --prompts animals --output_dir {name}\n\n"
-        f"The embedded model, which is trained there, draws animals; it does not know the sentences of {name}_prompts. With a\n"
-        f"larger model (--model_name_or_path), use --prompts {name}_prompts."
+        f"  pytest\n  ddpo rewards\n  ddpo train --reward_funcs {name} --prompts {name}_prompts --output_dir {name}\n\n"
+        f"The embedded model, which is trained there, does not know the sentences of {name}_prompts: it draws animals. Name\n"
+        "a larger model with --model_name_or_path, or take --prompts animals."
     )
     return 0
 
