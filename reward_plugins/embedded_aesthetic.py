@@ -39,8 +39,11 @@ def embedded_aesthetic(device: torch.device | str, batch_size: int = 128) -> Rew
         import torch
 
         with torch.inference_mode():
-            features = torch.cat([judge.features(batch) for batch in batches(images, batch_size)])
-            return (features @ head["weight"] + head["bias"]).tolist()
+            return [
+                value
+                for batch in batches(images, batch_size)
+                for value in (judge.features(batch) @ head["weight"] + head["bias"]).tolist()
+            ]
 
     return score
 

@@ -112,9 +112,10 @@ class DDPOOptions:
         "the gradient only by rounding. By default a pass takes one step of each of per_device_train_batch_size images.",
     )
     fused: bool = option(
-        True,
+        False,
         "Where one update covers a rollout ('ddpo_sf', or 'ddpo_is' with one update), take the gradient of each image while it "
-        "is sampled instead of replaying its steps: the same update in less time. Where that is impossible, the log says why.",
+        "is sampled instead of replaying its steps: the same update with fewer forward passes. Where that is impossible, the log "
+        "says why.",
     )
     timestep_fraction: float = option(
         1.0, "Share of the denoising steps to train, drawn at random for each image and pass."

@@ -104,7 +104,7 @@ def _texts(value: Any) -> Iterable[str]:
 def _masked_assignment(match: re.Match[str]) -> str:
     name, sign, value = match.group("name", "sign", "value")
     if not is_secret_name(name, anywhere=False) or value.strip("\\\"'").lower() in PLACEHOLDERS:
-        return match[0]
+        return f"{name}{sign}{ASSIGNED.sub(_masked_assignment, value)}"  # as in `unknown: --api_key=abc`
     return f"{name}{sign}{_in_quotes(value)}"
 
 

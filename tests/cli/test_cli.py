@@ -301,7 +301,10 @@ def test_other_options_of_a_held_out_reward_are_named_by_the_verdict(train, tmp_
         (["--guidance", "cgf"], ["Unknown guidance rule 'cgf'"]),
         (
             ["--preset", "lora/paint"],
-            ["There is no preset 'lora/paint'; there are: embedded, embedded/alignment, ", "lora/aesthetic"],
+            [
+                "There is no preset 'lora/paint'; there are: embedded, embedded/aesthetic, embedded/alignment, ",
+                "lora/aesthetic",
+            ],
         ),
         (["--preset", "lora/aesthetic"], ["could not build reward 'aesthetic'", "huggingface.co"]),
         (

@@ -51,6 +51,5 @@ def test_other_values_are_one_line(tmp_path, capsys, line, message):
     assert main(["train", "--config", str(file), "--use_cpu", "true"]) == 2
     error = capsys.readouterr().err
     assert message in error
-    first, *others = filter(None, error.splitlines())
-    assert (first, len(others)) == ("ddpo train: loading libraries", 1)
+    assert len(error.strip().splitlines()) == 1
     assert "sk-1234" not in error

@@ -132,6 +132,8 @@ def test_what_is_no_secret_stays(value):
         f"Judge(model='a', api_key='{CANARY}')",
         f"unused arguments: ['--api-key', '{CANARY}', '--scale']",
         f"unused arguments: ['--apiKey={CANARY}']",
+        f"Unknown options: --apiKey={CANARY}.",
+        f"failed: api_key={CANARY}",
         f"curl --api-key {CANARY} failed",
         f"GET https://host/v1?api={CANARY} failed",
         f"Authorization: Bearer {CANARY}",

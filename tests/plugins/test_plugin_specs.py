@@ -188,6 +188,7 @@ def test_the_built_ins_import_only_what_a_stranger_may():
         "numpy",
         "onnxruntime",  # of extras, as those below but for two
         "openai",
+        "safetensors",
         "rapidfuzz",
         "rapidocr",
         "torch",

@@ -343,7 +343,7 @@ def test_a_time_out_needs_a_thread():
 
 
 def test_the_bar_says_what_is_waited_for(make_trainer, monkeypatch, capsys):
-    monkeypatch.setattr("trainer_ext.loop.progress.SLOW_SECONDS", 0.4)
+    monkeypatch.setattr("trainer_ext.loop.progress.bars.SLOW_SECONDS", 0.4)
     monkeypatch.setattr("trainer_ext.scoring.background.POLL_SECONDS", 0.05)
 
     def sluggish(images, prompts, **columns):

@@ -54,8 +54,13 @@ def test_help_describes_every_option_of_ours():
         text.splitlines()[0]
         == "`transformers.TrainingArguments` with DDPO's own options, which [`DDPOOptions`] describes."
     )
+    written = {  # the parser of the command line replaces the types of fields by what they stand for
+        name: kind
+        for base in (*DDPOOptions.__mro__, *TrainerDefaults.__mro__)
+        for name, kind in vars(base).get("__annotations__", {}).items()
+    }
     for item in (*fields(DDPOOptions), *fields(TrainerDefaults)):
-        assert f"\n    {item.name} (`{item.type}`, *optional*, defaults to `" in text
+        assert f"\n    {item.name} (`{written[item.name]}`, *optional*, defaults to `" in text
         assert item.metadata["help"][:40] in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 130
 

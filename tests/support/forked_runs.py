@@ -76,7 +76,8 @@ class ForkedRuns:
         print(json.dumps({**job, "log": str(log)}), file=self.server.stdin, flush=True)
         answer = self.server.stdout.readline()
         assert answer, "the server of forked runs ended; see its error above"
-        return json.loads(answer), "".join(line for line in log.open() if not PROGRESS.match(line))
+        lines = log.read_text().splitlines(keepends=True)
+        return json.loads(answer), "".join(line for line in lines if not PROGRESS.match(line))
 
     def close(self):
         with self.server:  # closes its pipes, upon which it ends

@@ -25,7 +25,6 @@ TINY = {
     "rollout_batch_size": 2,
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 1,
-    "fused": False,  # what is tested is replayed, unless a test asks for the other way
     "num_train_epochs": 1,
     "num_sample_images": 0,
     "save_strategy": "no",

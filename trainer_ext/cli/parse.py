@@ -192,7 +192,8 @@ def read_preset_text(name: str) -> str:
 def preset_files() -> dict[str, Path]:
     """Return the file of each preset by its name."""
     folder = Path(str(files("trainer_ext"))) / "presets"
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
+    found = {file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")}
+    return dict(sorted(found.items()))
 
 
 def _suggestions(given: list[str], parser: argparse.ArgumentParser) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..config import DDPOConfig
 from .facts import Lines
+
+if TYPE_CHECKING:
+    from ..config import DDPOConfig
 
 GRADIENT_AND_ADAM = 12  #: bytes of a trained parameter: its gradient and AdamW's two moments, in float32
 AVERAGE = 4  #: the same of a moving average of the weights
@@ -36,7 +39,7 @@ class Shapes:
         block_bytes (`int`, *optional*):
             The same with gradient checkpointing: the inputs of blocks. `None` if the denoiser has no checkpoints.
         sampling_seconds, training_seconds (`float`):
-            Of an image with all its steps, and of one trained step of an image.
+            What an image with all its steps takes, and one trained step of an image.
     """
 
     weights_bytes: int
@@ -65,7 +68,7 @@ class EstimateFacts:
             The same with gradient checkpointing, without the one block that is computed again at a time. `None` if the denoiser
             has no checkpoints.
         sampling_seconds, training_seconds (`float`):
-            Of a rollout.
+            What a rollout takes.
         num_rollouts (`int`):
             Rollouts of the run.
     """
