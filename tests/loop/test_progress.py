@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -244,3 +245,17 @@ def test_several_datasets_are_one_evaluation():
     pace.lap(UPDATES, 1)
     pace.estimate()
     assert pace.seconds_left == 1 + 30
+
+
+def test_the_bar_says_what_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer_ext.loop.progress.bars.SLOW_SECONDS", 0.4)
+    monkeypatch.setattr("trainer_ext.scoring.background.POLL_SECONDS", 0.05)
+
+    def sluggish(images, prompts, **columns):
+        time.sleep(1.0)
+        return brightness(images, prompts)
+
+    options = {"num_train_epochs": 1, "eval_strategy": "no", "num_sample_images": 0}
+    shown = " ".join(lines(train(tmp_path / "run", Terminal(), 120, [brightness, sluggish], **options)))
+    assert "waiting for sluggish (" in shown
+    assert "waiting for brightness" not in shown

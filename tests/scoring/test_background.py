@@ -339,24 +339,6 @@ def test_a_time_out_needs_a_thread():
         DDPOConfig(**TINY, reward_timeout=0)
 
 
-# ---- what is waited for ----
-
-
-def test_the_bar_says_what_is_waited_for(make_trainer, monkeypatch, capsys):
-    monkeypatch.setattr("trainer_ext.loop.progress.bars.SLOW_SECONDS", 0.4)
-    monkeypatch.setattr("trainer_ext.scoring.background.POLL_SECONDS", 0.05)
-
-    def sluggish(images, prompts, **columns):
-        time.sleep(1.0)
-        return brightness(images, prompts)
-
-    options = {"num_images_per_rollout": 2, "per_device_train_batch_size": 2, "disable_tqdm": False}
-    make_trainer(reward=[brightness, sluggish], **options).train()
-    error = capsys.readouterr().err
-    assert "rollout 0, waiting for sluggish (" in error
-    assert "waiting for brightness" not in error
-
-
 # ---- failures ----
 
 
