@@ -383,6 +383,12 @@ def test_a_small_fall_is_called_one(tmp_path):
     assert verdict.rule.endswith("is below 0 and contains -0.25 standard deviations.")
 
 
+@pytest.mark.parametrize(("rise", "kind"), [(0.19, VerdictKind.HEALTHY), (0.21, VerdictKind.OVER_OPTIMISED)])
+def test_a_detector_alarms_from_a_fifth_of_the_images_on(tmp_path, rise, kind):
+    run = {"trained": [0, 1], "held_out": [0, 1], "more": {"detectors/text": [0.1, 0.1 + rise]}}
+    assert write_run(tmp_path, **run).verdict.kind is kind
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [
