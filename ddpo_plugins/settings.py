@@ -78,6 +78,23 @@ def _deterministic(torch: Any) -> Any:
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
+def _matmul_precision(torch: Any) -> Any:
+    """Return the precision by torch's older interface, `None` where it refuses since the newer one was used, and by the newer."""
+    try:
+        older = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        older = None
+    return older, torch.backends.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+
+
+def _restore_matmul_precision(torch: Any, value: Any) -> None:
+    older, everywhere, matmul = value
+    if older is not None:
+        torch.set_float32_matmul_precision(older)
+    torch.backends.fp32_precision = everywhere
+    torch.backends.cuda.matmul.fp32_precision = matmul
+
+
 def _restore_cudnn(torch: Any, value: Any) -> None:
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = value
 
@@ -130,11 +147,11 @@ SETTINGS = (
         False,
     ),
     Setting(
-        "torch's precision of matrix products",
+        "torch's precision of matrix products (set_float32_matmul_precision, fp32_precision, cuda.matmul's)",
         "torch",
-        lambda torch: torch.get_float32_matmul_precision(),
-        lambda torch, value: torch.set_float32_matmul_precision(value),
-        "highest",
+        _matmul_precision,
+        _restore_matmul_precision,
+        ("highest", "none", "none"),
         refused=False,
     ),
     Setting(

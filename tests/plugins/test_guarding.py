@@ -25,6 +25,8 @@ IMAGES = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
 ROWS = [{"prompt": "a cat"}, {"prompt": "a dog"}]
 HALF = "torch's default dtype from torch.float32 to torch.float16"
 
+PRECISION = "torch's precision of matrix products (set_float32_matmul_precision, fp32_precision, cuda.matmul's)"
+
 #: By setting: what changes it, and what the message says.
 CHANGES = {
     "the working directory": (lambda: os.chdir("/"), "to /"),
@@ -42,7 +44,7 @@ CHANGES = {
         r"\(True, False\)",
     ),
     "torch's anomaly detection": (lambda: torch.autograd.set_detect_anomaly(True), "False to True"),
-    "torch's precision of matrix products": (lambda: torch.set_float32_matmul_precision("high"), "highest to high"),
+    PRECISION: (lambda: torch.set_float32_matmul_precision("high"), r"\('highest', 'none', 'none'\) to \('high', "),
     "cuDNN's (benchmark, deterministic)": (lambda: setattr(torch.backends.cudnn, "benchmark", True), "True, False"),
     "torch's number of threads": (lambda: torch.set_num_threads(3), "from 1 to 3"),
     "numpy's treatment of floating-point errors": (lambda: np.seterr(all="ignore"), "'ignore'"),
@@ -83,6 +85,30 @@ def test_what_models_set_for_speed_is_set_back_with_a_warning(name, caplog):
         assert values() == before
     (warning,) = [record.getMessage() for record in caplog.records]  # once
     assert re.search(f"changed {re.escape(name)} .*{message}.*so it was set back", warning)
+
+
+@pytest.fixture
+def tf32():
+    """As transformers sets it for torch_compile and tf32: then torch's older interface refuses to say what it is."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    yield
+    torch.backends.cuda.matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: torch.set_float32_matmul_precision("highest"),
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    ],
+    ids=["by the older interface", "by the newer", "everywhere"],
+)
+def test_a_precision_that_only_torch_s_newer_interface_reads_is_set_back(tf32, change):
+    before = values()
+    with unchanged_settings():
+        change()
+    assert values() == before
 
 
 def test_an_error_counts_more_than_a_changed_setting():

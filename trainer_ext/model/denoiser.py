@@ -110,8 +110,8 @@ class TrainedDenoiser(torch.nn.Module):
         """Recompute activations in the backward pass (called by `Trainer`)."""
         self.base.enable_gradient_checkpointing()
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
-        """Recompute activations in the backward pass: the name that transformers 4 calls."""
+    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Recompute activations in the backward pass: the name that older versions of transformers call."""
         self.base.enable_gradient_checkpointing()
 
     def save(self, folder: Path, pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor] | None = None) -> None:
