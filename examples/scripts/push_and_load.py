@@ -18,7 +18,7 @@ def main(folder, repo):
     setup = run.setups()[-1]
     model = embedded_model() if setup["model"] == "embedded" else setup["model"]
     pipeline = DiffusionPipeline.from_pretrained(model)
-    pipeline.load_lora_weights(repo)
+    pipeline.load_lora_weights(repo, weight_name="pytorch_lora_weights.safetensors")
     (image,) = pipeline("a cat", num_inference_steps=10, generator=torch.Generator().manual_seed(0)).images
     image.save(Path(folder) / "from_the_hub.png")
     return image

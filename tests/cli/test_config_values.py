@@ -5,7 +5,7 @@ import pytest
 from trainer_ext import DDPOConfig
 from trainer_ext.cli import main
 from trainer_ext.cli.options import LoraOptions, RunOptions
-from trainer_ext.cli.parse import parse
+from trainer_ext.cli.parse import load_preset, parse
 
 SCALARS = """
 reward_funcs: jpeg_compressibility
@@ -31,6 +31,16 @@ def test_scalars_stand_for_lists_of_one(tmp_path):
     assert lora.lora_target_modules == ["to_q"]
     assert (config.stop_when, config.reward_weights, config.detector_weights) == (["reward>100"], [2.0], [-1.0])
     assert (config.num_images_per_rollout, config.num_images_per_prompt, config.learning_rate) == (64, 2, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["detectors", "eval_prompts", "eval_reward_funcs"])
+def test_none_turns_off_what_a_preset_names(name):
+    preset = load_preset(["--preset", "embedded"])
+    kinds = (RunOptions, LoraOptions, DDPOConfig)
+    named, *_ = parse(kinds, [], "ddpo train", preset)
+    off, *_ = parse(kinds, [f"--{name}", "none"], "ddpo train", preset)
+    assert vars(named)[name]
+    assert vars(off)[name] == []
 
 
 @pytest.mark.parametrize(

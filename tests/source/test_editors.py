@@ -1,6 +1,7 @@
 """What an editor and `help()` show: names, descriptions, and types that hold for a user's own code."""
 
 import inspect
+import json
 import subprocess
 import sys
 from dataclasses import fields
@@ -88,3 +89,23 @@ def test_types_hold_for_the_code_of_a_user(tmp_path):
     assert len(errors) == 2, found
     assert 'Unexpected keyword argument "detectors_weights" for "DDPOConfig"' in errors[0]
     assert "Incompatible types in assignment" in errors[1]
+
+
+@pytest.mark.full
+def test_pyright_finds_the_same_two_mistakes(tmp_path):
+    """What Visual Studio Code shows to a user."""
+    pytest.importorskip("pyright")
+    (tmp_path / "user.py").write_text(USER_CODE)
+    command = [
+        sys.executable,
+        "-m",
+        "pyright",
+        "--pythonpath",
+        sys.executable,
+        "--outputjson",
+        str(tmp_path / "user.py"),
+    ]
+    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout)
+    rules = [row["rule"] for row in found["generalDiagnostics"]]
+    assert rules == ["reportCallIssue", "reportAssignmentType"], found
+    assert 'No parameter named "detectors_weights"' in found["generalDiagnostics"][0]["message"]

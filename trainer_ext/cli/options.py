@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from ..options import described, option, parse_mapping
 from ..values import CheckedOptions
 
+NONE = "none"  #: what turns off the names that a preset gives
+
 
 @described
 @dataclass
@@ -19,7 +21,9 @@ class RunOptions(CheckedOptions):
     )
     reward_funcs: list[str] | None = option(None, "Rewards by name; `ddpo rewards` lists them.")
     detectors: list[str] | None = option(
-        None, "Detectors by name, which look for images that game the reward; `ddpo rewards` lists them."
+        None,
+        "Detectors by name, which look for images that game the reward; `ddpo rewards` lists them. 'none' turns off those of a "
+        "preset, here and in the options for evaluation.",
     )
     reward_kwargs: dict[str, Any] | str | None = option(
         None,
@@ -40,6 +44,12 @@ class RunOptions(CheckedOptions):
         "Defaults for a task, such as 'lora/compressibility'; where several set an option, the last one wins. 'embedded' is "
         "used with the embedded model unless 'none' turns it off.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("detectors", "eval_prompts", "eval_reward_funcs"):
+            if vars(self)[name] == [NONE]:
+                setattr(self, name, [])
 
 
 class DrawnWith(Protocol):

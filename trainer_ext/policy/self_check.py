@@ -13,7 +13,9 @@ from .pipeline import LogProbPipeline
 from .recording.calls import DenoiserCall, Rows, unflatten
 from .recording.trajectory import Trajectory
 
-GRADIENT_TOLERANCE = 0.05  #: error of compiled code's gradient, relative to its norm; wrong gradients were off by 1
+GRADIENT_TOLERANCE = (
+    0.15  #: relative error; in bf16 right ones were off by 0.05 (a UNet of 860 M on an H100), wrong ones by 1
+)
 
 
 def check_unchanged(calls: Sequence[DenoiserCall], denoiser: torch.nn.Module) -> None:
