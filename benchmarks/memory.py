@@ -80,8 +80,10 @@ def measure(kind: str, images: int, side: int, steps: int, folder: Path) -> None
                 memory.add(batch(side, steps).by_prompt(OF_A_PROMPT))
         if kind == "joined":
             tensors = {name: torch.cat([part.rows()[name] for part in parts]) for name in parts[0].rows()}
-            conditioning = Conditioning.concatenate([part.conditioning for part in parts])
-            data = Trajectory(parts[0].table, **tensors, conditioning=conditioning)
+            embeddings = [part.conditioning.groups[0][0].per_image["encoder_hidden_states"] for part in parts]
+            call = CallRecord({"encoder_hidden_states": torch.cat(embeddings)}, {}, torch.arange(steps), images)
+            data = Trajectory(parts[0].table, **tensors, conditioning=Conditioning.of_batch((call,), images))
+            embeddings.clear()
             parts.clear()
         else:
             data = memory.whole()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import psutil
 import torch
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
@@ -30,6 +28,9 @@ from ..policy.recording.trajectory import Trajectory
 from ..policy.runner import find_denoiser
 from ..policy.seeds import image_generators
 from ..policy.self_check import Replayed, check_gradients_arrive, check_replay
+from .activations import SavedTensors
+from .cost import measured_shapes, mixed_steps, peak_bytes
+from .estimate import estimate
 from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
 from .report import Facts, Report
 from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
@@ -108,12 +109,15 @@ def _training_facts(
     yield from _call_facts(policy, sampled.trajectory)
     yield _replay_facts(policy, model, sampled, args.clip_range)
     _randomise_lora(denoiser)
-    rows, steps = _mixed(sampled.trajectory)
-    with timed(seconds, "training"):
+    rows, steps = mixed_steps(sampled.trajectory)
+    saved = SavedTensors(denoiser)
+    with timed(seconds, "training"), saved.counting():
         _train(policy, model, sampled.trajectory, rows, steps)
     yield _gradient_facts(denoiser)
     each = (seconds["sampling"] / len(PROMPTS), seconds["training"] / len(rows))
-    yield CostFacts(str(args.device), *each, _peak_bytes(args.device))
+    yield CostFacts(str(args.device), *each, peak_bytes(args.device))
+    passed = len(rows) * policy.num_branches
+    yield estimate(args, measured_shapes(policy, denoiser, args, sampled.trajectory, saved.num_bytes // passed, each))
 
 
 def _denoiser_facts(pipeline: DiffusionPipeline) -> DenoiserFacts:
@@ -185,16 +189,10 @@ def _call_facts(policy: LogProbPipeline, trajectory: Trajectory) -> Iterator[Cal
 def _replay_facts(policy: LogProbPipeline, model: torch.nn.Module, sampled: Sampled, clip_range: float) -> ReplayFacts:
     with torch.no_grad():
         same = Replayed.as_sampled(sampled.trajectory).log_ratios(policy, model)
-        mixed = policy.ratio_terms(sampled.trajectory, *_mixed(sampled.trajectory), model).log_ratio
+        mixed = policy.ratio_terms(sampled.trajectory, *mixed_steps(sampled.trajectory), model).log_ratio
     check_replay(policy, model, sampled.trajectory, clip_range)
     shape = tuple(sampled.images.shape[1:])
     return ReplayFacts(policy.findings.repeats_prompts, shape, *(float(x.expm1().abs().max()) for x in (same, mixed)))
-
-
-def _mixed(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return three images and steps in a combination that no rollout has: the first, the middle and the last step with noise."""
-    steps = trajectory.table.stochastic_steps
-    return torch.tensor([1, 0, 1]), steps[[len(steps) - 1, len(steps) // 2, 0]]
 
 
 @torch.no_grad()
@@ -229,14 +227,3 @@ def _gradient_facts(denoiser: TrainedDenoiser) -> GradientFacts:
 
 def _precision(args: DDPOConfig) -> str:
     return "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource  # exists only on Unix
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

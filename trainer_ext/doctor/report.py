@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
+from .estimate import EstimateFacts
 from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
 from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
 
@@ -18,6 +19,7 @@ Facts: TypeAlias = (
     | ReplayFacts
     | GradientFacts
     | CostFacts
+    | EstimateFacts
 )
 
 

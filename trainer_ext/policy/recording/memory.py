@@ -72,9 +72,7 @@ class RolloutMemory(Generic[Runs]):
             raise ValueError(f"{added} of {self.num_images} images were added")
         groups = tuple(group.records() for group in self._groups)
         conditioning = Conditioning(groups, torch.cat(self._group_of), torch.cat(self._row_of))
-        return replace(
-            self._last, conditioning=conditioning, **{name: rows.whole() for name, rows in self._rows.items()}
-        )
+        return self._last.holding({name: rows.whole() for name, rows in self._rows.items()}, conditioning)
 
 
 class GroupMemory:

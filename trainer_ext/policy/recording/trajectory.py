@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,6 +32,10 @@ class FinalLatents:
     def rows(self) -> dict[str, torch.Tensor]:
         """Return the tensors that have a row for each image, by their names."""
         return {"latents": self.latents}
+
+    def holding(self, rows: Mapping[str, torch.Tensor], conditioning: Conditioning) -> FinalLatents:
+        """Return final latents of the same policy with other rows."""
+        return FinalLatents(rows["latents"], conditioning)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,10 @@ class Trajectory:
     def rows(self) -> dict[str, torch.Tensor]:
         """Return the tensors that have a row for each image, by their names."""
         return {"latents": self.latents, "model_outputs": self.model_outputs}
+
+    def holding(self, rows: Mapping[str, torch.Tensor], conditioning: Conditioning) -> Trajectory:
+        """Return runs of the same policy with other rows."""
+        return Trajectory(self.table, rows["latents"], rows["model_outputs"], conditioning)
 
     def by_prompt(self, num_images_per_prompt: int) -> Trajectory:
         """Keep the conditioning of each prompt once; see [`Conditioning.by_prompt`]."""

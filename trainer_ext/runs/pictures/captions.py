@@ -6,9 +6,6 @@ import functools
 import textwrap
 import unicodedata
 
-from matplotlib import font_manager
-from matplotlib.ft2font import FT2Font
-
 MAX_LINES = 3
 LINE_WIDTH = 26  # of a narrow letter
 MAX_SCANNED = 1000  # characters of a prompt that are looked at; no caption shows as many
@@ -56,6 +53,9 @@ def font_families() -> list[str]:
 @functools.cache
 def _fonts() -> list[tuple[str, frozenset[int]]]:
     """Return name and characters of each font that is installed."""
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
     installed = {font.name for font in font_manager.fontManager.ttflist}
     files = {name: font_manager.findfont(name) for name in FONTS if name in installed}  # of the regular weight
     return [(name, frozenset(FT2Font(file).get_charmap())) for name, file in files.items()]

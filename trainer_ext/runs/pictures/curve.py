@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ...loop.describing import described_as
 from ...types import FloatArray
@@ -15,6 +13,9 @@ from ..atomic import replacing
 from ..drawings import SampleSheet
 from ..folder import RunFolder
 from .style import Style, styles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @described_as("The reward curve")
@@ -27,6 +28,9 @@ def draw_reward_curve(folder: RunFolder) -> None:
     sheets = [sheet for sheet in folder.samples() if not np.isnan(sheet.rewards).all()]
     if max(len(rewards), len(sheets)) < 2:
         return
+    from matplotlib.figure import Figure  # here, because it takes a second, in which a run could begin
+    from matplotlib.ticker import MaxNLocator
+
     figure = Figure(figsize=(7, 4), dpi=120)
     axes = figure.add_subplot()
     # a layout that is computed draws everything twice

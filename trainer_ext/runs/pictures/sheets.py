@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ...images import to_pil
@@ -18,6 +17,9 @@ from ..atomic import replacing
 from ..drawings import SampleSheet
 from ..folder import picture_files
 from .captions import caption, font_families
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURE, GAP, CAPTION = 1.52, 0.08, 0.58  #: inches: side of a picture, between two, height of five lines above one
 
@@ -91,6 +93,8 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
 
 def picture_grid(rows: int, columns: int) -> tuple[Figure, Any]:
     """Return a figure and its axes, for pictures below captions. A layout that is computed would draw everything twice."""
+    from matplotlib.figure import Figure
+
     width, height = columns * (PICTURE + GAP), rows * (PICTURE + CAPTION) + GAP
     figure = Figure(figsize=(width, height), dpi=120)
     edges = {"left": GAP / 2 / width, "right": 1 - GAP / 2 / width, "bottom": GAP / height, "top": 1 - CAPTION / height}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
 from PIL import Image
 
 from ..atomic import replacing
@@ -14,6 +13,9 @@ from ..drawings import SampleSheet
 from ..folder import RunFolder
 from .captions import caption, font_families
 from .sheets import picture_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_ROWS = 8
 MAX_COLUMNS = 10

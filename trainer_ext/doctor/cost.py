@@ -1,0 +1,74 @@
+"""What one image of a model takes, measured on a few of its steps."""
+
+from __future__ import annotations
+
+import sys
+
+import psutil
+import torch
+
+from ..config import DDPOConfig
+from ..learning.order import num_kept
+from ..model.denoiser import TrainedDenoiser
+from ..policy.pipeline import LogProbPipeline
+from ..policy.recording.trajectory import Trajectory
+from .activations import SavedTensors, checkpointing
+from .estimate import Shapes
+
+
+def mixed_steps(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return three images and steps in a combination that no rollout has: the first, the middle and the last step with noise."""
+    steps = trajectory.table.stochastic_steps
+    return torch.tensor([1, 0, 1]), steps[[len(steps) - 1, len(steps) // 2, 0]]
+
+
+def measured_shapes(
+    policy: LogProbPipeline,
+    denoiser: TrainedDenoiser,
+    args: DDPOConfig,
+    trajectory: Trajectory,
+    activation_bytes: int,
+    seconds: tuple[float, float],
+) -> Shapes:
+    """Return what an image takes, given the bytes that a row keeps for the backward pass, and seconds to sample and train one."""
+    algorithm = args.resolve_algorithm(None)
+    retained = algorithm.retain(trajectory).rows().values()
+    calls = trajectory.conditioning.groups[0]
+    prompts = [value for call in calls for value in call.per_image.values() if isinstance(value, torch.Tensor)]
+    modules = [module for module in policy.pipeline.components.values() if isinstance(module, torch.nn.Module)]
+    weights = [value for module in modules for value in (*module.parameters(), *module.buffers())]
+    return Shapes(
+        weights_bytes=sum(value.nbytes for value in weights),
+        trained_parameters=sum(value.numel() for value in denoiser.parameters() if value.requires_grad),
+        retained_bytes=sum(value.nbytes for value in retained) // len(trajectory),
+        conditioning_bytes=sum(value.nbytes for value in prompts) // len(trajectory),
+        num_branches=policy.num_branches,
+        trained_steps=num_kept(algorithm.steps(policy.table, args.skip_last_steps), args.timestep_fraction),
+        activation_bytes=activation_bytes,
+        block_bytes=_block_bytes(policy, denoiser, trajectory),
+        sampling_seconds=seconds[0],
+        training_seconds=seconds[1],
+    )
+
+
+def _block_bytes(policy: LogProbPipeline, denoiser: TrainedDenoiser, trajectory: Trajectory) -> int | None:
+    """Return what a row keeps with gradient checkpointing; `None` if the denoiser has no checkpoints."""
+    rows, steps = mixed_steps(trajectory)
+    saved = SavedTensors(denoiser)
+    with checkpointing(denoiser) as possible, saved.counting():
+        if not possible:
+            return None
+        policy.ratio_terms(trajectory, rows, steps, denoiser)
+    return saved.num_bytes // (len(rows) * policy.num_branches)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the device's memory, or the process's for a CPU, from its start."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # exists only on Unix
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
