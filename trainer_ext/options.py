@@ -100,6 +100,12 @@ class DDPOOptions:
     num_images_per_rollout: int = option(256, "Images in a rollout, over all processes.")
     num_images_per_prompt: int = option(1, "Images of each prompt in a rollout.")
     rollout_batch_size: int = option(8, "Images sampled at once on each device.")
+    vae_slicing: bool = option(
+        False, "Decode one image of a batch after another: large images of a whole batch may not fit into a decoder."
+    )
+    vae_tiling: bool = option(
+        False, "Decode each image in tiles that overlap, for very large images; changes them a little where tiles meet."
+    )
     rollout_on_disk: bool = option(
         False,
         "Hold a rollout's denoising runs in a file in output_dir that is mapped into memory: for rollouts larger than host "

@@ -24,7 +24,7 @@ from ..policy.self_check import check_unchanged
 from .denoiser import TrainedDenoiser
 from .handover import given_back_on_error, remember
 from .inspection import check_pipeline
-from .loading import open_pipeline, prepare_pipeline
+from .loading import decode_in_parts, open_pipeline, prepare_pipeline
 from .lora import complete_lora_config
 from .ownership import remove_adapter
 
@@ -83,7 +83,7 @@ def build_policy(
     Raises:
         [`PipelineError`], [`GuidanceError`]: the pipeline cannot be loaded, is in a state in which it cannot be trained, or
             cannot be recorded and replayed.
-        [`ConfigError`]: `rows_per_forward` is less than one step of one image takes.
+        [`ConfigError`]: `rows_per_forward` is less than one step of one image takes, or the VAE cannot decode in parts.
     """
     guidance_rules = guidance_rules or ()
     rule = resolve_rule(guidance or args.guidance, guidance_rules)
@@ -93,6 +93,7 @@ def build_policy(
         remember(pipeline, find_denoiser(pipeline))
     with given_back_on_error(pipeline):
         prepare_pipeline(pipeline).to(args.device)
+        decode_in_parts(pipeline, args.vae_slicing, args.vae_tiling)
         policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
         pairs_at_once(policy, args.rows_per_forward, args.per_device_train_batch_size)  # or not one fits
     return policy

@@ -15,6 +15,8 @@ from ..errors import PipelineError
 from .denoiser import TrainedDenoiser
 from .inspection import GRADIENTS_OFF
 
+IN_PARTS = ("use_slicing", "use_tiling")  #: attributes of diffusers' VAEs
+
 
 @dataclass(frozen=True)
 class PipelineState:
@@ -34,6 +36,8 @@ class PipelineState:
             Whether each module is in training mode.
         recomputing (`Mapping[ModelMixin, bool]`):
             Whether each model recomputes its activations in the backward pass.
+        parts (`Mapping[ModelMixin, Mapping[str, bool]]`):
+            Whether each model decodes image by image, and in tiles, if it can.
     """
 
     safety_checker: Any
@@ -42,6 +46,7 @@ class PipelineState:
     trainable: Mapping[torch.nn.Parameter, bool]
     in_training: Mapping[torch.nn.Module, bool]
     recomputing: Mapping[ModelMixin, bool]
+    parts: Mapping[ModelMixin, Mapping[str, bool]]
 
     @classmethod
     def of(cls, pipeline: DiffusionPipeline, denoiser_name: str) -> PipelineState:
@@ -56,6 +61,7 @@ class PipelineState:
             {value: value.requires_grad for part in others for value in part.parameters()},
             {module: module.training for part in networks.values() for module in part.modules()},
             {model: model.is_gradient_checkpointing for model in models},
+            {model: {name: value for name, value in vars(model).items() if name in IN_PARTS} for model in models},
         )
 
     def restore(self, pipeline: DiffusionPipeline) -> None:
@@ -74,6 +80,8 @@ class PipelineState:
         for model, recomputing in self.recomputing.items():
             if model.is_gradient_checkpointing != recomputing:
                 model.enable_gradient_checkpointing() if recomputing else model.disable_gradient_checkpointing()
+        for model, flags in self.parts.items():
+            vars(model).update(flags)
 
 
 def _device(module: torch.nn.Module) -> torch.device | None:

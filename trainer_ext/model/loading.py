@@ -11,7 +11,7 @@ import torch
 from diffusers import DiffusionPipeline
 from packaging.version import Version
 
-from ..errors import PipelineError
+from ..errors import ConfigError, PipelineError
 from ..file_names import why_no_place
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,25 @@ def prepare_pipeline(pipeline: DiffusionPipeline) -> DiffusionPipeline:
         if isinstance(component, torch.nn.Module):
             component.eval()
     return pipeline
+
+
+def decode_in_parts(pipeline: DiffusionPipeline, slicing: bool, tiling: bool) -> None:
+    """
+    Let the pipeline's VAE decode image by image (slicing), and each image in tiles (tiling), besides what it does already.
+
+    Raises:
+        [`ConfigError`]: the pipeline has no VAE that can.
+    """
+    vae = pipeline.components.get("vae")
+    able = {} if vae is None else vars(vae)
+    for wanted, name, flag in ((slicing, "vae_slicing", "use_slicing"), (tiling, "vae_tiling", "use_tiling")):
+        if wanted and flag not in able:
+            raise ConfigError(
+                f"{name} is set, and the VAE of this {type(pipeline).__name__} ({'none' if vae is None else type(vae).__name__}) "
+                "cannot do that. Leave it out; a smaller rollout_batch_size takes less memory too."
+            )
+        if wanted:
+            able[flag] = True
 
 
 def _from_pretrained(model: str, dtype: torch.dtype) -> DiffusionPipeline:

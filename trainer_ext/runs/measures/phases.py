@@ -20,6 +20,7 @@ DRAWN_WITH = (
     "noise_level",
     "sde_window",
     "pipeline_kwargs",
+    "vae_tiling",
 )
 
 
