@@ -33,6 +33,7 @@ from .prompts import (
     unseen_combinations,
     unseen_counting,
 )
+from .servers import remote
 
 
 @hookimpl
@@ -48,13 +49,14 @@ def ddpo_register_rewards() -> list[RewardSpec]:
         *embedded_aesthetic.REWARDS,
         *alignment.REWARDS,
         *questions.REWARDS,
+        *remote.REWARDS,
     ]
 
 
 @hookimpl
 def ddpo_register_detectors() -> list[DetectorSpec]:
     """Offer all detectors. Their models and packages are loaded when one is built."""
-    return [*detectors.DETECTORS]
+    return [*detectors.DETECTORS, *remote.DETECTORS]
 
 
 @hookimpl

@@ -5,21 +5,24 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import Any
-
-import torch
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any
 
 from ddpo_plugins import Catalogue, DetectorSpec, GuidanceSpec, RewardSpec, load_catalogue
 from ddpo_plugins.catalogue import Offer
 from ddpo_plugins.guarding import plugin_code
 from ddpo_plugins.masking import remember_secrets
+from ddpo_plugins.origins import ServedElsewhere
 from ddpo_plugins.prompt_rows import check_rows
 
 from .errors import ConfigError
 from .scoring.functions import DetectorFunction, Function, RewardFunction
 from .scoring.provenance import Provenance, options_of
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +127,8 @@ def prompts_from_plugin(name: str, catalogue: Catalogue | None = None) -> Datase
         [`UnknownNameError`]: no plugin offers it; the message names similar ones.
         [`PluginError`]: the plugin could not make it, or it has other rows than the contract allows.
     """
+    from datasets import Dataset
+
     offer = _catalogue(catalogue).prompt_sets[name]
     with plugin_code(offer, "make", "Correct `rows` if the plugin is yours; if not, upgrade it."):
         return Dataset.from_list(check_rows(offer.spec.rows()))
@@ -170,6 +175,8 @@ def _build(
             f"factory of plugin {offer.origin} returned it: a factory gets `device` and options, and returns the function "
             "that is called with images."
         )
+    if isinstance(function, ServedElsewhere):
+        provenance = replace(provenance, served=function.served)
     return kind(offer.spec.name, function, offer.spec.images, provenance)
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
 import openai
 
 from ddpo_plugins.masking import masked_message
-
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  #: seconds between attempts, doubled each time
-_JITTER = random.Random()  # not the module's own generator: a run that is repeated must not notice a retry
 
 
 class BadReplyError(ValueError):
@@ -52,8 +48,6 @@ def said(fault: Exception) -> str:
     return f"{type(fault).__name__}: {masked_message(str(fault))[:500].rstrip('.')}"
 
 
-def delay(fault: Exception, attempt: int) -> float:
-    """Return the seconds to wait after attempt 1, 2, ...: twice the last delay, or longer if the server asks for it."""
-    doubled = min(FIRST_DELAY * 2 ** (attempt - 1), LONGEST_DELAY) * (1 - 0.25 * _JITTER.random())
-    asked = fault.response.headers.get("retry-after", "") if isinstance(fault, openai.APIStatusError) else ""
-    return max(doubled, min(float(asked), LONGEST_DELAY)) if asked.isdecimal() else doubled
+def retry_after(fault: Exception) -> str:
+    """Return the seconds that a server asks to wait for; empty if it does not."""
+    return fault.response.headers.get("retry-after", "") if isinstance(fault, openai.APIStatusError) else ""

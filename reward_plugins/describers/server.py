@@ -17,7 +17,8 @@ import openai
 from ddpo_plugins import RewardError
 from ddpo_plugins.masking import remember_secrets, without_secrets
 
-from .faults import RETRIED, BadReplyError, advice, delay, said
+from ..servers.waiting import all_or_none, delay
+from .faults import RETRIED, BadReplyError, advice, retry_after, said
 from .interface import NUM_LIKELIEST, Question, is_word
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class ServerDescriber:
                         lambda: client.chat.completions.create(**request), lambda completion: read(_choice(completion))
                     )
 
-            return await _all_or_none([asyncio.ensure_future(ask(question)) for question in questions])
+            return await all_or_none([asyncio.ensure_future(ask(question)) for question in questions])
 
     async def _model_names(self) -> list[str]:
         async with self._client() as client:
@@ -111,7 +112,7 @@ class ServerDescriber:
             except RETRIED as fault:
                 if attempt > self.max_retries:
                     raise self._error(fault, attempt) from without_secrets(fault)
-                await asyncio.sleep(delay(fault, attempt))
+                await asyncio.sleep(delay(attempt, retry_after(fault)))
             except openai.OpenAIError as fault:
                 raise self._error(fault, attempt) from without_secrets(fault)
 
@@ -121,17 +122,6 @@ class ServerDescriber:
             f"No answer of model {self.model!r} from the server at {self.base_url} in {times} (timeout {self.timeout:g} s, "
             f"max_retries {self.max_retries}): {said(fault)}. {advice(fault)}"
         )
-
-
-async def _all_or_none(tasks: Sequence[asyncio.Future[Reply]]) -> list[Reply]:
-    """Wait for all; when one fails, cancel the others before raising its error."""
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
 def _messages(question: Question) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from trainer_ext.cli.pages.report import ReportOptions
 from trainer_ext.cli.parse import load_preset, parse
 from trainer_ext.cli.push import PushOptions
 from trainer_ext.cli.sample import SampleOptions
+from trainer_ext.cli.services.serve_reward import make_parser
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OF_TRAIN = (RunOptions, LoraOptions, DDPOConfig)
@@ -85,6 +86,12 @@ def check_audit(arguments):
     assert set(options.detectors or ()) <= set(load_catalogue().detectors)
 
 
+def check_serve_reward(arguments):
+    options = make_parser().parse_args(arguments)
+    catalogue = load_catalogue()
+    assert set(options.names) <= {*catalogue.rewards, *catalogue.detectors, "image_reward"}  # a stranger's
+
+
 def check_sample(arguments):
     run = [] if arguments[0].startswith("-") else ["--adapter"]
     parse((SampleOptions,), [*run, *arguments], "ddpo sample", {})
@@ -117,6 +124,7 @@ CHECKS = {
     "doctor": check_doctor,
     "sample": check_sample,
     "export": check_export,
+    "serve-reward": check_serve_reward,
     "rewards": lambda arguments: main(["rewards", *arguments]),
     "presets": lambda arguments: main(["presets", *arguments]),
     "completion": lambda arguments: main(["completion", *arguments]),
@@ -147,6 +155,7 @@ def test_options_in_the_text_exist():
         CompareOptions,
     )
     known = {field.name for kind in kinds for field in fields(kind)} | {"config", "help", "help_all", "folder"}
+    known |= {action.dest for action in make_parser()._actions}
     for page in MANUAL:
         for span in spans(prose(page)):
             if not span.startswith(OF_OTHERS):

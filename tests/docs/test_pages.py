@@ -6,7 +6,9 @@ import torch
 from datasets import Dataset
 from support import zoo
 from support.pages import MANUAL, all_blocks, blocks
+from support.reward_server import serving_rewards
 from support.stand_ins import save_classifier, save_clip, save_head
+from support.trainers import brightness
 
 import trainer_ext
 from ddpo_plugins import load_catalogue
@@ -45,6 +47,10 @@ SUBSTITUTIONS = {
         ('"aesthetic", device="cuda"', '"aesthetic", device="cpu", model="clip", head="head"'),
         ('model="laion/CLIP-ViT-H-14-laion2B-s32B-b79K"', 'model="clip", processor="clip"'),
         ('label="{animal}"', 'label="{animal}", model="classifier"'),
+    ],
+    "docs/remote-rewards.md": [
+        ('"image_reward"', '"brightness"'),
+        ('["http://judge1:8900", "http://judge2:8900"]', "[judge1, judge2]"),
     ],
     "docs/algorithms.md": [],
     "docs/detectors.md": [],
@@ -113,6 +119,12 @@ def test_rewards(run, tmp_path):
         "clip_score",
         "classifier",
     ]
+
+
+def test_remote_rewards(run):
+    with serving_rewards(brightness) as judge1, serving_rewards(brightness) as judge2:
+        reward = run("docs/remote-rewards.md", judge1=judge1, judge2=judge2)["reward"]
+    assert reward.provenance.served["name"] == "brightness"
 
 
 def test_detectors(run, capsys):

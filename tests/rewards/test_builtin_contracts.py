@@ -3,10 +3,12 @@
 import pytest
 import torch
 from support.chat_server import serving
+from support.reward_server import serving_rewards
 from support.stand_ins import save_classifier, save_clip, save_head
 
 from ddpo_plugins import load_catalogue
 from ddpo_plugins.testing import check_detector, check_reward
+from trainer_ext import DetectorFunction, RewardFunction
 
 CATALOGUE = load_catalogue()
 
@@ -30,7 +32,18 @@ def judge():
 
 
 @pytest.fixture(scope="module")
-def how(tmp_path_factory, judge, encoder_folder):
+def far():
+    """A server of a reward and a detector of the same name."""
+
+    def corner(images, prompts, **columns):
+        return [image.getpixel((0, 0))[1] / 255 for image in images]
+
+    with serving_rewards(RewardFunction("corner", corner), DetectorFunction("corner", corner)) as url:
+        yield {"function": "corner", "urls": url}
+
+
+@pytest.fixture(scope="module")
+def how(tmp_path_factory, judge, encoder_folder, far):
     """What a check needs beside the spec, by name: options with tiny stand-ins for weights, prompts, columns."""
     torch.manual_seed(0)
     folders = {name: tmp_path_factory.mktemp(name) for name in ("clip", "head", "classifier")}
@@ -52,6 +65,7 @@ def how(tmp_path_factory, judge, encoder_folder):
         },
         **dict.fromkeys(["embedded_judge", "reading_judge"], of_the_world),
         "yes_probability": {"options": judge},
+        "remote": {"options": far},
         "low_diversity": {"independent": False},  # it compares images
     }
 

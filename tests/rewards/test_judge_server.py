@@ -26,7 +26,7 @@ def colour_of(image, question):
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch):
-    monkeypatch.setattr("reward_plugins.describers.faults.FIRST_DELAY", 0.01)
+    monkeypatch.setattr("reward_plugins.servers.waiting.FIRST_DELAY", 0.01)
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_attempts_are_counted_and_finite(server, build):
 
 
 def test_the_wait_doubles_and_is_what_the_server_asks_for(server, build, monkeypatch):
-    monkeypatch.setattr("reward_plugins.describers.faults.FIRST_DELAY", 0.5)  # as it is
+    monkeypatch.setattr("reward_plugins.servers.waiting.FIRST_DELAY", 0.5)  # as it is
     waits = []
     sleep = asyncio.sleep
     monkeypatch.setattr(asyncio, "sleep", lambda seconds: waits.append(seconds) or sleep(0))

@@ -27,8 +27,8 @@ class ChatServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, reply, models=("llava",)):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, reply, models=("llava",), handler=None, port=0):
+        super().__init__(("127.0.0.1", port), handler or Handler)
         self.reply = reply
         self.models = models
         self.faults = []
@@ -40,8 +40,12 @@ class ChatServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @property
     def base_url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
+        return f"{self.url}/v1"
 
     def handle_error(self, request, client_address):
         pass  # the client has hung up: what time-outs are about
@@ -144,9 +148,9 @@ def read_request(path, request, models):
 
 
 @contextlib.contextmanager
-def serving(reply, models=("llava",)):
+def serving(reply, models=("llava",), handler=None, port=0):
     """Run a server in threads."""
-    server = ChatServer(reply, models)
+    server = ChatServer(reply, models, handler, port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

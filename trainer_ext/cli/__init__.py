@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("pages.report", "show a run in one HTML page: verdict, curves, pictures, detectors, cost"),
     "export": ("export", "write a run's adapter for ComfyUI, A1111 and others, or merged into its pipeline"),
     "push": ("push", "push a run's adapter and images to the Hub"),
+    "serve-reward": ("services.serve_reward", "serve rewards and detectors to trainings in other environments"),
     "rewards": ("list_plugins", "list the rewards, detectors, prompt sets and guidance rules that are installed"),
     "presets": ("listing.presets", "list the presets, or show what one of them sets"),
     "new-plugin": ("new_plugin", "write a plugin project with tests, as a starting point"),
@@ -41,7 +42,7 @@ INTERRUPTED = 130  # what shells report for Ctrl-C
 
 def usage() -> str:
     """Return the help of the command."""
-    commands = "\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())
+    commands = "\n".join(f"  {name:<14}{text}" for name, (_, text) in COMMANDS.items())
     return (
         "usage: ddpo COMMAND [options]\n\nReinforcement learning on any diffusers text-to-image pipeline, with any reward.\n\n"
         f"commands:\n{commands}\n\n`ddpo COMMAND --help` explains one. `ddpo --version` prints the version. "

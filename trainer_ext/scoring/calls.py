@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpo_plugins.contract import RewardLog
-from ddpo_plugins.errors import RewardError, cure_of, describe
+from ddpo_plugins.errors import RewardError
 from ddpo_plugins.guarding import ChangedSettingError, unchanged_settings
 from ddpo_plugins.masking import without_secrets
 
 from .batch import Batch
+from .faults import what_it_did
 from .functions import ImageFunction
 from .threads import EventLoop
 
@@ -160,10 +161,7 @@ def _is_cancelled(error: BaseException) -> bool:
 
 def _raised(functions: Sequence[ImageFunction], error: BaseException) -> RewardError:
     kind = functions[0].kind
-    what = (
-        str(error) if isinstance(error, ChangedSettingError) else f"raised {describe(error)}. {cure_of(error)}".strip()
-    )
     return RewardError(
-        f"{' or '.join(map(str, functions))} {what} Training stops, because a failed {kind} must not become a number; "
-        f"repair the {kind} and resume from the last checkpoint."
+        f"{' or '.join(map(str, functions))} {what_it_did(error)} Training stops, because a failed {kind} must not become a "
+        f"number; repair the {kind} and resume from the last checkpoint."
     )

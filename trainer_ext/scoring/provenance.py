@@ -29,6 +29,8 @@ class Provenance:
             pinned revisions are included. The values of secrets (`api_key`) are hidden.
         code (`str`, *optional*):
             Fingerprint of the function or the plugin's factory, which changes with what it does; see [`code_fingerprint`].
+        served (`Mapping[str, Any]`):
+            The function on a server that computes the values, if this one only asks for them.
     """
 
     function: str | None = None
@@ -37,9 +39,11 @@ class Provenance:
     version: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     code: str | None = None
+    served: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", masked(self.options))
+        object.__setattr__(self, "served", masked(self.served))
 
     @classmethod
     def of_function(cls, function: Callable[..., Any]) -> Provenance:

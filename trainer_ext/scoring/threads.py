@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
-
-import torch
 
 Result = TypeVar("Result")
 
@@ -95,10 +94,11 @@ def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 
 def _start_thread(name: str, target: Callable[..., None], *arguments: Any) -> threading.Thread:
     """Start a daemon with the CUDA device of this thread: a new thread's would be the first of the machine."""
-    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    torch = sys.modules.get("torch")  # not imported here: servers of rewards may live without it
+    device = torch.cuda.current_device() if torch is not None and torch.cuda.is_initialized() else None
 
     def run() -> None:
-        if device is not None:
+        if torch is not None and device is not None:
             torch.cuda.set_device(device)
         target(*arguments)
 

@@ -115,10 +115,15 @@ def remembered(saved: Setup, setup: Setup, memory: Memory) -> tuple[Memory | Non
 def _objectives(setup: Setup) -> dict[str, str]:
     """Return a fingerprint for each baseline, by what it compares: the sum of all objectives, or each objective."""
     detectors = {name: entry for name, entry in setup["detectors"].items() if entry["weight"]}
-    each = {**setup["rewards"], **detectors}
+    each = {name: _computed(entry) for name, entry in {**setup["rewards"], **detectors}.items()}
     if _option(setup["options"], "multi_objective_aggregation") == "sum_then_normalize":
         return {" + ".join(sorted(each)): _digest(each)}
     return {name: _digest({**entry, "weight": None}) for name, entry in each.items()}
+
+
+def _computed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides about a function's values: of one that is computed elsewhere, not where."""
+    return {"served": entry["served"], "weight": entry["weight"]} if "served" in entry else dict(entry)
 
 
 def _digest(value: Any) -> str:
