@@ -19,9 +19,9 @@ def encode_image(image: Image.Image, form: ImageFormat) -> str:
     """Return an RGB image, without loss, as base64."""
     buffer = BytesIO()
     if form == "png":
-        image.save(buffer, format="PNG", compress_level=1)  # six times as fast as Pillow's default, and a tenth larger
+        image.save(buffer, format="PNG", compress_level=1)
     else:
-        image.save(buffer, format="WEBP", lossless=True, quality=0, method=0)
+        image.save(buffer, format="WEBP", lossless=True, quality=50, method=0)  # a third of a PNG's time, and no larger
     return base64.b64encode(buffer.getvalue()).decode()
 
 

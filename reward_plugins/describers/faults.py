@@ -24,6 +24,9 @@ RETRIED = (
 
 _BUSY = "It is overloaded or broken: see its log, lower `batch_size`, or raise `max_retries`."
 _SLOW = "If it is busy, raise `timeout` or lower `batch_size`; if it hangs, start it again."
+_NO_PROBABILITIES = (
+    "The server gives no log-probabilities, which this reward needs: use vLLM or SGLang, or a local model."
+)
 ADVICE = (  # the first one that fits is used
     (openai.APITimeoutError, _SLOW),
     (asyncio.TimeoutError, _SLOW),
@@ -38,6 +41,8 @@ ADVICE = (  # the first one that fits is used
 
 def advice(fault: Exception) -> str:
     """Return advice, in one sentence."""
+    if "logprobs" in str(fault):  # servers refuse them by this name, or leave them out
+        return _NO_PROBABILITIES
     return next(text for kind, text in ADVICE if isinstance(fault, kind))
 
 

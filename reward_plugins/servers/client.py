@@ -180,16 +180,16 @@ def differences(old: Mapping[str, Any], new: Any) -> str:
     return ", ".join(f"{name} {old.get(name)!r} -> {new.get(name)!r}" for name in fields)
 
 
-def encode(request: Request) -> bytes:
+def encode(request: Request) -> tuple[Request, bytes]:
     """
-    Return a request as JSON.
+    Return a request, and the same as JSON.
 
     Raises:
         [`RewardError`]: a column holds something that JSON does not have.
     """
     for name, values in request["columns"].items():
         _check_json(name, values)
-    return json.dumps(request).encode()
+    return request, json.dumps(request).encode()
 
 
 def _check_json(name: str, values: Sequence[Any]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -100,18 +100,22 @@ class Pool:
                     raise self._error([server], attempt) from None
                 await asyncio.sleep(delay(attempt, fault.retry_after))
 
-    async def score(self, requests: Sequence[Request]) -> list[Reply]:
+    async def score(self, makers: Sequence[Callable[[], Request]]) -> list[Reply]:
         """
         Answer several requests at the same time.
+
+        Args:
+            makers (`Sequence[Callable[[], Request]]`):
+                Functions that make them, which takes time: they are called in threads.
 
         Raises:
             [`RewardError`]: one of them was refused, or got no answer of any server.
         """
         async with open_client() as client:
-            return await all_or_none([asyncio.ensure_future(self._score(client, request)) for request in requests])
+            return await all_or_none([asyncio.ensure_future(self._score(client, make)) for make in makers])
 
-    async def _score(self, client: httpx.AsyncClient, request: Request) -> Reply:
-        body = await asyncio.to_thread(encode, request)
+    async def _score(self, client: httpx.AsyncClient, make: Callable[[], Request]) -> Reply:
+        request, body = await asyncio.to_thread(lambda: encode(make()))
         attempt = 0
         while True:
             attempt += 1
