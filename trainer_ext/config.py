@@ -85,7 +85,9 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         check_schedule(self)
         self.output_dir = str(Path(str(self.output_dir)).absolute())  # where it is does not change with os.chdir
         if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = False
+            # If false, DDP sorts its buckets by the first backward pass, which moves the parameters to other parts of them. Three
+            # or more gradients are then added in another order, and a run that was resumed ends with other last digits.
+            self.ddp_find_unused_parameters = self.world_size > 2
         if self.ddp_broadcast_buffers is None:
             self.ddp_broadcast_buffers = False
         self._defaults = {name: getattr(self, name) for name in left_out}

@@ -23,9 +23,9 @@ def start(command, variables=None, **options):
     return subprocess.Popen(list(map(str, command)), env=variables or environment(), text=True, **heard, **options)
 
 
-def torchrun(*arguments, on_start=lambda launcher: None, **variables):
-    """Run a script in two processes, as users do. Returns when both have ended."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+def torchrun(*arguments, processes=2, on_start=lambda launcher: None, **variables):
+    """Run a script in several processes, as users do. Returns when all have ended."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     launcher = start(
         [*command, *arguments], {**environment(), **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
