@@ -122,7 +122,7 @@ def slurm(tmp_path):
                 **TINY,
                 "reward_funcs": "jpeg_compressibility",
                 "num_train_epochs": 6,
-                "skip_last_steps": 0,
+                "preset": "none",
                 "output_dir": folder,
                 **options,
             }
