@@ -164,6 +164,18 @@ def test_the_same_reward_goes_on_with_what_it_remembers(resume, caplog):
     assert "baseline" not in caplog.text
 
 
+def far(url, version):
+    origin = Provenance(plugin="builtin", options={"urls": url}, served={"name": "brightness", "version": version})
+    return RewardFunction("remote", brightness, provenance=origin)
+
+
+@pytest.mark.parametrize(("version", "kept"), [("1.0", 2), ("1.1", 1)])
+def test_a_reward_on_a_server_is_the_same_wherever_the_server_is(resume, version, kept):
+    trainer = resume(upto=4, before={"reward": far("http://a:1", "1.0")}, reward=far("http://b:2", version))
+    (memory,) = trainer.algorithm.weighting.state_dict()
+    assert {len(rewards) for rewards in memory.values()} == {kept}
+
+
 def test_advantages_after_a_resume_with_another_reward(resume):
     """Those of the article's formula over the second rollout alone: against the first reward's memory all would be positive."""
     one_prompt = {"dataset": prompts("a cat"), "stat_min_count": 2}
