@@ -20,6 +20,8 @@ from .waiting import all_or_none, delay
 
 logger = logging.getLogger(__name__)
 
+REQUESTS_PER_SERVER = 4  #: under way at once: one is computed while others travel
+
 
 @dataclass
 class Server:
@@ -111,8 +113,14 @@ class Pool:
         Raises:
             [`RewardError`]: one of them was refused, or got no answer of any server.
         """
+        slots = asyncio.Semaphore(REQUESTS_PER_SERVER * len(self._servers))
         async with open_client() as client:
-            return await all_or_none([asyncio.ensure_future(self._score(client, make)) for make in makers])
+
+            async def answer(make: Callable[[], Request]) -> Reply:
+                async with slots:
+                    return await self._score(client, make)
+
+            return await all_or_none([asyncio.ensure_future(answer(make)) for make in makers])
 
     async def _score(self, client: httpx.AsyncClient, make: Callable[[], Request]) -> Reply:
         request, body = await asyncio.to_thread(lambda: encode(make()))

@@ -109,13 +109,13 @@ def test_requests_at_once_are_bounded(server, build):
 
 
 def test_the_key_comes_from_the_environment(server, build, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-judge")
     build()
     monkeypatch.setenv("OPENAI_API_KEY", "")
     build()
     monkeypatch.delenv("OPENAI_API_KEY")
     build()
-    assert server.keys == {"Bearer secret", "Bearer none"}
+    assert server.keys == {"Bearer key-of-the-judge", "Bearer none"}
 
 
 def test_a_reward_can_be_built_and_called_where_an_event_loop_runs(server, build):

@@ -99,6 +99,14 @@ def test_tensors_and_detectors_and_async_functions():
     assert scores.detections["remote"].tolist() == [0.25] * 5
 
 
+def test_requests_at_once_are_bounded(caplog):
+    """Many small ones do not overrun a server of which one process asks."""
+    with serving_rewards(brightness, max_waiting=4) as url:
+        reward = build(url, name="brightness", images_per_request=1)
+        assert len(score(reward, rows=[{"prompt": "a cat"}] * 20).total) == 20
+    assert caplog.records == []
+
+
 def test_columns_can_be_chosen(server):
     score(build(server.url, columns=["area"]))
     assert [sorted(chat["columns"]) for chat in server.chats] == [["area"]]

@@ -7,6 +7,7 @@ from ddpo_plugins.wire import HEALTH, PROTOCOL, SCORE
 from support.chat_server import Handler, serving
 from support.processes import eventually
 from trainer_ext import RewardFunction
+from trainer_ext.scoring.functions import ImageFunction
 from trainer_ext.scoring.threads import EventLoop
 from trainer_ext.serving.app import build_app
 from trainer_ext.serving.functions import ServedFunction
@@ -20,7 +21,7 @@ TOY = {"kind": "reward", "name": "toy", "plugin": "toys", "distribution": "toys"
 def serving_rewards(*functions, **options):
     """Run the package's own service; plain functions are rewards of their name. The address comes out."""
     loop = EventLoop()
-    named = [each if hasattr(each, "provenance") else RewardFunction(each.__name__, each) for each in functions]
+    named = [each if isinstance(each, ImageFunction) else RewardFunction(each.__name__, each) for each in functions]
     app = build_app([ServedFunction(each, "cpu", loop) for each in named], **options)
     with listen("127.0.0.1", 0) as place:
         server = make_server(app)
