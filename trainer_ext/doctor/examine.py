@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
@@ -28,8 +30,8 @@ from ..policy.recording.trajectory import Trajectory
 from ..policy.runner import find_denoiser
 from ..policy.seeds import image_generators
 from ..policy.self_check import Replayed, check_gradients_arrive, check_replay
-from .activations import SavedTensors
-from .cost import measured_shapes, mixed_steps, peak_bytes
+from .activations import SavedTensors, checkpointing
+from .cost import Effort, measured_shapes, mixed_steps, peak_bytes
 from .estimate import estimate
 from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
 from .report import Facts, Report
@@ -48,6 +50,7 @@ def examine(
     guidance_rules: Sequence[GuidanceSpec] = (),
     on_found: Callable[[Facts], None] = lambda facts: None,
     on_step: Callable[[int], None] = lambda step: None,
+    as_run: bool = False,
 ) -> Report:
     """
     Sample two images as training would, take one gradient, and report the findings.
@@ -63,6 +66,9 @@ def examine(
             Called with each part of the report as soon as it is known.
         on_step (`Callable[[int], None]`, *optional*):
             Called after each denoising step with its index.
+        as_run (`bool`, *optional*, defaults to `False`):
+            Sample and train as many images and steps at once as the run will, instead of the fewest that show what is wrong, so
+            that time and memory are those of the run.
 
     Raises:
         [`PipelineError`]: nothing could be loaded. Reasons that speak against training are in the report instead.
@@ -70,7 +76,7 @@ def examine(
     pipeline = open_pipeline(model, args.weights_dtype)
     facts: list[Facts] = []
     try:
-        for found in _parts(pipeline, args, peft_config, guidance_rules, on_step):
+        for found in _parts(pipeline, args, peft_config, guidance_rules, on_step, as_run):
             facts.append(found)
             on_found(found)
     except DDPOError as refusal:
@@ -86,6 +92,7 @@ def _parts(
     peft_config: LoraConfig | None,
     guidance_rules: Sequence[GuidanceSpec],
     on_step: Callable[[int], None],
+    as_run: bool,
 ) -> Iterator[Facts]:
     yield PipelineFacts(type(pipeline).__name__, type(pipeline.scheduler).__name__, tuple(pipeline.components))
     yield _denoiser_facts(pipeline)
@@ -93,28 +100,36 @@ def _parts(
     yield from _policy_facts(policy)
     denoiser = build_denoiser(policy, args, peft_config)
     try:
-        yield from _training_facts(policy, denoiser, args, on_step)
+        effort = Effort.of_run(args, policy.num_branches) if as_run else Effort()
+        yield from _training_facts(policy, denoiser, args, on_step, effort)
     finally:
         remove_adapter(policy.denoiser)
 
 
 def _training_facts(
-    policy: LogProbPipeline, denoiser: TrainedDenoiser, args: DDPOConfig, on_step: Callable[[int], None]
+    policy: LogProbPipeline,
+    denoiser: TrainedDenoiser,
+    args: DDPOConfig,
+    on_step: Callable[[int], None],
+    effort: Effort,
 ) -> Iterator[Facts]:
     yield _adapter_facts(policy.pipeline, denoiser)
     model = Accelerator(cpu=args.use_cpu, mixed_precision=_precision(args)).prepare_model(denoiser).eval()
     seconds: dict[str, float] = {}
     with timed(seconds, "sampling"):
-        sampled = _sample(policy, model, on_step)
+        sampled = _sample(policy, model, on_step, effort.num_images)
     yield from _call_facts(policy, sampled.trajectory)
     yield _replay_facts(policy, model, sampled, args.clip_range)
     _randomise_lora(denoiser)
-    rows, steps = mixed_steps(sampled.trajectory)
+    rows, steps = mixed_steps(sampled.trajectory, effort.num_pairs)
     saved = SavedTensors(denoiser)
-    with timed(seconds, "training"), saved.counting():
-        _train(policy, model, sampled.trajectory, rows, steps)
+    with checkpointing(denoiser) if args.recomputes_activations else nullcontext():
+        for _ in range(effort.warm_ups):
+            _train(policy, model, sampled.trajectory, rows, steps)
+        with timed(seconds, "training"), saved.counting():
+            _train(policy, model, sampled.trajectory, rows, steps)
     yield _gradient_facts(denoiser)
-    each = (seconds["sampling"] / len(PROMPTS), seconds["training"] / len(rows))
+    each = (seconds["sampling"] / effort.num_images, seconds["training"] / len(rows))
     yield CostFacts(str(args.device), *each, peak_bytes(args.device))
     passed = len(rows) * policy.num_branches
     yield estimate(args, measured_shapes(policy, denoiser, args, sampled.trajectory, saved.num_bytes // passed, each))
@@ -159,14 +174,17 @@ def _adapter_facts(pipeline: DiffusionPipeline, denoiser: TrainedDenoiser) -> Ad
     return AdapterFacts(names, layers, size, files, by)
 
 
-def _sample(policy: LogProbPipeline, model: torch.nn.Module, on_step: Callable[[int], None]) -> Sampled:
+def _sample(
+    policy: LogProbPipeline, model: torch.nn.Module, on_step: Callable[[int], None], num_images: int
+) -> Sampled:
+    prompts = list(islice(cycle(PROMPTS), num_images))
     try:
-        return policy.sample(PROMPTS, image_generators(range(len(PROMPTS))), denoiser=model, on_step=on_step)
+        return policy.sample(prompts, image_generators(range(num_images)), denoiser=model, on_step=on_step)
     except DDPOError:
         raise
     except Exception as error:  # any error of a pipeline that we do not know, after a first step that went well
         raise PipelineError(
-            f"{type(policy.pipeline).__name__} failed while it made {len(PROMPTS)} images: {type(error).__name__}: {error}. "
+            f"{type(policy.pipeline).__name__} failed while it made {num_images} images: {type(error).__name__}: {error}. "
             "Does it work by itself, with these pipeline_kwargs, several prompts and one generator for each?"
         ) from error
 

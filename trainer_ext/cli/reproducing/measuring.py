@@ -1,0 +1,105 @@
+"""What a reproduction will take on this machine, measured on one of its batches."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...errors import PipelineError
+from ..evaluations.cost import num_evaluated_images, num_evaluations
+from ..options import RunOptions
+from ..screens.setting import num_updates
+
+if TYPE_CHECKING:
+    from ...config import DDPOConfig
+    from ...doctor.estimate import EstimateFacts
+    from ..train import Training
+
+ADAM = 12  #: bytes of a checkpoint for each trained parameter
+
+
+@dataclass(frozen=True)
+class Measured:
+    """
+    What was measured before a run.
+
+    Parameters:
+        estimate ([`EstimateFacts`]):
+            The doctor's estimate.
+        trained_parameters (`int`):
+            Number of trained parameters.
+        image_seconds (`float`):
+            What an image takes to sample.
+        replay_error (`float`):
+            Largest |ratio - 1| of a step that was replayed as it was sampled.
+    """
+
+    estimate: EstimateFacts
+    trained_parameters: int
+    image_seconds: float
+    replay_error: float
+
+    @property
+    def rollout_seconds(self) -> float:
+        """What a rollout takes, with the training on it, and without rewards."""
+        return self.estimate.sampling_seconds + self.estimate.training_seconds
+
+    def other_seconds(self, options: RunOptions, config: DDPOConfig) -> float:
+        """Return what the evaluations and the fixed samples of a whole run take."""
+        evaluated = num_evaluated_images(options, config) * num_evaluations(config)
+        return (evaluated + config.num_sample_images * _num_drawings(config)) * self.image_seconds
+
+    def training_bytes(self, config: DDPOConfig) -> int:
+        """Return what training takes on the device."""
+        checkpointed = self.estimate.checkpointed_bytes if config.recomputes_activations else None
+        return self.estimate.training_bytes if checkpointed is None else checkpointed
+
+    def disk_bytes(self, config: DDPOConfig) -> int:
+        """Return what checkpoints take, each with the rollout that is trained on."""
+        updates, every = num_updates(config), config.save_steps
+        saved = -(-updates // max(1, round(updates * every) if every < 1 else round(every)))
+        kept = saved if config.save_total_limit is None else min(saved, config.save_total_limit)
+        return kept * (self.trained_parameters * ADAM + self.estimate.rollout_bytes)
+
+
+def _num_drawings(config: DDPOConfig) -> int:
+    """Return how often the fixed samples are drawn: before training, every few rollouts, after it, and twice by default."""
+    rollouts = num_updates(config) // config.updates_per_rollout
+    between = rollouts // config.sample_every if config.sample_every else 0
+    return 2 + between + 2 * config.sample_defaults
+
+
+def measure(training: Training) -> Measured:
+    """
+    Sample and train one batch of a run.
+
+    Raises:
+        [`PipelineError`]: the pipeline cannot be trained.
+    """
+    from ...doctor.estimate import EstimateFacts
+    from ...doctor.examine import examine
+    from ...doctor.training_facts import AdapterFacts, CostFacts, ReplayFacts
+    from ...loop.progress.bars import StepBar
+    from ...plugins import guidance_from_plugins
+    from ..training.build import lora_config
+
+    config = training.config
+    print(f"measuring one batch of {config.rollout_batch_size} images", file=sys.stderr, flush=True)
+    with StepBar(config.num_inference_steps, "one batch", not config.disable_tqdm) as bar:
+        report = examine(
+            training.options.model_name_or_path,
+            config,
+            lora_config(training.lora),
+            guidance_from_plugins(),
+            on_step=lambda step: bar.on_step(),
+            as_run=True,
+        )
+    if report.refusal is not None:
+        raise PipelineError(report.refusal)
+    return Measured(
+        estimate=report.one(EstimateFacts),
+        trained_parameters=report.one(AdapterFacts).num_parameters,
+        image_seconds=report.one(CostFacts).sampling_seconds,
+        replay_error=report.one(ReplayFacts).same_layout,
+    )
