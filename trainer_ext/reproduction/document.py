@@ -54,12 +54,18 @@ def described(finding: Finding) -> dict[str, Any]:
 def disagreements(document: Mapping[str, Any]) -> list[str]:
     """Return where a file does not say what the rules make of its own evidence; none if it does."""
     findings = judge(Evidence.of(document["evidence"]))
-    expected = {"outcome": outcome_of(findings).value, "findings": [described(finding) for finding in findings]}
-    return [
-        f"{name} is {document[name]!r}, and the rules make {value!r} of its evidence"
-        for name, value in expected.items()
-        if document[name] != value
+    expected = {finding.rule: finding.outcome.value for finding in findings}
+    found = {finding["rule"]: finding["outcome"] for finding in document["findings"]}
+    wrong = [
+        f"the rule {rule!r} is {found.get(rule)}, and {expected.get(rule)} by its evidence"
+        for rule in {**expected, **found}
+        if found.get(rule) != expected.get(rule)
     ]
+    outcome = outcome_of(findings).value
+    told = (
+        [] if document["outcome"] == outcome else [f"the outcome is {document['outcome']}, and {outcome} by the rules"]
+    )
+    return wrong + told
 
 
 def _identity(kit: KitFiles, setup: Mapping[str, Any]) -> dict[str, Any]:

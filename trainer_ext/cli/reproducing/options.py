@@ -12,6 +12,16 @@ from ...reproduction.document import EMBEDDED
 from ...reproduction.planning import BUDGETS, CARDS_GB, TASKS
 from ...values import CheckedOptions
 
+#: Options that change nothing that is measured, and may name what is private.
+UNTOLD = {
+    "output_dir",
+    "resume_from_checkpoint",
+    "disable_tqdm",
+    "report_to",
+    "hub_model_id",
+    "push_to_hub",
+    "hub_token",
+}
 OWNED = ("preset", "config", "max_steps", "full_finetuning")  #: options of `ddpo train` that the task decides
 
 
@@ -52,8 +62,21 @@ def check_options(options: ReproduceOptions, others: Sequence[str]) -> None:
             raise ConfigError(f"{name} is {value!r}; it must be one of {known}.")
     if options.memory is not None and options.model == EMBEDDED:
         raise ConfigError("--memory chooses options for Stable Diffusion's size; the embedded model fits every card.")
-    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in others if word.startswith("--")}
+    given = {_name_of(word) for word in others if word.startswith("--")}
     if decided := sorted(given & {*OWNED, "model_name_or_path"}):
         raise ConfigError(
             f"--{decided[0]} is decided by the task and its --model, --budget and --memory; ddpo train takes it."
         )
+
+
+def told(others: Sequence[str]) -> list[str]:
+    """Return the options that are named in the result, without those that change nothing that is measured."""
+    kept, keeps = [], True
+    for word in others:
+        keeps = _name_of(word) not in UNTOLD if word.startswith("--") else keeps
+        kept += [word] * keeps
+    return kept
+
+
+def _name_of(word: str) -> str:
+    return word.partition("=")[0].lstrip("-").replace("-", "_")

@@ -16,7 +16,7 @@ from ..parse import load_preset, parse
 from ..screens.setting import num_updates
 from ..screens.starting import started
 from .checks import agree, check_disk, missing_downloads
-from .options import ReproduceOptions
+from .options import ReproduceOptions, told
 
 if TYPE_CHECKING:
     from ...config import DDPOConfig
@@ -142,7 +142,7 @@ def _plan(
         memory=memory,
         presets=training.launch.preset,
         options=over,
-        changed=shlex.split(masked_command(given)) if given else [],
+        changed=shlex.split(masked_command(told(given))),
         rollouts=rollouts,
         updates=updates,
         hours=seconds / 3600,
