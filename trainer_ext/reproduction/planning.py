@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import ConfigError
@@ -75,7 +77,7 @@ def memory_for(card: Card, model: str | None) -> int | None:
     return fitting[-1]
 
 
-def affordable_rollouts(budget: str, planned: int, each_seconds: float, once_seconds: float) -> int:
+def affordable_rollouts(budget: str, planned: int, seconds: Callable[[int], float]) -> int:
     """
     Return the rollouts that a budget pays for, at most those that the task has.
 
@@ -84,8 +86,8 @@ def affordable_rollouts(budget: str, planned: int, each_seconds: float, once_sec
             Name of the budget.
         planned (`int`):
             Rollouts of the task.
-        each_seconds, once_seconds (`float`):
-            What a rollout takes, with the training on it, and everything else: evaluations and pictures.
+        seconds (`Callable[[int], float]`):
+            What a run of so many rollouts takes; more of them take no less.
 
     Raises:
         [`ConfigError`]: it does not pay for a single one.
@@ -93,11 +95,11 @@ def affordable_rollouts(budget: str, planned: int, each_seconds: float, once_sec
     hours = BUDGETS[budget]
     if hours is None:
         return planned
-    paid = int((hours * 3600 - once_seconds) / each_seconds)
+    paid = bisect_right(range(1, planned + 1), hours * 3600, key=seconds)
     if paid < 1:
         raise ConfigError(
-            f"{budget} is too short on this machine: a rollout takes {each_seconds / 3600:.3g} h, and evaluations and pictures "
-            f"{once_seconds / 3600:.3g} h. Use a larger --budget, or fewer images (--num_images_per_rollout, "
+            f"{budget} is too short on this machine: a single rollout with its evaluations and pictures takes "
+            f"{seconds(1) / 3600:.3g} h. Use a larger --budget, or fewer images (--num_images_per_rollout, "
             "--num_inference_steps)."
         )
-    return min(planned, paid)
+    return paid

@@ -37,9 +37,9 @@ def num_evaluated_images(options: RunOptions, config: DDPOConfig) -> int:
     return sum(len(load_prompts(source, catalogue)) for source in options.eval_prompts) * config.eval_images_per_prompt
 
 
-def num_evaluations(config: DDPOConfig) -> int:
-    """Return how often a run is evaluated: before training, at each interval and after the last update."""
-    updates = num_updates(config)
+def num_evaluations(config: DDPOConfig, updates: int | None = None) -> int:
+    """Return how often a run of some updates, by default its own, is evaluated: before, at each interval and after the last."""
+    updates = num_updates(config) if updates is None else updates
     interval = config.updates_per_rollout if config.eval_strategy == "epoch" else config.eval_steps or 1
     return 1 + math.ceil(updates / (math.ceil(updates * interval) if interval < 1 else interval))
 

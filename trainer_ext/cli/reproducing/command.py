@@ -33,11 +33,10 @@ INCONCLUSIVE.
 
 def run(arguments: list[str]) -> int:
     """Run the command."""
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--task", *arguments]
     if {"-h", "--help"} & set(arguments):
         return _help()
-    options, given = parse_own(ReproduceOptions, arguments, PROG)
+    named = ["--task"] if arguments and not arguments[0].startswith("-") else []
+    options, given = parse_own(ReproduceOptions, [*named, *arguments], PROG)
     check_options(options, given)
     return _reproduce(options, given, arguments)
 

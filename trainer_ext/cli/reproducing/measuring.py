@@ -45,10 +45,13 @@ class Measured:
         """What a rollout takes, with the training on it, and without rewards."""
         return self.estimate.sampling_seconds + self.estimate.training_seconds
 
-    def other_seconds(self, options: RunOptions, config: DDPOConfig) -> float:
-        """Return what the evaluations and the fixed samples of a whole run take."""
-        evaluated = num_evaluated_images(options, config) * num_evaluations(config)
-        return (evaluated + config.num_sample_images * _num_drawings(config)) * self.image_seconds
+    def seconds(self, options: RunOptions, config: DDPOConfig, rollouts: int) -> float:
+        """Return what a run of some rollouts takes, with training, evaluations and pictures, and without rewards."""
+        evaluated = num_evaluated_images(options, config) * num_evaluations(
+            config, rollouts * config.updates_per_rollout
+        )
+        drawn = config.num_sample_images * _num_drawings(config, rollouts)
+        return rollouts * self.rollout_seconds + (evaluated + drawn) * self.image_seconds
 
     def training_bytes(self, config: DDPOConfig) -> int:
         """Return what training takes on the device."""
@@ -63,10 +66,9 @@ class Measured:
         return kept * (self.trained_parameters * ADAM + self.estimate.rollout_bytes)
 
 
-def _num_drawings(config: DDPOConfig) -> int:
+def _num_drawings(config: DDPOConfig, rollouts: int) -> int:
     """Return how often the fixed samples are drawn: before training, every few rollouts, after it, and twice by default."""
-    rollouts = num_updates(config) // config.updates_per_rollout
-    between = rollouts // config.sample_every if config.sample_every else 0
+    between = (rollouts - 1) // config.sample_every if config.sample_every else 0
     return 2 + between + 2 * config.sample_defaults
 
 

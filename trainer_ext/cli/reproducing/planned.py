@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,12 +103,8 @@ def _planned(options: ReproduceOptions, given: list[str], command: str, card: Ca
     print(f"{options.task} on {whole.options.model_name_or_path}: presets {' and '.join(presets)}", flush=True)
     _check_downloads(whole.options, options.yes)
     measured = measure(whole)
-    rollouts = affordable_rollouts(
-        options.budget,
-        measured.estimate.num_rollouts,
-        measured.rollout_seconds,
-        measured.other_seconds(whole.options, whole.config),
-    )
+    seconds = partial(measured.seconds, whole.options, whole.config)
+    rollouts = affordable_rollouts(options.budget, measured.estimate.num_rollouts, seconds)
     training = training_of(presets, over, [*given, *_epochs(rollouts)], command)
     plan = _plan(options, memory, (over, given), card, training, measured)
     _check_room(plan, training.config, measured.disk_bytes(training.config), card)
@@ -134,7 +131,6 @@ def _plan(
     over, given = arguments
     config, updates = training.config, num_updates(training.config)
     rollouts = -(-updates // config.updates_per_rollout)
-    seconds = rollouts * measured.rollout_seconds + measured.other_seconds(training.options, config)
     return Plan(
         task=str(options.task),
         model=training.options.model_name_or_path,
@@ -145,7 +141,7 @@ def _plan(
         changed=shlex.split(masked_command(told(given))),
         rollouts=rollouts,
         updates=updates,
-        hours=seconds / 3600,
+        hours=measured.seconds(training.options, config, rollouts) / 3600,
         training_bytes=measured.training_bytes(config),
         device_bytes=card.num_bytes,
         replay_error=measured.replay_error,
