@@ -4,6 +4,8 @@ import json
 
 import jsonschema
 import pytest
+import random_pipeline
+import torch
 from diffusers import StableDiffusion3Pipeline
 from support import zoo
 from support.trainers import as_flags
@@ -39,10 +41,8 @@ def complete(pipeline):
     return pipeline
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.full if name != "StableDiffusionXLPipeline" else ()) for name in FAMILIES],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_whole_kit(name, tmp_path):
     family = zoo.FAMILIES[name]
     complete(family.build()).save_pretrained(tmp_path / "model")
@@ -56,3 +56,10 @@ def test_the_whole_kit(name, tmp_path):
     assert {"finished": "PASS", "ratio": "PASS", "replay": "PASS", "reload": "PASS"}.items() <= outcomes.items()
     assert found["pipeline"] == name
     assert not found["embedded"]
+
+
+@pytest.mark.parametrize(("name", "millions"), [("sd15", 859.5), ("sdxl", 2567.5)])
+def test_random_pipelines_have_the_size_of_real_ones(name, millions):
+    with torch.device("meta"):
+        size = sum(value.numel() for value in random_pipeline.unet(name).parameters())
+    assert size / 1e6 == pytest.approx(millions, rel=1e-3)
