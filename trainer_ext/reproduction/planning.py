@@ -31,11 +31,11 @@ class Card:
 
     Parameters:
         is_gpu (`bool`):
-            Whether it is one.
+            `True` for a GPU, `False` for a machine without one.
         num_bytes (`int`):
-            Its memory, or the machine's.
+            Memory of the card, or of the machine.
         has_bf16 (`bool`):
-            Whether it computes in bfloat16.
+            `True` if its hardware has bfloat16.
     """
 
     is_gpu: bool
@@ -83,9 +83,9 @@ def affordable_rollouts(budget: str, planned: int, seconds: Callable[[int], floa
 
     Args:
         budget (`str`):
-            Name of the budget.
+            The budget's name.
         planned (`int`):
-            Rollouts of the task.
+            Number of rollouts that the task has.
         seconds (`Callable[[int], float]`):
             What a run of so many rollouts takes; more of them take no less.
 
