@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -94,7 +95,7 @@ def _parts(
     on_step: Callable[[int], None],
     as_run: bool,
 ) -> Iterator[Facts]:
-    yield PipelineFacts(type(pipeline).__name__, type(pipeline.scheduler).__name__, tuple(pipeline.components))
+    yield _pipeline_facts(pipeline)
     yield _denoiser_facts(pipeline)
     policy = build_policy(pipeline, args, guidance_rules=guidance_rules)
     yield from _policy_facts(policy)
@@ -133,6 +134,13 @@ def _training_facts(
     yield CostFacts(str(args.device), *each, peak_bytes(args.device))
     passed = len(rows) * policy.num_branches
     yield estimate(args, measured_shapes(policy, denoiser, args, sampled.trajectory, saved.num_bytes // passed, each))
+
+
+def _pipeline_facts(pipeline: DiffusionPipeline) -> PipelineFacts:
+    taken = inspect.signature(type(pipeline).__call__).parameters.get("num_inference_steps")
+    steps = taken.default if taken is not None and isinstance(taken.default, int) else None
+    parts = tuple(pipeline.components)
+    return PipelineFacts(type(pipeline).__name__, type(pipeline.scheduler).__name__, parts, steps)
 
 
 def _denoiser_facts(pipeline: DiffusionPipeline) -> DenoiserFacts:

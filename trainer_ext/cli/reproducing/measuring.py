@@ -6,6 +6,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...doctor.estimate import EstimateFacts
+from ...doctor.facts import GuidanceFacts, PipelineFacts
+from ...doctor.report import Report
+from ...doctor.training_facts import AdapterFacts, CostFacts, ReplayFacts
 from ...errors import PipelineError
 from ..evaluations.cost import num_evaluated_images, num_evaluations
 from ..options import RunOptions
@@ -13,7 +17,6 @@ from ..screens.setting import num_updates
 
 if TYPE_CHECKING:
     from ...config import DDPOConfig
-    from ...doctor.estimate import EstimateFacts
     from ..train import Training
 
 ADAM = 12  #: bytes of a checkpoint for each trained parameter
@@ -31,6 +34,8 @@ class Measured:
             Number of trained parameters.
         image_seconds (`float`):
             What an image takes to sample.
+        default_image_seconds (`float`):
+            What an image takes with the base's own steps and guidance.
         replay_error (`float`):
             Largest |ratio - 1| of a step that was replayed as it was sampled.
     """
@@ -38,6 +43,7 @@ class Measured:
     estimate: EstimateFacts
     trained_parameters: int
     image_seconds: float
+    default_image_seconds: float
     replay_error: float
 
     @property
@@ -51,7 +57,9 @@ class Measured:
             config, rollouts * config.updates_per_rollout
         )
         drawn = config.num_sample_images * _num_drawings(config, rollouts)
-        return rollouts * self.rollout_seconds + (evaluated + drawn) * self.image_seconds
+        by_default = 2 * config.num_sample_images * config.sample_defaults  # without the adapter, and with it
+        pictures = (evaluated + drawn) * self.image_seconds + by_default * self.default_image_seconds
+        return rollouts * self.rollout_seconds + pictures
 
     def training_bytes(self, config: DDPOConfig) -> int:
         """Return what training takes on the device."""
@@ -67,9 +75,14 @@ class Measured:
 
 
 def _num_drawings(config: DDPOConfig, rollouts: int) -> int:
-    """Return how often the fixed samples are drawn: before training, every few rollouts, after it, and twice by default."""
-    between = (rollouts - 1) // config.sample_every if config.sample_every else 0
-    return 2 + between + 2 * config.sample_defaults
+    """Return how often the fixed samples are drawn: before training, every few rollouts, and after it."""
+    return 2 + ((rollouts - 1) // config.sample_every if config.sample_every else 0)
+
+
+def _default_share(report: Report, num_inference_steps: int) -> float:
+    """Return the rows of an image by the pipeline's own steps, with two branches of guidance, relative to those of a run."""
+    steps = report.one(PipelineFacts).default_steps or num_inference_steps
+    return steps / num_inference_steps * 2 / report.one(GuidanceFacts).num_outputs
 
 
 def measure(training: Training) -> Measured:
@@ -79,9 +92,7 @@ def measure(training: Training) -> Measured:
     Raises:
         [`PipelineError`]: the pipeline cannot be trained.
     """
-    from ...doctor.estimate import EstimateFacts
     from ...doctor.examine import examine
-    from ...doctor.training_facts import AdapterFacts, CostFacts, ReplayFacts
     from ...loop.progress.bars import StepBar
     from ...plugins import guidance_from_plugins
     from ..training.build import lora_config
@@ -99,9 +110,11 @@ def measure(training: Training) -> Measured:
         )
     if report.refusal is not None:
         raise PipelineError(report.refusal)
+    image_seconds = report.one(CostFacts).sampling_seconds
     return Measured(
         estimate=report.one(EstimateFacts),
         trained_parameters=report.one(AdapterFacts).num_parameters,
-        image_seconds=report.one(CostFacts).sampling_seconds,
+        image_seconds=image_seconds,
+        default_image_seconds=image_seconds * _default_share(report, config.num_inference_steps),
         replay_error=report.one(ReplayFacts).same_layout,
     )
