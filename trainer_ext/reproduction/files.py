@@ -34,7 +34,7 @@ class Plan:
         hours (`float`):
             Estimated hours, without rewards.
         training_bytes (`int`):
-            Estimated memory to train.
+            Estimated memory to train: of the card, or of the whole process.
         device_bytes (`int`):
             Memory of the card, or of the machine.
         replay_error (`float`):

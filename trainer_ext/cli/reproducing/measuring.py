@@ -36,6 +36,8 @@ class Measured:
             What an image takes to sample.
         default_image_seconds (`float`):
             What an image takes with the base's own steps and guidance.
+        peak_bytes (`int`):
+            The device's memory at most while it was measured, or the process's for a CPU, with its libraries.
         replay_error (`float`):
             Largest |ratio - 1| of a step that was replayed as it was sampled.
     """
@@ -44,6 +46,7 @@ class Measured:
     trained_parameters: int
     image_seconds: float
     default_image_seconds: float
+    peak_bytes: int
     replay_error: float
 
     @property
@@ -62,9 +65,9 @@ class Measured:
         return rollouts * self.rollout_seconds + pictures
 
     def training_bytes(self, config: DDPOConfig) -> int:
-        """Return what training takes on the device."""
+        """Return what training takes on the device: as was measured, or more, if the optimizer's state is what counts."""
         checkpointed = self.estimate.checkpointed_bytes if config.recomputes_activations else None
-        return self.estimate.training_bytes if checkpointed is None else checkpointed
+        return max(self.estimate.training_bytes if checkpointed is None else checkpointed, self.peak_bytes)
 
     def disk_bytes(self, config: DDPOConfig) -> int:
         """Return what checkpoints take, each with the rollout that is trained on."""
@@ -110,11 +113,12 @@ def measure(training: Training) -> Measured:
         )
     if report.refusal is not None:
         raise PipelineError(report.refusal)
-    image_seconds = report.one(CostFacts).sampling_seconds
+    cost = report.one(CostFacts)
     return Measured(
         estimate=report.one(EstimateFacts),
         trained_parameters=report.one(AdapterFacts).num_parameters,
-        image_seconds=image_seconds,
-        default_image_seconds=image_seconds * _default_share(report, config.num_inference_steps),
+        image_seconds=cost.sampling_seconds,
+        default_image_seconds=cost.sampling_seconds * _default_share(report, config.num_inference_steps),
+        peak_bytes=cost.peak_bytes,
         replay_error=report.one(ReplayFacts).same_layout,
     )
