@@ -104,10 +104,8 @@ def trained(
         around (`Callable[[DDPOTrainer], AbstractContextManager]`, *optional*):
             Returns a context manager for the training itself, without what comes before and after it.
     """
-    from ..loop.describing import describing
     from ..loop.interrupts import StopRequestedError
     from ..runs.setup import launched
-    from .screens.ending import RESUME
     from .training.build import build_trainer, checkpoint_of
 
     config = training.config
@@ -123,14 +121,22 @@ def trained(
             trainer.train(resume_from_checkpoint=checkpoint_of(config.resume_from_checkpoint))
     except (KeyboardInterrupt, StopRequestedError):
         if trainer.is_world_process_zero():
-            with describing("The closing summary"):
-                _summary(trainer)
-            print(f"\nResume with the same command and {RESUME[0]} true:\n{resume_command}", file=sys.stderr)
+            _say_interrupted(trainer, resume_command)
         raise
     trainer.save_model()
     if trainer.is_world_process_zero():
         _summary(trainer)
     return trainer
+
+
+def _say_interrupted(trainer: DDPOTrainer, resume_command: str) -> None:
+    """Print what there is so far, and how to go on."""
+    from ..loop.describing import describing
+    from .screens.ending import RESUME
+
+    with describing("The closing summary"):
+        _summary(trainer)
+    print(f"\nResume with the same command and {RESUME[0]} true:\n{resume_command}", file=sys.stderr)
 
 
 def _summary(trainer: DDPOTrainer) -> None:
