@@ -2,19 +2,26 @@
 
 import json
 import shlex
-from importlib import import_module
+import shutil
 from pathlib import Path
 
 import jsonschema
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 from support.trainers import CHECKPOINTING, as_flags
 
+from trainer_ext import DDPOConfig
 from trainer_ext.cli import main
 from trainer_ext.cli.reproducing.options import ReproduceOptions
 from trainer_ext.cli.reproducing.planned import options_over_presets
+from trainer_ext.cli.reproducing.reload import reload_of
+from trainer_ext.file_names import LORA_FILE
 from trainer_ext.reproduction.document import disagreements, schema
 from trainer_ext.reproduction.evidence import Evidence
+from trainer_ext.reproduction.reading import evidence_of
 from trainer_ext.runs.folder import RunFolder
+from trainer_ext.runs.records import write_records
 
 #: Two rollouts, two updates on each, of a few steps; no learning can be shown by that.
 SMALL = {
@@ -153,5 +160,28 @@ def test_ctrl_c_tells_how_to_resume(forked, tmp_path):
 
 def test_evidence_survives_the_file(small):
     values = result_of(small[0])["evidence"]
-    reading = import_module("trainer_ext.reproduction.reading")
-    assert Evidence.of(values) == reading.evidence_of(RunFolder(small[0]))
+    assert Evidence.of(values) == evidence_of(RunFolder(small[0]))
+
+
+def test_an_adapter_that_was_not_saved_as_it_was_trained(small, tmp_path):
+    """At half its strength, as where lora_alpha is lost: other pictures."""
+    shutil.copytree(small[0], tmp_path / "run")
+    file = tmp_path / "run" / LORA_FILE
+    with safe_open(file, "pt") as opened:
+        metadata, weights = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    save_file({name: value * (0.5 if "lora_B" in name else 1) for name, value in weights.items()}, file, metadata)
+    config = DDPOConfig(output_dir=str(tmp_path / "run"), rollout_batch_size=16, use_cpu=True)
+    found = reload_of(RunFolder(tmp_path / "run"), config)
+    assert (found.n, found.differing) == (2, 2)
+    assert 0 < found.error < found.change
+
+
+def test_a_ratio_that_is_off_is_read_from_the_run(small, tmp_path):
+    """The worst of the steps of the first update, not their mean."""
+    shutil.copytree(small[0], tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    steps = [{"updates": 1, "rollouts": 0.5, "step": step, "ratio": ratio} for step, ratio in enumerate((1.001, 0.998))]
+    write_records(folder.step_file(1), steps)
+    assert evidence_of(folder).ratio_error == pytest.approx(0.002)
+    folder.step_file(1).unlink()
+    assert evidence_of(folder).ratio_error is None
