@@ -11,9 +11,19 @@ from trainer_ext.reproduction.rules import RULES
 
 PAGE = Path(__file__).with_name("reproductions.md")
 RESULTS = Path(__file__).with_name("reproductions")
-HEADER = (
-    "| | task | model | on | budget | hours | peak memory | same prompts and seeds | unseen prompts | other options |"
+TITLES = (
+    "",
+    "task",
+    "model",
+    "on",
+    "budget",
+    "hours (expected)",
+    "peak memory (expected)",
+    "same prompts and seeds",
+    "unseen prompts",
+    "other options",
 )
+HEADER = f"|{' | '.join(TITLES)} |"
 NONE = "None yet."
 
 
@@ -26,20 +36,20 @@ def rules() -> str:
 def results(documents: dict[str, dict], embedded: bool) -> str:
     """One row for each result, of the embedded model or of all others."""
     rows = [row(name, found) for name, found in documents.items() if found["embedded"] == embedded]
-    return "\n".join([HEADER, "|" + "-|" * 10, *rows]) if rows else NONE
+    return "\n".join([HEADER, "|" + "-|" * len(TITLES), *rows]) if rows else NONE
 
 
 def row(name: str, found: dict) -> str:
     """Return the row of a result, which links its file."""
-    measured, evidence = found["measured"], found["evidence"]
+    measured, expected, evidence = found["measured"], found["estimate"], found["evidence"]
     cells = (
         f"[{found['outcome']}](reproductions/{name})",
         found["task"],
         f"`{found['model']}`",
         f"{found['device']}, {evidence['precision']}",
         found["budget"],
-        f"{measured['hours']:.2g}",
-        f"{measured['peak_bytes'] / 1e9:.3g} GB",
+        f"{measured['hours']:.2g} ({expected['hours']:.2g})",
+        f"{measured['peak_bytes'] / 1e9:.2g} GB ({expected['training_bytes'] / 1e9:.2g} GB)",
         change(evidence["fixed"]),
         change(evidence["unseen"]),
         f"`{' '.join(found['changed'])}`" if found["changed"] else "",
