@@ -13,6 +13,7 @@ from trainer_ext.cli.doctor import DoctorOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
 from trainer_ext.cli.pages.compare import CompareOptions
 from trainer_ext.cli.pages.report import ReportOptions
+from trainer_ext.cli.reproducing.options import ReproduceOptions
 from trainer_ext.cli.sample import SampleOptions
 from trainer_ext.inherited import NAMES
 from trainer_ext.options import DDPOOptions, TrainerDefaults
@@ -24,6 +25,7 @@ KINDS = (
     DDPOOptions,
     TrainerDefaults,
     SampleOptions,
+    ReproduceOptions,
     ReportOptions,
     CompareOptions,
     AuditOptions,

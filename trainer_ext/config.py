@@ -145,6 +145,11 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         return torch.bfloat16 if self.bf16 else torch.float16
 
     @property
+    def recomputes_activations(self) -> bool:
+        """Whether activations are computed again in the backward pass, by either name that transformers has for it."""
+        return any(vars(self).get(name) for name in ("activation_checkpointing", "gradient_checkpointing"))
+
+    @property
     def images_per_process(self) -> int:
         """Images that each process samples in a rollout."""
         return self.num_images_per_rollout // self.world_size

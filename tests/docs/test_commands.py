@@ -18,8 +18,9 @@ from trainer_ext.cli.export import FORMATS, ExportOptions
 from trainer_ext.cli.options import LoraOptions, RunOptions
 from trainer_ext.cli.pages.compare import CompareOptions
 from trainer_ext.cli.pages.report import ReportOptions
-from trainer_ext.cli.parse import load_preset, parse
+from trainer_ext.cli.parse import load_preset, parse, parse_own
 from trainer_ext.cli.push import PushOptions
+from trainer_ext.cli.reproducing.options import ReproduceOptions, check_options
 from trainer_ext.cli.sample import SampleOptions
 from trainer_ext.cli.services.serve_reward import make_parser
 
@@ -118,7 +119,13 @@ def check_compare(arguments):
     assert len(options.runs) > 1
 
 
+def check_reproduce(arguments):
+    options, others = parse_own(ReproduceOptions, ["--task", *arguments], "ddpo reproduce")
+    check_options(options, others)
+
+
 CHECKS = {
+    "reproduce": check_reproduce,
     "compare": check_compare,
     "report": check_report,
     "push": check_push,
@@ -152,6 +159,7 @@ def test_options_in_the_text_exist():
         SampleOptions,
         AuditOptions,
         DoctorOptions,
+        ReproduceOptions,
         ExportOptions,
         PushOptions,
         ReportOptions,

@@ -20,7 +20,12 @@ ROWS = table("docs/quickstart.md", "preset | reward | prompts")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_sets_what_exists(name):
     kinds = (DDPOOptions, TrainerDefaults, RunOptions, LoraOptions)
-    known = {field.name for kind in kinds for field in fields(kind)} | {"max_grad_norm", "eval_strategy", "eval_steps"}
+    known = {field.name for kind in kinds for field in fields(kind)} | {
+        "max_grad_norm",
+        "eval_strategy",
+        "eval_steps",
+        "bf16",
+    }
     assert yaml.safe_load((PRESETS / f"{name}.yaml").read_text()).keys() <= known
 
 
@@ -31,6 +36,21 @@ def test_the_table_of_presets_is_complete_and_true():
         if reward.startswith("`"):
             preset = load_preset(["--preset", first])
             assert (preset["reward_funcs"], preset["prompts"]) == (spans(reward)[:1], spans(prompts)[0])
+
+
+TASKS = ["compressibility", "incompressibility", "aesthetic", "alignment", "counting"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_presets_of_cards_and_budgets_fit_every_task(task, tmp_path):
+    """Half precision needs as many rows in training as in sampling; an hour's rollouts are whole updates, also a task's own."""
+    for size in (8, 16, 24, 80):
+        for budget in ([], ["budget/1h"], ["budget/8h"]):
+            preset = load_preset(["--preset", f"lora/{task}", f"memory/{size}gb", *budget])
+            own = {key: value for key, value in preset.items() if key in DDPOConfig.__dataclass_fields__}
+            config = DDPOConfig(**own, output_dir=str(tmp_path), use_cpu=True)
+            assert (config.bf16, config.rows_per_forward) == (True, 2 * config.rollout_batch_size)
+            assert config.updates_per_rollout == (4 if budget == ["budget/1h"] or "compress" in task else 2)
 
 
 def test_presets_of_the_embedded_model_stand_over_it():
@@ -57,9 +77,6 @@ def test_every_task_is_evaluated_where_it_is_not_trained():
             assert set(preset["detectors"]) <= set(catalogue.detectors), name
             assert preset["eval_strategy"] == "steps"
             assert preset["eval_steps"] == preset["save_steps"], "a checkpoint for each evaluation"
-
-
-TASKS = ["compressibility", "incompressibility", "aesthetic", "alignment", "counting"]
 
 
 @pytest.mark.parametrize("overlay", [None, "sf", "rwr", "sparse_rwr"])

@@ -1,7 +1,9 @@
 """The scripts of `examples/scripts` run, with tiny models; so does the notebook, in a kernel of its own."""
 
 import importlib.util
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,25 @@ def test_the_notebook(tmp_path):
         for output in cell.get("outputs", [])
         if output.get("name") == "stderr" and "transformers" in output["text"]
     ]
+
+
+@pytest.mark.full  # a kernel, and a process that imports everything again
+def test_the_notebook_of_reproductions(tmp_path, monkeypatch):
+    """On the embedded model, in a small run; it is installed already."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    notebook = nbformat.read(SCRIPTS / "reproduce.ipynb", as_version=4)
+    settings, install = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+    assert install.source == "%pip install -q git+https://github.com/ddpo-plugins/ddpo-plugins"
+    install.source = ""
+    small = (
+        "--num_train_epochs 1 --num_images_per_rollout 16 --num_inference_steps 3 --num_sample_images 8 --use_cpu true"
+    )
+    settings.source = settings.source.replace("CompVis/stable-diffusion-v1-4", "embedded").replace("--budget 1h", small)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    picture, findings = [cell for cell in notebook.cells if cell.cell_type == "code"][3:5]
+    assert "image/png" in picture.outputs[0]["data"]
+    printed = findings.outputs[0]["text"]
+    assert "PASS         reload: in a stock pipeline, 8 of 8 pictures are the run's" in printed
+    assert printed.split()[-1] in ("PASS", "FAIL", "INCONCLUSIVE")
+    assert (tmp_path / "reproduced" / "reproduction.json").is_file()

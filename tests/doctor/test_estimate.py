@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.trainers import TINY
+from support.trainers import CHECKPOINTING, TINY
 
 from trainer_ext import DDPOConfig
 from trainer_ext.doctor.activations import SavedTensors
-from trainer_ext.doctor.estimate import Shapes, estimate
+from trainer_ext.doctor.cost import Effort
+from trainer_ext.doctor.estimate import EstimateFacts, Shapes, estimate
 from trainer_ext.doctor.examine import examine
 
 SHAPES = Shapes(
@@ -79,3 +80,19 @@ def test_the_doctor_measures_a_model(tiny_pipeline, config):
     assert found["checkpointed_bytes"] < found["training_bytes"]
     assert not pipeline.unet.is_gradient_checkpointing
     assert any(label == "memory" for facts in report.facts for label, _ in facts.lines())
+
+
+def test_a_run_is_measured_in_its_own_batches(tiny_pipeline, config):
+    """A row keeps as many bytes in a batch of the run's as in the smallest one, and fewer with checkpoints."""
+    run = {"rollout_batch_size": 4, "num_images_per_rollout": 4, "rows_per_forward": 8}
+    found = {
+        name: examine(tiny_pipeline(), config(**run, **more), as_run=as_run).one(EstimateFacts)
+        for name, as_run, more in [("fewest", False, {}), ("run", True, {}), ("less", True, {CHECKPOINTING: True})]
+    }
+    assert found["run"].training_bytes == pytest.approx(found["fewest"].training_bytes, rel=0.01)
+    assert found["less"].training_bytes == pytest.approx(found["run"].checkpointed_bytes, rel=0.2)
+
+
+@pytest.mark.parametrize(("options", "pairs"), [({"rows_per_forward": 8}, 4), ({"per_device_train_batch_size": 2}, 2)])
+def test_the_batches_of_a_run(config, options, pairs):
+    assert Effort.of_run(config(**options), num_branches=2) == Effort(2, pairs, warm_ups=1)

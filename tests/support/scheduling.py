@@ -6,7 +6,9 @@ TOGETHER = {
     "the server of runs that can be killed": (
         "tests/runs/test_resume.py",
         "tests/cli/test_cli.py::test_ctrl_c_tells_how_to_resume",
+        "tests/reproduction/test_reproduce.py::test_ctrl_c_tells_how_to_resume",
     ),
+    "a reproduction": ("tests/reproduction/test_reproduce.py",),
     "wheels, and an environment of them": ("tests/docs/test_third_party.py",),
     "distributions": ("tests/docs/test_packaging.py",),
     "a recipe that was followed": ("tests/model/test_embedded_recipe.py",),

@@ -25,6 +25,10 @@ COMMANDS = {
     "doctor": ("doctor", "report whether a pipeline can be trained, and why"),
     "audit": ("audit", "find out what cheating a reward pays, before training"),
     "compare": ("pages.compare", "show several runs beside one another in one HTML page"),
+    "reproduce": (
+        "reproducing.command",
+        "train a task of the article on this card, and say PASS, FAIL or INCONCLUSIVE",
+    ),
     "report": ("pages.report", "show a run in one HTML page: verdict, curves, pictures, detectors, cost"),
     "export": ("export", "write a run's adapter for ComfyUI, A1111 and others, or merged into its pipeline"),
     "push": ("push", "push a run's adapter and images to the Hub"),

@@ -15,7 +15,7 @@ from .options import LoraOptions, RunOptions
 from .parse import load_preset, parse
 from .screens.groups import GROUPS
 from .screens.pages import options_page
-from .train import lora_config
+from .training.build import lora_config
 
 if TYPE_CHECKING:
     from ..config import DDPOConfig

@@ -53,6 +53,23 @@ def parse(types: tuple[type, ...], arguments: list[str], prog: str, preset: Mapp
         raise ConfigError(str(error)) from without_secrets(error)
 
 
+def parse_own(kind: type[Any], arguments: list[str], prog: str) -> tuple[Any, list[str]]:
+    """
+    Parse the options of one dataclass, for a command that hands on the others; return them, and the arguments that are left.
+
+    Raises:
+        [`ConfigError`]: a value that an option refuses.
+    """
+    parser = _Parser((kind,), prog=prog, allow_abbrev=False)
+    try:
+        options, others = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    except ConfigError:
+        raise
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from without_secrets(error)
+    return options, list(others)
+
+
 def parse_alone(
     kind: type[Any],
     arguments: list[str],

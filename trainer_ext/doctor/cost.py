@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -16,10 +17,37 @@ from .activations import SavedTensors, checkpointing
 from .estimate import Shapes
 
 
-def mixed_steps(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return three images and steps in a combination that no rollout has: the first, the middle and the last step with noise."""
+@dataclass(frozen=True)
+class Effort:
+    """
+    How much is computed to measure a pipeline. The fewest images and pairs show all that can be wrong; as many as a run's own
+    batches also take as long as they will.
+
+    Parameters:
+        num_images (`int`):
+            Images that are sampled at once.
+        num_pairs (`int`):
+            Pairs of an image and a step that are trained at once.
+        warm_ups (`int`):
+            Passes of training before the one that is timed.
+    """
+
+    num_images: int = 2
+    num_pairs: int = 3
+    warm_ups: int = 0
+
+    @classmethod
+    def of_run(cls, args: DDPOConfig, num_branches: int) -> Effort:
+        """Return that of a run's own batches."""
+        rows = args.rows_per_forward or args.per_device_train_batch_size * num_branches
+        return cls(args.rollout_batch_size, max(rows // num_branches, 1), warm_ups=1)
+
+
+def mixed_steps(trajectory: Trajectory, num_pairs: int = Effort.num_pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pairs of an image and a step in a combination that no rollout has: from the last step with noise to the first."""
     steps = trajectory.table.stochastic_steps
-    return torch.tensor([1, 0, 1]), steps[[len(steps) - 1, len(steps) // 2, 0]]
+    chosen = torch.linspace(len(steps) - 1, 0, num_pairs).ceil().long()
+    return (1 + torch.arange(num_pairs)) % len(trajectory), steps[chosen]
 
 
 def measured_shapes(

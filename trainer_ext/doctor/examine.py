@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
-from diffusers.loaders.lora_base import LoraBaseMixin
 from peft import LoraConfig
 
 from ddpo_plugins import GuidanceSpec
@@ -25,15 +25,14 @@ from ..model.loading import open_pipeline
 from ..model.ownership import remove_adapter
 from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
-from ..policy.runner import find_denoiser
 from ..policy.seeds import image_generators
 from ..policy.self_check import Replayed, check_gradients_arrive, check_replay
-from .activations import SavedTensors
-from .cost import measured_shapes, mixed_steps, peak_bytes
+from .activations import SavedTensors, checkpointing
+from .cost import Effort, measured_shapes, mixed_steps, peak_bytes
+from .describing import adapter_facts, call_facts, denoiser_facts, pipeline_facts, policy_facts
 from .estimate import estimate
-from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
 from .report import Facts, Report
-from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
+from .training_facts import CostFacts, GradientFacts, ReplayFacts
 
 PROMPTS = ("a cat", "a dog riding a bike")
 
@@ -48,6 +47,7 @@ def examine(
     guidance_rules: Sequence[GuidanceSpec] = (),
     on_found: Callable[[Facts], None] = lambda facts: None,
     on_step: Callable[[int], None] = lambda step: None,
+    as_run: bool = False,
 ) -> Report:
     """
     Sample two images as training would, take one gradient, and report the findings.
@@ -63,6 +63,9 @@ def examine(
             Called with each part of the report as soon as it is known.
         on_step (`Callable[[int], None]`, *optional*):
             Called after each denoising step with its index.
+        as_run (`bool`, *optional*, defaults to `False`):
+            Sample and train as many images and steps at once as the run will, instead of the fewest that show what is wrong, so
+            that time and memory are those of the run.
 
     Raises:
         [`PipelineError`]: nothing could be loaded. Reasons that speak against training are in the report instead.
@@ -70,7 +73,7 @@ def examine(
     pipeline = open_pipeline(model, args.weights_dtype)
     facts: list[Facts] = []
     try:
-        for found in _parts(pipeline, args, peft_config, guidance_rules, on_step):
+        for found in _parts(pipeline, args, peft_config, guidance_rules, on_step, as_run):
             facts.append(found)
             on_found(found)
     except DDPOError as refusal:
@@ -86,104 +89,62 @@ def _parts(
     peft_config: LoraConfig | None,
     guidance_rules: Sequence[GuidanceSpec],
     on_step: Callable[[int], None],
+    as_run: bool,
 ) -> Iterator[Facts]:
-    yield PipelineFacts(type(pipeline).__name__, type(pipeline.scheduler).__name__, tuple(pipeline.components))
-    yield _denoiser_facts(pipeline)
+    yield pipeline_facts(pipeline)
+    yield denoiser_facts(pipeline)
     policy = build_policy(pipeline, args, guidance_rules=guidance_rules)
-    yield from _policy_facts(policy)
+    yield from policy_facts(policy)
     denoiser = build_denoiser(policy, args, peft_config)
     try:
-        yield from _training_facts(policy, denoiser, args, on_step)
+        effort = Effort.of_run(args, policy.num_branches) if as_run else Effort()
+        yield from _training_facts(policy, denoiser, args, on_step, effort)
     finally:
         remove_adapter(policy.denoiser)
 
 
 def _training_facts(
-    policy: LogProbPipeline, denoiser: TrainedDenoiser, args: DDPOConfig, on_step: Callable[[int], None]
+    policy: LogProbPipeline,
+    denoiser: TrainedDenoiser,
+    args: DDPOConfig,
+    on_step: Callable[[int], None],
+    effort: Effort,
 ) -> Iterator[Facts]:
-    yield _adapter_facts(policy.pipeline, denoiser)
+    yield adapter_facts(policy.pipeline, denoiser)
     model = Accelerator(cpu=args.use_cpu, mixed_precision=_precision(args)).prepare_model(denoiser).eval()
     seconds: dict[str, float] = {}
     with timed(seconds, "sampling"):
-        sampled = _sample(policy, model, on_step)
-    yield from _call_facts(policy, sampled.trajectory)
+        sampled = _sample(policy, model, on_step, effort.num_images)
+    yield from call_facts(policy, sampled.trajectory)
     yield _replay_facts(policy, model, sampled, args.clip_range)
     _randomise_lora(denoiser)
-    rows, steps = mixed_steps(sampled.trajectory)
+    rows, steps = mixed_steps(sampled.trajectory, effort.num_pairs)
     saved = SavedTensors(denoiser)
-    with timed(seconds, "training"), saved.counting():
-        _train(policy, model, sampled.trajectory, rows, steps)
+    with checkpointing(denoiser) if args.recomputes_activations else nullcontext():
+        for _ in range(effort.warm_ups):
+            _train(policy, model, sampled.trajectory, rows, steps)
+        with timed(seconds, "training"), saved.counting():
+            _train(policy, model, sampled.trajectory, rows, steps)
     yield _gradient_facts(denoiser)
-    each = (seconds["sampling"] / len(PROMPTS), seconds["training"] / len(rows))
+    each = (seconds["sampling"] / effort.num_images, seconds["training"] / len(rows))
     yield CostFacts(str(args.device), *each, peak_bytes(args.device))
     passed = len(rows) * policy.num_branches
     yield estimate(args, measured_shapes(policy, denoiser, args, sampled.trajectory, saved.num_bytes // passed, each))
 
 
-def _denoiser_facts(pipeline: DiffusionPipeline) -> DenoiserFacts:
-    name = find_denoiser(pipeline)
-    denoiser = pipeline.components[name]
-    parameters = list(denoiser.parameters())
-    size = sum(parameter.numel() for parameter in parameters)
-    return DenoiserFacts(name, type(denoiser).__name__, size, str(parameters[0].dtype).removeprefix("torch."))
-
-
-def _policy_facts(policy: LogProbPipeline) -> Iterator[Facts]:
-    table, guidance = policy.table, policy.findings.guidance
-    steps = table.stochastic_steps
-    if not len(steps):
-        raise PipelineError("No step of this schedule has noise, so there is nothing to train. Use more steps.")
-    weights = table.output_coef[steps].abs() / table.std[steps]
-    heaviest = int(steps[weights.argmax()])
-    yield SamplerFacts(
-        policy.runner.sampler.name, table.num_steps, tuple(steps.tolist()), float(weights.max()), heaviest
-    )
-    outputs = sum(layout.copies for layout in policy.findings.layouts)
-    error = policy.findings.error
-    yield GuidanceFacts(guidance.name, guidance.scale, outputs, guidance.cond_first, guidance.sign, error)
-
-
-def _adapter_facts(pipeline: DiffusionPipeline, denoiser: TrainedDenoiser) -> AdapterFacts:
-    trained = {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
-    size = sum(value.numel() for value in trained.values())
-    if denoiser.peft_config is None:
-        return AdapterFacts((), 0, size, ("model_index.json",), f"{type(pipeline).__name__}.from_pretrained")
-    with tempfile.TemporaryDirectory() as folder:
-        denoiser.save(Path(folder), pipeline)
-        denoiser.load(Path(folder))
-        files = tuple(sorted(path.name for path in Path(folder).iterdir() if path.suffix == ".safetensors"))
-    layers = sum("lora_A" in name for name in trained)
-    targets = denoiser.peft_config.target_modules
-    names = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
-    by = "load_lora_weights" if isinstance(pipeline, LoraBaseMixin) else "PeftModel.from_pretrained"
-    return AdapterFacts(names, layers, size, files, by)
-
-
-def _sample(policy: LogProbPipeline, model: torch.nn.Module, on_step: Callable[[int], None]) -> Sampled:
+def _sample(
+    policy: LogProbPipeline, model: torch.nn.Module, on_step: Callable[[int], None], num_images: int
+) -> Sampled:
+    prompts = list(islice(cycle(PROMPTS), num_images))
     try:
-        return policy.sample(PROMPTS, image_generators(range(len(PROMPTS))), denoiser=model, on_step=on_step)
+        return policy.sample(prompts, image_generators(range(num_images)), denoiser=model, on_step=on_step)
     except DDPOError:
         raise
     except Exception as error:  # any error of a pipeline that we do not know, after a first step that went well
         raise PipelineError(
-            f"{type(policy.pipeline).__name__} failed while it made {len(PROMPTS)} images: {type(error).__name__}: {error}. "
+            f"{type(policy.pipeline).__name__} failed while it made {num_images} images: {type(error).__name__}: {error}. "
             "Does it work by itself, with these pipeline_kwargs, several prompts and one generator for each?"
         ) from error
-
-
-def _call_facts(policy: LogProbPipeline, trajectory: Trajectory) -> Iterator[CallFacts]:
-    for layout, call in zip(policy.findings.layouts, trajectory.conditioning.groups[0], strict=True):
-        lists = tuple(name for name, value in call.per_image.items() if isinstance(value, list))
-        yield CallFacts(
-            layout.latents_name,
-            layout.time_name,
-            tuple(layout.row_shape),
-            layout.copies,
-            tuple(sorted(call.per_image)),
-            lists + ((layout.latents_name,) if layout.is_list else ()),
-            tuple(name for name, value in call.shared.items() if value is not None),
-            str(layout.dtype).removeprefix("torch."),
-        )
 
 
 def _replay_facts(policy: LogProbPipeline, model: torch.nn.Module, sampled: Sampled, clip_range: float) -> ReplayFacts:

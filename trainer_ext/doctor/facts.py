@@ -20,11 +20,14 @@ class PipelineFacts:
             Their class names.
         components (`tuple[str, ...]`):
             Names of the pipeline's parts.
+        default_steps (`int`, *optional*):
+            Denoising steps of a call that names none; `None` if every call must.
     """
 
     pipeline: str
     scheduler: str
     components: tuple[str, ...]
+    default_steps: int | None
 
     def lines(self) -> Lines:
         """Return the lines of the report."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from .estimate import EstimateFacts
 from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
@@ -21,6 +21,8 @@ Facts: TypeAlias = (
     | CostFacts
     | EstimateFacts
 )
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Report:
     def can_be_trained(self) -> bool:
         """Whether the pipeline can be trained."""
         return self.refusal is None
+
+    def one(self, kind: type[Kind]) -> Kind:
+        """Return the facts of a kind that a report without a refusal has once."""
+        (found,) = (facts for facts in self.facts if isinstance(facts, kind))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary for `json.dumps`: a list for each kind of facts, because a step may make several calls."""

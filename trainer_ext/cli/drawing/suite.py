@@ -25,7 +25,7 @@ def build_suite(
     """
     from ...plugins import functions_from_plugins, installed_plugins
     from ...scoring.suite import RewardSuite
-    from ..train import reward_kwargs
+    from ..training.build import reward_kwargs
 
     given = reward_kwargs(kwargs if isinstance(kwargs, str) or kwargs is None else dict(kwargs))
     found, watching = functions_from_plugins(dict.fromkeys(rewards), detectors, given, device, installed_plugins())

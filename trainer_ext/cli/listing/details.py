@@ -25,11 +25,11 @@ def downloaded(repositories: Sequence[str]) -> str:
     """Return a sentence on what is downloaded from the Hub, and what of it is there already."""
     if not repositories:
         return "Nothing is downloaded: this works offline."
-    each = ", ".join(f"{name} ({'here' if _is_cached(name) else 'not here yet'})" for name in repositories)
+    each = ", ".join(f"{name} ({'here' if is_cached(name) else 'not here yet'})" for name in repositories)
     return f"Downloaded from the Hub when it is first used: {each}."
 
 
-def _is_cached(repository: str) -> bool:
+def is_cached(repository: str) -> bool:
     """Return whether something of a repository was downloaded already."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name

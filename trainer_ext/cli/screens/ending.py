@@ -63,7 +63,7 @@ def next_lines(folder: RunFolder) -> Iterator[str]:
         yield f"ddpo report {run}   all of it on one page"
 
 
-def resuming(arguments: Sequence[str]) -> str:
+def resuming(arguments: Sequence[str], command: str = "train") -> str:
     """Return the command that goes on with a run from its newest checkpoint."""
     from ddpo_plugins.masking import masked_command
 
@@ -74,7 +74,7 @@ def resuming(arguments: Sequence[str]) -> str:
             kept.append(word)
         elif not value:
             next(words, None)
-    return masked_command(["ddpo", "train", *kept, RESUME[0], "true"])
+    return masked_command(["ddpo", command, *kept, RESUME[0], "true"])
 
 
 def _short(path: Path) -> str:

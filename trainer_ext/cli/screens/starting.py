@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 #: Commands that import torch, and of these those that also say so in a file.
-SLOW = ("train", "sample", "doctor", "audit", "export")
-LONG = ("train", "sample")
+SLOW = ("train", "reproduce", "sample", "doctor", "audit", "export")
+LONG = ("train", "reproduce", "sample")
 HELP = {"-h", "--help", "--help_all"}
 
 _statuses: list[Status] = []  # that are shown now: one at most
