@@ -12,13 +12,14 @@ from ..learning.order import num_kept
 from ..model.denoiser import TrainedDenoiser
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
+from ..policy.self_check import Replayed, comparable_steps
 from .activations import SavedTensors, checkpointing
 from .estimate import Shapes
 
 
 def mixed_steps(trajectory: Trajectory) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return three images and steps in a combination that no rollout has: the first, the middle and the last step with noise."""
-    steps = trajectory.table.stochastic_steps
+    """Return three images and steps in a combination that no rollout has: the first, the middle and the last comparable step."""
+    steps = comparable_steps(trajectory)
     return torch.tensor([1, 0, 1]), steps[[len(steps) - 1, len(steps) // 2, 0]]
 
 
@@ -58,7 +59,7 @@ def _block_bytes(policy: LogProbPipeline, denoiser: TrainedDenoiser, trajectory:
     with checkpointing(denoiser) as possible, saved.counting():
         if not possible:
             return None
-        policy.ratio_terms(trajectory, rows, steps, denoiser)
+        Replayed(trajectory, rows, steps).deviations(policy, denoiser)
     return saved.num_bytes // (len(rows) * policy.num_branches)
 
 

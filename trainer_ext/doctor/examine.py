@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,7 @@ from ddpo_plugins.errors import DDPOError
 
 from ..config import DDPOConfig
 from ..errors import PipelineError
+from ..learning.algorithm import Algorithm
 from ..loop.metrics import timed
 from ..model.build import build_denoiser, build_policy
 from ..model.denoiser import TrainedDenoiser
@@ -31,7 +33,7 @@ from ..policy.self_check import Replayed, check_gradients_arrive, check_replay
 from .activations import SavedTensors
 from .cost import measured_shapes, mixed_steps, peak_bytes
 from .estimate import estimate
-from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
+from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts, SolverFacts
 from .report import Facts, Report
 from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
 
@@ -89,8 +91,9 @@ def _parts(
 ) -> Iterator[Facts]:
     yield PipelineFacts(type(pipeline).__name__, type(pipeline.scheduler).__name__, tuple(pipeline.components))
     yield _denoiser_facts(pipeline)
-    policy = build_policy(pipeline, args, guidance_rules=guidance_rules)
-    yield from _policy_facts(policy)
+    algorithm = args.resolve_algorithm(None)
+    policy = build_policy(pipeline, args, guidance_rules=guidance_rules, sampler=algorithm.sampler)
+    yield from _policy_facts(policy, algorithm)
     denoiser = build_denoiser(policy, args, peft_config)
     try:
         yield from _training_facts(policy, denoiser, args, on_step)
@@ -128,16 +131,18 @@ def _denoiser_facts(pipeline: DiffusionPipeline) -> DenoiserFacts:
     return DenoiserFacts(name, type(denoiser).__name__, size, str(parameters[0].dtype).removeprefix("torch."))
 
 
-def _policy_facts(policy: LogProbPipeline) -> Iterator[Facts]:
+def _policy_facts(policy: LogProbPipeline, algorithm: Algorithm[Any, Any]) -> Iterator[Facts]:
     table, guidance = policy.table, policy.findings.guidance
     steps = table.stochastic_steps
-    if not len(steps):
+    if len(steps):
+        weights = table.output_coef[steps].abs() / table.std[steps]
+        heaviest = int(steps[weights.argmax()])
+        noisy = tuple(steps.tolist())
+        yield SamplerFacts(policy.sampler, table.num_steps, noisy, float(weights.max()), heaviest)
+    elif algorithm.policy_gradient:
         raise PipelineError("No step of this schedule has noise, so there is nothing to train. Use more steps.")
-    weights = table.output_coef[steps].abs() / table.std[steps]
-    heaviest = int(steps[weights.argmax()])
-    yield SamplerFacts(
-        policy.runner.sampler.name, table.num_steps, tuple(steps.tolist()), float(weights.max()), heaviest
-    )
+    else:
+        yield SolverFacts(policy.sampler, table.num_steps)
     outputs = sum(layout.copies for layout in policy.findings.layouts)
     error = policy.findings.error
     yield GuidanceFacts(guidance.name, guidance.scale, outputs, guidance.cond_first, guidance.sign, error)
@@ -188,8 +193,8 @@ def _call_facts(policy: LogProbPipeline, trajectory: Trajectory) -> Iterator[Cal
 
 def _replay_facts(policy: LogProbPipeline, model: torch.nn.Module, sampled: Sampled, clip_range: float) -> ReplayFacts:
     with torch.no_grad():
-        same = Replayed.as_sampled(sampled.trajectory).log_ratios(policy, model)
-        mixed = policy.ratio_terms(sampled.trajectory, *mixed_steps(sampled.trajectory), model).log_ratio
+        same = Replayed.as_sampled(sampled.trajectory).deviations(policy, model)
+        mixed = Replayed(sampled.trajectory, *mixed_steps(sampled.trajectory)).deviations(policy, model)
     check_replay(policy, model, sampled.trajectory, clip_range)
     shape = tuple(sampled.images.shape[1:])
     return ReplayFacts(policy.findings.repeats_prompts, shape, *(float(x.expm1().abs().max()) for x in (same, mixed)))
@@ -205,9 +210,9 @@ def _randomise_lora(denoiser: TrainedDenoiser) -> None:
 def _train(
     policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor
 ) -> None:
-    log_ratio = policy.ratio_terms(trajectory, rows, steps, model).log_ratio
-    if log_ratio.requires_grad:
-        log_ratio.sum().backward()
+    deviations = Replayed(trajectory, rows, steps).deviations(policy, model)
+    if deviations.requires_grad:
+        deviations.sum().backward()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

@@ -66,6 +66,7 @@ def build_policy(
     args: DDPOConfig,
     guidance: GuidanceRule | None = None,
     guidance_rules: Sequence[GuidanceSpec] | None = None,
+    sampler: str | None = None,
 ) -> LogProbPipeline:
     """
     Load a pipeline to the run's device and make a policy of it.
@@ -79,6 +80,8 @@ def build_policy(
             A guidance rule instead of the one that `args` names.
         guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
             Rules that plugins offer.
+        sampler (`str`, *optional*):
+            The algorithm's own sampler, which applies where `args` name none.
 
     Raises:
         [`PipelineError`], [`GuidanceError`]: the pipeline cannot be loaded, is in a state in which it cannot be trained, or
@@ -94,7 +97,8 @@ def build_policy(
     with given_back_on_error(pipeline):
         prepare_pipeline(pipeline).to(args.device)
         decode_in_parts(pipeline, args.vae_slicing, args.vae_tiling)
-        policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+        options = {**args.policy_kwargs, "sampler": args.sampler or sampler}
+        policy = LogProbPipeline(pipeline, **options, guidance=rule, guidance_rules=guidance_rules)
         pairs_at_once(policy, args.rows_per_forward, args.per_device_train_batch_size)  # or not one fits
     return policy
 
