@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchLCMScheduler
 
 from support.trainers import prompts
 from support.zoo import cast, in_bfloat16
@@ -14,7 +15,7 @@ from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.seeds import image_generators
 from trainer_ext.policy.self_check import Replayed
-from trainer_ext.policy.stock import stock_images
+from trainer_ext.policy.stock import default_images, stock_images
 
 PROMPTS = ["a cat", "a dog riding a bike"]
 SEEDS = [11, 12, 13, 14]
@@ -68,6 +69,21 @@ def images_are_those_of_the_stock_pipeline(family, pipeline):
     stock = stock_images(pipeline, prompts, SEEDS, 4, policy.sampling_kwargs)
     assert (sampled.images.int() - stock.int()).abs().max() <= 1
     assert sampled.images[0].float().std() > 1, "a plain image would say nothing"
+
+
+def runs_of_the_pipelines_own_scheduler_are_replayed(family, pipeline):
+    """Its images bit for bit, where it does not draw from the global generator; and each step as it was sampled."""
+    policy = make_policy(family, pipeline, sampler="own")
+    plain = policy.sample(PROMPTS, image_generators(SEEDS[:2]))
+    if not isinstance(pipeline.scheduler, FlowMatchLCMScheduler):
+        expected = default_images(pipeline, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs)
+        assert torch.equal(plain.images, expected)
+    denoiser = add_adapter(policy)
+    trajectory = two_each(policy, denoiser).trajectory
+    assert policy.findings.guidance.name == family.guidance
+    for step in range(policy.table.num_steps):
+        replayed = Replayed.at_step(trajectory, torch.tensor(step))
+        assert replayed.deviations(policy, denoiser).tolist() == [0.0] * 4
 
 
 def ratios_are_one_before_any_update(family, pipeline, dtype):
