@@ -22,6 +22,7 @@ from support.zoo_questions import (
     ratios_are_one_before_any_update,
     rise_in_brightness,
     runs_of_the_pipelines_own_scheduler_are_replayed,
+    the_gradient_of_matching_is_a_finite_difference,
     trainable,
 )
 
@@ -35,6 +36,19 @@ from trainer_ext.policy.seeds import image_generators
 from trainer_ext.policy.stock import stock_images
 
 EVERY = zoo.FAMILIES | zoo.OF_FEW_STEPS
+
+
+#: Their denoisers predict noise; the others' v, or the flow.
+OF_NOISE = {
+    "StableDiffusionPipeline",
+    "StableDiffusionPipeline, rescaled",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+}
+OF_IMAGES = [name for name in EVERY if name not in OF_NOISE]
 
 
 def darkness(images, prompts, **columns):
@@ -59,15 +73,15 @@ OF_EACH_KIND = {
     "Lumina2Pipeline",
     "StableDiffusionPipeline, LCM",
 }
-FEW = [pytest.param(name, marks=[] if name in OF_EACH_KIND else pytest.mark.full) for name in zoo.FAMILIES]
 
-FEW_OR_OF_FEW_STEPS = [
-    pytest.param(name, marks=[] if name in ("StableDiffusionPipeline, LCM", "FluxPipeline") else pytest.mark.full)
-    for name in EVERY
-]
+
+def few(names, default):
+    """All rows with `-m full`; some by default."""
+    return [pytest.param(name, marks=[] if name in default else pytest.mark.full) for name in names]
+
 
 every_family = pytest.mark.parametrize("family", zoo.FAMILIES, indirect=True)
-a_family_of_each_kind = pytest.mark.parametrize("family", FEW, indirect=True)
+a_family_of_each_kind = pytest.mark.parametrize("family", few(zoo.FAMILIES, OF_EACH_KIND), indirect=True)
 
 
 @pytest.fixture
@@ -91,6 +105,12 @@ def test_images_are_those_of_the_stock_pipeline(family, pipeline):
 @pytest.mark.parametrize("family", EVERY, indirect=True)
 def test_runs_of_the_pipelines_own_scheduler_are_replayed(family, pipeline):
     runs_of_the_pipelines_own_scheduler_are_replayed(family, pipeline)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("family", few(EVERY, OF_EACH_KIND), indirect=True)
+def test_the_gradient_of_matching_is_a_finite_difference(family, pipeline):
+    the_gradient_of_matching_is_a_finite_difference(family, pipeline)
 
 
 @every_family
@@ -166,11 +186,12 @@ def test_three_updates_raise_the_reward(family, pipeline, make_trainer):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
-@pytest.mark.parametrize("family", FEW_OR_OF_FEW_STEPS, indirect=True)
+@pytest.mark.parametrize("family", few(OF_IMAGES, {"StableDiffusionPipeline, LCM"}), indirect=True)
 def test_matching_follows_the_reward(family, pipeline, make_trainer):
     """
     `awm` with the pipeline's own scheduler, steps as above: for brightness and for darkness, which differ in nothing else. What
-    matching its own images does to a random model is in both.
+    matching its own images does to a random model is in both. A random prediction of noise has made its images by being wrong: to
+    match them better leads away from them, so that those families are asked for the gradient alone.
     """
     denoiser = pipeline.components[find_denoiser(pipeline)]
     adapter = default_lora_config(denoiser)
@@ -193,7 +214,6 @@ def test_matching_follows_the_reward(family, pipeline, make_trainer):
         )
         for index, reward in enumerate((brightness, darkness))
     )
-    print("RISE", family.name, bright, dark)
     assert bright > dark + 0.1
 
 

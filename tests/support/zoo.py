@@ -689,13 +689,13 @@ OF_FEW_STEPS = {
     for family in (
         Family(
             "StableDiffusionPipeline, LCM",
-            partial(solved_by, "LCMScheduler", stable_diffusion),
+            partial(solved_by, "LCMScheduler", partial(stable_diffusion, prediction_type="v_prediction")),
             options=options(),
             learning=OF_DDIM,
         ),
         Family(
             "StableDiffusionPipeline, TCD",
-            partial(solved_by, "TCDScheduler", stable_diffusion),
+            partial(solved_by, "TCDScheduler", partial(stable_diffusion, prediction_type="v_prediction")),
             options=options(),
             learning=OF_DDIM,
         ),
