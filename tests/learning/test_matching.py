@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file
 from support.trainers import FOUR_ANIMALS, all_records, assert_same, logs_of, trained_weights
 
+from trainer_ext import reward_from_plugin
 from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.learning.losses import negative_aware_loss, scaled_squares, signed_matching_loss
 from trainer_ext.learning.matching import AdvantageWeightedMatching, NegativeAwareFineTuning
@@ -17,6 +18,7 @@ from trainer_ext.learning.policy_gradient import ImportanceSampling
 from trainer_ext.model.old_weights import OLD_FILE
 from trainer_ext.policy.recording.trajectory import FinalLatents
 from trainer_ext.policy.transitions.own import own_noising
+from trainer_ext.runs.folder import RunFolder
 
 SIGNS = torch.tensor([0.9, -0.4, 0.2, -1.0, 0.5, -0.1], dtype=torch.float64)
 STEPS = torch.tensor([0, 2, 4, 6, 8, 9])
@@ -272,3 +274,24 @@ def test_every_option_reaches_its_algorithm(make_trainer):
     build = partial(make_trainer, num_train_epochs=1)
     assert build(algorithm="nft", nft_strength=0.1).algorithm.algorithm == NegativeAwareFineTuning(5.0, 0.1)
     assert build(algorithm="awm", advantage_clip=3.0).algorithm.algorithm == AdvantageWeightedMatching(3.0)
+
+
+def test_the_embedded_model_learns(make_trainer):
+    """Incompressibility in three rollouts, by DDIM's own ten steps: the pictures of fixed prompts and seeds grow."""
+    trainer = make_trainer(
+        model="embedded",
+        reward=reward_from_plugin("jpeg_incompressibility"),
+        algorithm="awm",
+        advantages="group",
+        num_inference_steps=5,
+        num_images_per_rollout=16,
+        num_images_per_prompt=8,
+        rollout_batch_size=16,
+        num_train_epochs=3,
+        learning_rate=2.5e-3,
+        num_sample_images=16,
+        sample_every=0,
+    )
+    trainer.train()
+    before, after = (sheet.rewards for sheet in RunFolder(trainer.args.folder).samples())
+    assert np.mean(after) > np.mean(before) + 0.05  # kB
