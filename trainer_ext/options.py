@@ -210,6 +210,11 @@ class DDPOOptions:
         10.0, "Disk space for images that are kept, in GB: once it is used, no images of later rollouts are kept."
     )
     full_finetuning: bool = option(False, "Train all weights of the denoiser instead of a LoRA adapter.")
+    quantization: str | None = option(
+        None,
+        "Bits of the denoiser's frozen weights under the adapter: 'int8' (torchao), 'int4' (optimum-quanto) or 'nf4' "
+        "(bitsandbytes, on a GPU; QLoRA). For models that are larger than the memory.",
+    )
     ema_decay: float | None = option(
         None,
         "Decay of an exponential moving average of the trained weights, in (0, 1). The average is evaluated, drawn and saved.",
@@ -262,6 +267,7 @@ CHOICES = {
     "advantages": ("per_prompt", "batch", "group"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     "sampler": ("ddim", "flow_sde", "dance_sde", "cps", "own"),
+    "quantization": ("int8", "int4", "nf4"),
     "eval_strategy": ("no", "steps", "epoch"),
     "logging_strategy": ("no", "steps", "epoch"),
     "save_strategy": ("no", "steps", "epoch", "best"),

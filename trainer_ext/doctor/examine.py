@@ -69,7 +69,7 @@ def examine(
     Raises:
         [`PipelineError`]: nothing could be loaded. Reasons that speak against training are in the report instead.
     """
-    pipeline = open_pipeline(model, args.weights_dtype)
+    pipeline = open_pipeline(model, args.weights_dtype, args.quantization)
     facts: list[Facts] = []
     try:
         for found in _parts(pipeline, args, peft_config, guidance_rules, on_step):

@@ -27,6 +27,7 @@ from .inspection import check_pipeline
 from .loading import decode_in_parts, open_pipeline, prepare_pipeline
 from .lora import complete_lora_config
 from .ownership import remove_adapter
+from .quantization import check_quantization
 
 
 def checked_options(
@@ -39,8 +40,8 @@ def checked_options(
     Check options of the model, before anything is loaded, and return the run's options: the defaults if there are none.
 
     Raises:
-        [`ConfigError`]: `args` or `peft_config` are of another kind, there is no such optimizer, two guidance rules are given,
-            or an adapter for full fine-tuning.
+        [`ConfigError`]: `args` or `peft_config` are of another kind, there is no such optimizer, weights cannot be quantised so
+            here, two guidance rules are given, or an adapter for full fine-tuning.
         [`GuidanceError`]: `args` name a guidance rule that does not exist.
     """
     if args is not None and not isinstance(args, DDPOConfig):
@@ -49,6 +50,8 @@ def checked_options(
         )
     args = args or DDPOConfig()
     check_optimizer(args)
+    if args.quantization is not None:
+        check_quantization(args.quantization, args.device)
     if guidance is not None and args.guidance is not None:
         raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
     resolve_rule(guidance or args.guidance, guidance_rules or ())
@@ -90,7 +93,7 @@ def build_policy(
     """
     guidance_rules = guidance_rules or ()
     rule = resolve_rule(guidance or args.guidance, guidance_rules)
-    pipeline = open_pipeline(model, args.weights_dtype)
+    pipeline = open_pipeline(model, args.weights_dtype, args.quantization)
     check_pipeline(pipeline, args.full_finetuning)
     if pipeline is model:
         remember(pipeline, find_denoiser(pipeline))

@@ -17,7 +17,7 @@ GROUPS = {
         "rwr_beta", "rwr_quantile", "nft_strength",
     ),
     "weights and precision": (
-        "lora_r", "lora_alpha", "lora_target_modules", "full_finetuning", "ema_decay", "bf16", "fp16",
+        "lora_r", "lora_alpha", "lora_target_modules", "full_finetuning", "quantization", "ema_decay", "bf16", "fp16",
         "use_cpu",
     ),
     "is the reward being gamed": (
