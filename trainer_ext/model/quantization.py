@@ -27,7 +27,7 @@ class Quantization:
         module (`str`):
             Its module.
         needs_gpu (`bool`):
-            Whether it computes on GPUs alone.
+            True if it computes on GPUs alone.
         build (`Callable[[torch.dtype], Any]`):
             Makes diffusers' configuration, for weights that are computed with in a precision.
     """
