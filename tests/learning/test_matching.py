@@ -277,7 +277,7 @@ def test_every_option_reaches_its_algorithm(make_trainer):
 
 
 def test_the_embedded_model_learns(make_trainer):
-    """Incompressibility in three rollouts, by DDIM's own ten steps: the pictures of fixed prompts and seeds grow."""
+    """Incompressibility in three rollouts of five steps: the pictures of fixed prompts and seeds grow."""
     trainer = make_trainer(
         model="embedded",
         reward=reward_from_plugin("jpeg_incompressibility"),
