@@ -24,6 +24,7 @@ from .loop.lockstep import join_process_group
 from .loop.optimizer import check_schedule
 from .loop.stopping import StopRule
 from .loop.trackers import check_trackers
+from .options import CHOICES as OF_OPTIONS
 from .options import DDPOOptions, TrainerDefaults, default_of, parameters, parse_mapping
 from .policy.runner import check_not_owned
 from .policy.transitions.samplers import SamplerOptions
@@ -158,6 +159,13 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+        if self.quantization is not None and (
+            self.full_finetuning or self.quantization not in OF_OPTIONS["quantization"]
+        ):
+            raise ConfigError(
+                f"quantization is {self.quantization!r} and full_finetuning {self.full_finetuning}; it must be one of "
+                f"{', '.join(OF_OPTIONS['quantization'])}, and needs an adapter: quantised weights cannot be trained themselves."
+            )
         sampling = SamplerOptions(self.sampler, self.eta, self.noise_level, self.sde_window)
         sampling.check_window(self.num_inference_steps)
         if not 0 <= self.skip_last_steps < self.num_inference_steps:

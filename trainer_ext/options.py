@@ -79,11 +79,16 @@ class DDPOOptions:
     guidance_scale: float | None = option(
         5.0, "Guidance scale, the same in sampling and training; null in a config file leaves it to the pipeline."
     )
-    eta: float = option(1.0, "Weight of DDIM's noise, in (0, 1].")
+    eta: float = option(
+        1.0,
+        "Weight of DDIM's noise, in (0, 1]; or 0 for the algorithms that need no log-probability: 'rwr', 'sparse_rwr', 'awm' and "
+        "'nft'.",
+    )
     sampler: str | None = option(
         None,
         "How the next latents are drawn: 'ddim', or for flow matching 'flow_sde' (Flow-GRPO), 'dance_sde' (DanceGRPO) or 'cps' "
-        "(coefficients-preserving sampling). The default depends on the pipeline's scheduler: 'ddim' or 'flow_sde'.",
+        "(coefficients-preserving sampling); or 'own', the pipeline's own scheduler, for algorithms without log-probabilities. "
+        "The default depends on the pipeline's scheduler, 'ddim' or 'flow_sde'; for 'awm' and 'nft' it is 'own'.",
     )
     noise_level: float = option(0.7, "Weight of the flow samplers' noise, above 0; for 'cps' at most 1.")
     sde_window: list[int] | None = option(
@@ -131,13 +136,22 @@ class DDPOOptions:
         "Final steps that are sampled but not trained: with few steps their gradients dominate although their noise is "
         "invisible.",
     )
-    algorithm: str = option("ddpo_is", "What is learned from a rollout: 'ddpo_is', 'ddpo_sf', 'rwr' or 'sparse_rwr'.")
+    algorithm: str = option(
+        "ddpo_is", "What is learned from a rollout: 'ddpo_is', 'ddpo_sf', 'rwr', 'sparse_rwr', 'awm' or 'nft'."
+    )
     clip_range: float = option(1e-4, "Half-width of the interval around 1 to which DDPO-IS clips the ratio.")
     beta: float = option(
-        0.0, "Weight in DDPO's loss of the KL divergence to the model before training, in nats per latent element."
+        0.0,
+        "Weight in the loss of the distance from the model before training: for DDPO the KL divergence in nats per latent "
+        "element, for the other algorithms the mean squared difference of the predicted final latents.",
     )
     rwr_beta: float = option(0.2, "Inverse temperature of RWR's weights, softmax(rwr_beta * reward).")
     rwr_quantile: float = option(0.9, "Sparse RWR keeps the images whose reward is at or above this quantile.")
+    nft_strength: float = option(
+        1.0,
+        "DiffusionNFT's beta: how far its positive and negative policy are from the old one. The authors use 1 for one reward, "
+        "and 0.1 for several rewards or for text in images.",
+    )
     advantages: str = option(
         "per_prompt",
         "Which rewards a reward is compared with: 'per_prompt' (the last rewards of its prompt), 'batch' (the whole rollout) or "
@@ -196,6 +210,11 @@ class DDPOOptions:
         10.0, "Disk space for images that are kept, in GB: once it is used, no images of later rollouts are kept."
     )
     full_finetuning: bool = option(False, "Train all weights of the denoiser instead of a LoRA adapter.")
+    quantization: str | None = option(
+        None,
+        "Bits of the denoiser's frozen weights under the adapter: 'int8' (torchao), 'int4' (optimum-quanto) or 'nf4' "
+        "(bitsandbytes, on a GPU; QLoRA). For models that are larger than the memory.",
+    )
     ema_decay: float | None = option(
         None,
         "Decay of an exponential moving average of the trained weights, in (0, 1). The average is evaluated, drawn and saved.",
@@ -244,10 +263,11 @@ class FileOptions:
 
 #: The values that options take, where these are names of ours; `None` where something else decides.
 CHOICES = {
-    "algorithm": ("ddpo_is", "ddpo_sf", "rwr", "sparse_rwr"),
+    "algorithm": ("ddpo_is", "ddpo_sf", "rwr", "sparse_rwr", "awm", "nft"),
     "advantages": ("per_prompt", "batch", "group"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
-    "sampler": ("ddim", "flow_sde", "dance_sde", "cps"),
+    "sampler": ("ddim", "flow_sde", "dance_sde", "cps", "own"),
+    "quantization": ("int8", "int4", "nf4"),
     "eval_strategy": ("no", "steps", "epoch"),
     "logging_strategy": ("no", "steps", "epoch"),
     "save_strategy": ("no", "steps", "epoch", "best"),

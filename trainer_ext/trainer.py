@@ -124,24 +124,24 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         self.judges = Judges.of(reward_funcs, eval_reward_funcs, detectors, args)
         train_dataset, eval_dataset = check_datasets(train_dataset, eval_dataset, args, self.judges)
         set_seed(args.seed)  # the adapter's initialisation
-        self.policy = build_policy(model, args, guidance, guidance_rules)
+        self.policy = build_policy(model, args, guidance, guidance_rules, chosen.sampler)
         denoiser = build_denoiser(self.policy, args, peft_config)
         weights = self.judges.trained.objective_weights
         self.algorithm = chosen.bind(args, weights, self.policy.table, self.policy.noising)
-        self._weights = RunWeights.of(self.policy.pipeline, denoiser, args)
+        self._weights = RunWeights.of(self.policy.pipeline, denoiser, args, chosen.old_policy)
         self._stop = StopRequest()
         self._seconds: dict[str, float] = {}
         self._owns_output_dir = False
         self._forget_progress()
         data: dict[str, Any] = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
         super().__init__(denoiser, args, **data, callbacks=callbacks, optimizers=optimizers)
-        check_sharding(self.accelerator, args)
+        check_sharding(self.accelerator, args, chosen.old_policy is not None)
         self._lockstep = Lockstep(self.accelerator, self._stop)
         schedule = PromptSchedule.of(train_dataset, args)
         self._collector = RolloutCollector(
-            self.policy, self.judges, self.algorithm, denoiser, schedule, self._lockstep, args
+            self.policy, self.judges, self.algorithm, self._weights, schedule, self._lockstep, args
         )
-        learner = (self.policy, self.algorithm, denoiser, args.beta, self.accelerator)
+        learner = (self.policy, self.algorithm, self._weights, args.beta, self.accelerator)
         self._gradients = GradientAccumulator(*learner, args.rows_per_forward)
         self._evaluator = Evaluator(self.policy, self.judges, self._weights, self._lockstep, args, eval_dataset)
         setup = RunSetup.of(args, name_of(model), self.policy, denoiser, self.judges, chosen, **data)
@@ -311,8 +311,8 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         args = self.args
         EpochOnLastUpdate(args.updates_per_rollout).replace_default(self.callback_handler)
         RolloutProgress.replace_default(self, args)
-        if self._weights.average is not None:
-            self.add_callback(self._weights.average)
+        for callback in self._weights.callbacks:
+            self.add_callback(callback)
         self.add_callback(TrackedSetupCallback(self._checkpointer, self))
         self.add_callback(EvaluationCallback(self._evaluator, self.evaluate))
         pictures = (self.policy, self.judges, self._collector.schedule.rows, args, self._weights, self)

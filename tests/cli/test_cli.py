@@ -302,7 +302,7 @@ def test_other_options_of_a_held_out_reward_are_named_by_the_verdict(train, tmp_
         (
             ["--preset", "lora/paint"],
             [
-                "There is no preset 'lora/paint'; there are: budget/1h, budget/8h, embedded, embedded/aesthetic, ",
+                "There is no preset 'lora/paint'; there are: awm, budget/1h, budget/8h, embedded, embedded/aesthetic, ",
                 "lora/aesthetic",
             ],
         ),

@@ -52,7 +52,7 @@ SUBSTITUTIONS = {
         ('"image_reward"', '"brightness"'),
         ('["http://judge1:8900", "http://judge2:8900"]', "[judge1, judge2]"),
     ],
-    "docs/algorithms.md": [],
+    "docs/write-an-algorithm.md": [],
     "docs/detectors.md": [],
     "docs/outputs-and-resume.md": [],
     "docs/write-a-plugin.md": [],
@@ -148,10 +148,13 @@ def test_write_a_plugin(run, tmp_path, monkeypatch):
     assert spec.name == "redness"
 
 
-def test_algorithms(run):
-    names = run("docs/algorithms.md")
+def test_write_an_algorithm(run):
+    names = run("docs/write-an-algorithm.md")
     assert names["trainer"].algorithm.algorithm.scale == 0.5
     assert next(log["ratio"] for log in names["trainer"].state.log_history if "ratio" in log) == 1.0
+    assert names["matched"].state.global_step == 2
+    assert names["matched"].policy.sampler == "own"
+    assert sum("denoising_loss" in log for log in names["matched"].state.log_history) == 2
 
 
 def test_outputs_and_resuming(run, tiny_pipeline):

@@ -41,6 +41,17 @@ def text_of(card):
     return ModelCard(card).text
 
 
+def test_what_it_says_of_the_base_and_the_scheduler(run):
+    assert "quantised" not in text_of(adapter_card(RunFolder(run), "user/cats", None))
+    change_setup(
+        run, sampler="own", base={"dtype": "float32", "fingerprint": "0", "quantization": {"quant_method": "torchao"}}
+    )
+    text = text_of(adapter_card(RunFolder(run), "user/cats", None))
+    assert "the base's frozen weights were quantised (torchao;" in text
+    assert "by the base's own scheduler, as in training" in text
+    assert "`eta`" not in text
+
+
 def test_the_front_matter(run, loopback, monkeypatch):
     change_setup(run, model="user/base")
     folder = RunFolder(run)

@@ -14,6 +14,8 @@ from trainer_ext.learning.rollout import Rollout
 from trainer_ext.learning.update import GradientAccumulator
 from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.lora import default_lora_config
+from trainer_ext.model.old_weights import OldWeights
+from trainer_ext.model.weights import RunWeights
 from trainer_ext.options import DDPOOptions
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.recording.memory import joined
@@ -47,7 +49,9 @@ def learner_of(policy, algorithm, beta=0.0, lora=True):
     denoiser = TrainedDenoiser(
         policy.denoiser, "unet", default_lora_config(policy.denoiser) if lora else None, beta > 0
     )
-    return GradientAccumulator(policy, algorithm, denoiser, beta, Accelerator(cpu=True))
+    old = None if (followed := algorithm.algorithm.old_policy) is None else OldWeights(denoiser, followed, 1)
+    weights = RunWeights(denoiser, None, old, None)
+    return GradientAccumulator(policy, algorithm, weights, beta, Accelerator(cpu=True))
 
 
 def every_transition(num_steps=STEPS):
@@ -57,7 +61,7 @@ def every_transition(num_steps=STEPS):
 def loss_of(learner, rollout, seed=0):
     images, steps = every_transition()
     minibatch = learner.algorithm.minibatch(rollout, images, steps, torch.Generator().manual_seed(seed))
-    return learner.loss(learner.denoiser, rollout, ForwardPass(images, steps, minibatch))
+    return learner.loss(learner.weights.denoiser, rollout, ForwardPass(images, steps, minibatch))
 
 
 def trained(denoiser):
@@ -200,17 +204,15 @@ def test_the_noise_of_a_minibatch_is_a_pure_function_of_its_generator(policy, na
 
 def test_at_ratio_1_both_estimators_have_the_same_gradient(policy):
     both = [learner_of(policy, algorithm_of("ddpo_is", policy))]
-    both.append(
-        GradientAccumulator(policy, algorithm_of("ddpo_sf", policy), both[0].denoiser, 0.0, both[0].accelerator)
-    )
-    perturb(both[0].denoiser)
+    both.append(GradientAccumulator(policy, algorithm_of("ddpo_sf", policy), both[0].weights, 0.0, both[0].accelerator))
+    perturb(both[0].weights.denoiser)
     rollout = rollout_of(policy, both[0].algorithm)
-    importance, score = (gradient(loss_of(learner, rollout).loss, learner.denoiser) for learner in both)
+    importance, score = (gradient(loss_of(learner, rollout).loss, learner.weights.denoiser) for learner in both)
     assert score.norm() > 0
     assert (importance - score).norm() < 1e-5 * score.norm()
     # elsewhere they differ: the ratio multiplies, and clips
-    perturb(both[0].denoiser, 0.02)
-    importance, score = (gradient(loss_of(learner, rollout).loss, learner.denoiser) for learner in both)
+    perturb(both[0].weights.denoiser, 0.02)
+    importance, score = (gradient(loss_of(learner, rollout).loss, learner.weights.denoiser) for learner in both)
     assert (importance - score).norm() > 0.1 * score.norm()
 
 
@@ -235,10 +237,10 @@ def stock_scheduler(policy):
 def test_the_regression_gradient_against_finite_differences(policy, name):
     """In float64, of a loss written with stock diffusers; through both branches of the guidance."""
     learner = learner_of(policy, algorithm_of(name, policy))
-    perturb(learner.denoiser)
+    perturb(learner.weights.denoiser)
     rollout = rollout_of(policy, learner.algorithm)
     output = loss_of(learner, rollout, seed=3)
-    parameters = trained(learner.denoiser)
+    parameters = trained(learner.weights.denoiser)
     gradients = dict(zip(parameters, torch.autograd.grad(output.loss, list(parameters.values())), strict=True))
 
     images, steps = every_transition()
@@ -299,29 +301,29 @@ def test_kl_to_the_model_before_training(policy, name, lora):
     beta = 0.7
     reference = copy.deepcopy(policy.denoiser)
     learner = learner_of(policy, algorithm_of(name, policy), beta, lora)
-    plain = GradientAccumulator(policy, learner.algorithm, learner.denoiser, 0.0, learner.accelerator)
+    plain = GradientAccumulator(policy, learner.algorithm, learner.weights, 0.0, learner.accelerator)
     rollout = rollout_of(policy, learner.algorithm)
     assert loss_of(learner, rollout).metrics["kl"].item() == 0
-    perturb(learner.denoiser, 0.1 if lora else 0.02)
+    perturb(learner.weights.denoiser, 0.1 if lora else 0.02)
     output, without = loss_of(learner, rollout), loss_of(plain, rollout)
-    expected = stock_kl(policy, learner.denoiser, reference, rollout).mean()
+    expected = stock_kl(policy, learner.weights.denoiser, reference, rollout).mean()
     assert expected > 1e-3
     assert not output.metrics["kl"].requires_grad
     torch.testing.assert_close(output.metrics["kl"], expected.detach(), rtol=1e-3, atol=0)
     torch.testing.assert_close(output.loss - without.loss, beta * expected, rtol=1e-3, atol=1e-5)
     assert set(output.metrics) == {*without.metrics, "kl"}
-    kl_alone = gradient(beta * expected, learner.denoiser)
-    summed = gradient(without.loss, learner.denoiser) + kl_alone
-    assert (gradient(output.loss, learner.denoiser) - summed).norm() < 1e-3 * kl_alone.norm()
+    kl_alone = gradient(beta * expected, learner.weights.denoiser)
+    summed = gradient(without.loss, learner.weights.denoiser) + kl_alone
+    assert (gradient(output.loss, learner.weights.denoiser) - summed).norm() < 1e-3 * kl_alone.norm()
 
 
 @pytest.mark.parametrize("lora", [True, False], ids=["adapter", "all weights"])
 def test_kl_pulls_back(policy, lora):
     """With advantages of 0 it is all there is to descend."""
     learner = learner_of(policy, algorithm_of("ddpo_is", policy), beta=1.0, lora=lora)
-    perturb(learner.denoiser, 0.1 if lora else 0.01)
+    perturb(learner.weights.denoiser, 0.1 if lora else 0.01)
     rollout = rollout_of(policy, learner.algorithm, torch.zeros(3))
-    optimizer = torch.optim.Adam(list(trained(learner.denoiser).values()), 3e-2 if lora else 3e-3)
+    optimizer = torch.optim.Adam(list(trained(learner.weights.denoiser).values()), 3e-2 if lora else 3e-3)
     history = []
     for _ in range(6):
         output = loss_of(learner, rollout)
@@ -351,9 +353,9 @@ def test_the_reference_of_full_fine_tuning_is_a_copy_of_its_own(policy, tmp_path
 
 def test_the_adapter_is_back_after_the_reference(policy):
     learner = learner_of(policy, algorithm_of("ddpo_is", policy), beta=1.0)
-    perturb(learner.denoiser)
+    perturb(learner.weights.denoiser)
     rollout = rollout_of(policy, learner.algorithm)
-    names = set(trained(learner.denoiser))
+    names = set(trained(learner.weights.denoiser))
     first = loss_of(learner, rollout).metrics["kl"].item()
     assert loss_of(learner, rollout).metrics["kl"].item() == first > 0
-    assert set(trained(learner.denoiser)) == names
+    assert set(trained(learner.weights.denoiser)) == names

@@ -477,7 +477,7 @@ def test_a_pipeline_argument_that_does_not_exist_is_refused(tiny_pipeline):
         LogProbPipeline(tiny_pipeline(), 4, pipeline_kwargs={"negativ_prompt": "blurry"})
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.5])
+@pytest.mark.parametrize("eta", [-0.1, 1.5])
 def test_eta_without_log_probabilities_is_refused(tiny_pipeline, eta):
     with pytest.raises(ConfigError, match=f"eta is {eta}; it must be in"):
         LogProbPipeline(tiny_pipeline(), 4, eta=eta)

@@ -9,6 +9,7 @@ from diffusers.loaders.lora_base import LoraBaseMixin
 from peft import PeftModel
 from safetensors.torch import load_file
 from support import zoo
+from support.trainers import brightness
 from support.zoo_questions import (
     PROMPTS,
     SEEDS,
@@ -20,6 +21,8 @@ from support.zoo_questions import (
     make_policy,
     ratios_are_one_before_any_update,
     rise_in_brightness,
+    runs_of_the_pipelines_own_scheduler_are_replayed,
+    the_gradient_of_matching_is_a_finite_difference,
     trainable,
 )
 
@@ -32,11 +35,30 @@ from trainer_ext.policy.runner import find_denoiser
 from trainer_ext.policy.seeds import image_generators
 from trainer_ext.policy.stock import stock_images
 
+EVERY = zoo.FAMILIES | zoo.OF_FEW_STEPS
+
+
+#: Their denoisers predict noise; the others' v, or the flow.
+OF_NOISE = {
+    "StableDiffusionPipeline",
+    "StableDiffusionPipeline, rescaled",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+}
+OF_IMAGES = [name for name in EVERY if name not in OF_NOISE]
+
+
+def darkness(images, prompts, **columns):
+    return [-value for value in brightness(images, prompts)]
+
 
 @cache
 def built(name):
     torch.manual_seed(0)
-    return zoo.FAMILIES[name].build()
+    return EVERY[name].build()
 
 
 #: One of each kind: noise and rules of DDIM, flow matching without guidance, with classifier-free guidance, and with the rules
@@ -49,16 +71,22 @@ OF_EACH_KIND = {
     "PixArtSigmaPipeline",
     "ZImagePipeline",
     "Lumina2Pipeline",
+    "StableDiffusionPipeline, LCM",
 }
-FEW = [pytest.param(name, marks=[] if name in OF_EACH_KIND else pytest.mark.full) for name in zoo.FAMILIES]
+
+
+def few(names, default):
+    """All rows with `-m full`; some by default."""
+    return [pytest.param(name, marks=[] if name in default else pytest.mark.full) for name in names]
+
 
 every_family = pytest.mark.parametrize("family", zoo.FAMILIES, indirect=True)
-a_family_of_each_kind = pytest.mark.parametrize("family", FEW, indirect=True)
+a_family_of_each_kind = pytest.mark.parametrize("family", few(zoo.FAMILIES, OF_EACH_KIND), indirect=True)
 
 
 @pytest.fixture
 def family(request):
-    return zoo.FAMILIES[request.param]
+    return EVERY[request.param]
 
 
 @pytest.fixture
@@ -69,6 +97,20 @@ def pipeline(family):
 @every_family
 def test_images_are_those_of_the_stock_pipeline(family, pipeline):
     images_are_those_of_the_stock_pipeline(family, pipeline)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)  # diffusers' DPM-Solver, of Sana
+@pytest.mark.parametrize("family", EVERY, indirect=True)
+def test_runs_of_the_pipelines_own_scheduler_are_replayed(family, pipeline):
+    runs_of_the_pipelines_own_scheduler_are_replayed(family, pipeline)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("family", few(EVERY, OF_EACH_KIND), indirect=True)
+def test_the_gradient_of_matching_is_a_finite_difference(family, pipeline):
+    the_gradient_of_matching_is_a_finite_difference(family, pipeline)
 
 
 @every_family
@@ -141,6 +183,38 @@ def test_three_updates_raise_the_reward(family, pipeline, make_trainer):
         **family.options,
     )
     assert rise > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("family", few(OF_IMAGES, {"StableDiffusionPipeline, LCM"}), indirect=True)
+def test_matching_follows_the_reward(family, pipeline, make_trainer):
+    """
+    `awm` with the pipeline's own scheduler, steps as above: for brightness and for darkness, which differ in nothing else. What
+    matching its own images does to a random model is in both. A random prediction of noise has made its images by being wrong: to
+    match them better leads away from them, so that those families are asked for the gradient alone.
+    """
+    denoiser = pipeline.components[find_denoiser(pipeline)]
+    adapter = default_lora_config(denoiser)
+    adapter.target_modules |= {"conv_out", "proj_out"} & {name for name, _ in denoiser.named_modules()}
+    bright, dark = (
+        rise_in_brightness(
+            make_trainer,
+            64,
+            model=copy.deepcopy(pipeline),
+            peft_config=copy.deepcopy(adapter),
+            reward=reward,
+            folder=str(index),
+            algorithm="awm",
+            num_inference_steps=4,
+            num_train_epochs=3,
+            optim="sgd",
+            max_grad_norm=1e-3,
+            learning_rate=family.learning[2] * 1e3,
+            **family.options,
+        )
+        for index, reward in enumerate((brightness, darkness))
+    )
+    assert bright > dark + 0.1
 
 
 def test_controlnet_is_refused():

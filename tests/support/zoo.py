@@ -675,6 +675,39 @@ KNOWN = (
     ),
 )
 
+
+def solved_by(scheduler, make):
+    """Build a pipeline, and give it another scheduler with the same noise."""
+    pipeline = make()
+    pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
+    return pipeline
+
+
+#: With schedulers of distilled models, for which neither DDIM nor Euler's method can stand in.
+OF_FEW_STEPS = {
+    family.name: family
+    for family in (
+        Family(
+            "StableDiffusionPipeline, LCM",
+            partial(solved_by, "LCMScheduler", partial(stable_diffusion, prediction_type="v_prediction")),
+            options=options(),
+            learning=OF_DDIM,
+        ),
+        Family(
+            "StableDiffusionPipeline, TCD",
+            partial(solved_by, "TCDScheduler", partial(stable_diffusion, prediction_type="v_prediction")),
+            options=options(),
+            learning=OF_DDIM,
+        ),
+        Family(
+            "FluxPipeline, LCM",
+            partial(solved_by, "FlowMatchLCMScheduler", flux),
+            "none",
+            options(3.5, **SIZE, **SHORT),
+        ),
+    )
+}
+
 #: Those that the installed diffusers has.
 FAMILIES = {
     family.name: family

@@ -5,16 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchLCMScheduler
 
 from support.trainers import prompts
 from support.zoo import cast, in_bfloat16
+from trainer_ext.learning.algorithms import resolve_algorithm
 from trainer_ext.learning.fused.tape import GradientTape
+from trainer_ext.learning.rollout import Rollout
 from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.lora import default_lora_config
+from trainer_ext.options import DDPOOptions
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.seeds import image_generators
 from trainer_ext.policy.self_check import Replayed
-from trainer_ext.policy.stock import stock_images
+from trainer_ext.policy.stock import default_images, stock_images
 
 PROMPTS = ["a cat", "a dog riding a bike"]
 SEEDS = [11, 12, 13, 14]
@@ -68,6 +72,53 @@ def images_are_those_of_the_stock_pipeline(family, pipeline):
     stock = stock_images(pipeline, prompts, SEEDS, 4, policy.sampling_kwargs)
     assert (sampled.images.int() - stock.int()).abs().max() <= 1
     assert sampled.images[0].float().std() > 1, "a plain image would say nothing"
+
+
+def runs_of_the_pipelines_own_scheduler_are_replayed(family, pipeline):
+    """Its images bit for bit, where it does not draw from the global generator; and each step as it was sampled."""
+    policy = make_policy(family, pipeline, sampler="own")
+    plain = policy.sample(PROMPTS, image_generators(SEEDS[:2]))
+    if not isinstance(pipeline.scheduler, FlowMatchLCMScheduler):
+        expected = default_images(pipeline, PROMPTS, SEEDS[:2], 2, policy.sampling_kwargs)
+        assert torch.equal(plain.images, expected)
+    denoiser = add_adapter(policy)
+    trajectory = two_each(policy, denoiser).trajectory
+    assert policy.findings.guidance.name == family.guidance
+    for step in range(policy.table.num_steps):
+        replayed = Replayed.at_step(trajectory, torch.tensor(step))
+        assert replayed.deviations(policy, denoiser).tolist() == [0.0] * 4
+
+
+def the_gradient_of_matching_is_a_finite_difference(family, pipeline):
+    """Along itself, of a loss that is written here once more; over mixed steps of four images, two of each prompt."""
+    policy = make_policy(family, pipeline, sampler="own")
+    denoiser = add_adapter(policy)
+    options = DDPOOptions(algorithm="awm")
+    algorithm = resolve_algorithm(None, options).bind(options, np.ones(1), policy.table, policy.noising)
+    rollout = Rollout(0, algorithm.retain(two_each(policy, denoiser).trajectory), torch.tensor([5.0, -2.5, 1.0, -5.0]))
+    images, steps = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([0, 1, 2, 3, 2, 3]) % policy.table.num_steps
+    batch = algorithm.minibatch(rollout, images, steps, torch.Generator().manual_seed(0))
+    table, signs = policy.noising, torch.tensor([1.0, -0.5, 0.2, -1.0, 1.0, -0.5])
+
+    def errors():
+        prediction = policy.predict(rollout.data.conditioning, batch.latents, images, steps, denoiser)
+        return (prediction - batch.targets).flatten(1), prediction
+
+    before, prediction = errors()
+    parameters = list(trainable(denoiser).values())
+    gradient = torch.autograd.grad(algorithm.loss(batch, prediction).loss, parameters)
+    size = torch.stack([value.norm() for value in gradient]).norm()
+    weights = signs * (table.noise / (table.signal + table.noise))[steps] / before.detach().abs().mean(1)
+    found = []
+    with torch.no_grad():
+        for width in (5e-3, -5e-3):
+            for parameter, value in zip(parameters, gradient, strict=True):
+                parameter += width * value / size
+            found.append((weights * errors()[0].square().mean(1)).double().mean())
+            for parameter, value in zip(parameters, gradient, strict=True):
+                parameter -= width * value / size
+    slope = (found[0] - found[1]).item() / 1e-2
+    assert slope == pytest.approx(size.item(), rel=5e-2)
 
 
 def ratios_are_one_before_any_update(family, pipeline, dtype):

@@ -31,11 +31,15 @@ def run_options():
 LEARNING = {
     "ddpo_sf": {"num_train_epochs": 4, "learning_rate": 2e-3, "skip_last_steps": 2},
     "rwr": {"num_train_epochs": 3, "learning_rate": 3e-3, "num_inner_epochs": 2, "rwr_beta": 1.0},
+    "awm": {"num_train_epochs": 3, "learning_rate": 3e-3, "num_inner_epochs": 2},
+    "nft": {"num_train_epochs": 3, "learning_rate": 3e-3, "num_inner_epochs": 2},
     "sparse_rwr": {"num_train_epochs": 3, "learning_rate": 3e-3, "num_inner_epochs": 2, "rwr_quantile": 0.8},
 }
 
 
-@pytest.mark.parametrize("algorithm", LEARNING)
+@pytest.mark.parametrize(
+    "algorithm", [pytest.param(name, marks=[pytest.mark.full] if name == "nft" else []) for name in LEARNING]
+)
 def test_rewards_of_opposite_signs_drive_apart(make_trainer, tiny_pipeline, algorithm):
     """Two runs that differ in nothing else: what else a regression does to a random model is in both. For DDPO-IS: test_trainer."""
     batch = {"num_inference_steps": 4, "num_images_per_rollout": 32, "rollout_batch_size": 32}

@@ -32,8 +32,8 @@ class SampleOptions(CheckedOptions):
 
     adapter: str | None = option(
         None,
-        "Folder or Hub id of a run, for a second row of images with what it trained. Its model, steps, guidance scale and eta "
-        "are those of the run, unless they are given here.",
+        "Folder or Hub id of a run, for a second row of images with what it trained. Its model, steps, guidance scale, eta and "
+        "sampler are those of the run, unless they are given here.",
     )
     model_name_or_path: str = option("embedded", "Hub id or folder of the base pipeline.")
     prompts: list[str] = field(
@@ -44,6 +44,11 @@ class SampleOptions(CheckedOptions):
     num_inference_steps: int = option(DDPOOptions.num_inference_steps, "Denoising steps.")
     guidance_scale: float | None = option(DDPOOptions.guidance_scale, "Guidance scale; use that of training.")
     eta: float = option(DDPOOptions.eta, "Weight of DDIM's noise; here 0 is allowed.")
+    sampler: str | None = option(
+        None,
+        "With 'own' the pipeline's own scheduler draws, as in training by 'awm' and 'nft'; otherwise DDIM, or for flow matching "
+        "Euler's method.",
+    )
     pipeline_kwargs: dict[str, Any] | str | None = option(
         None, "Additional arguments for every call of the pipeline, as JSON: '{\"height\": 512}'."
     )
@@ -132,7 +137,9 @@ def _drawn(options: SampleOptions, device: str, seeds: Sequence[int]) -> Iterato
         switch(label == "with")
         drawing = trained if trained is not None and label == "with" else pipeline
         with StepBar(steps, f"pictures {label} what was trained" if options.adapter else "pictures", True) as bar:
-            images = stock_images(drawing, options.prompts, seeds, options.batch_size, settings, bar.on_step)
+            images = stock_images(
+                drawing, options.prompts, seeds, options.batch_size, settings, bar.on_step, options.sampler
+            )
         yield label, images
 
 

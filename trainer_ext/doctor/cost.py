@@ -13,6 +13,7 @@ from ..learning.order import num_kept
 from ..model.denoiser import TrainedDenoiser
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
+from ..policy.self_check import Replayed, comparable_steps
 from .activations import SavedTensors, checkpointing
 from .estimate import Shapes
 
@@ -44,8 +45,8 @@ class Effort:
 
 
 def mixed_steps(trajectory: Trajectory, num_pairs: int = Effort.num_pairs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pairs of an image and a step in a combination that no rollout has: from the last step with noise to the first."""
-    steps = trajectory.table.stochastic_steps
+    """Return pairs of an image and a step in a combination that no rollout has: from the last comparable step to the first."""
+    steps = comparable_steps(trajectory)
     chosen = torch.linspace(len(steps) - 1, 0, num_pairs).ceil().long()
     return (1 + torch.arange(num_pairs)) % len(trajectory), steps[chosen]
 
@@ -86,7 +87,7 @@ def _block_bytes(policy: LogProbPipeline, denoiser: TrainedDenoiser, trajectory:
     with checkpointing(denoiser) as possible, saved.counting():
         if not possible:
             return None
-        policy.ratio_terms(trajectory, rows, steps, denoiser)
+        Replayed(trajectory, rows, steps).deviations(policy, denoiser)
     return saved.num_bytes // (len(rows) * policy.num_branches)
 
 

@@ -6,16 +6,18 @@ import inspect
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from diffusers import DiffusionPipeline
 from diffusers.loaders.lora_base import LoraBaseMixin
 
 from ..errors import PipelineError
+from ..learning.algorithm import Algorithm
 from ..model.denoiser import TrainedDenoiser
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
 from ..policy.runner import find_denoiser
-from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
+from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts, SolverFacts
 from .report import Facts
 from .training_facts import AdapterFacts
 
@@ -37,21 +39,23 @@ def denoiser_facts(pipeline: DiffusionPipeline) -> DenoiserFacts:
     return DenoiserFacts(name, type(denoiser).__name__, size, str(parameters[0].dtype).removeprefix("torch."))
 
 
-def policy_facts(policy: LogProbPipeline) -> Iterator[Facts]:
+def policy_facts(policy: LogProbPipeline, algorithm: Algorithm[Any, Any]) -> Iterator[Facts]:
     """Describe sampler and guidance.
 
     Raises:
-        [`PipelineError`]: no step has noise.
+        [`PipelineError`]: no step has noise, and the algorithm needs log-probabilities.
     """
     table, guidance = policy.table, policy.findings.guidance
     steps = table.stochastic_steps
-    if not len(steps):
+    if len(steps):
+        weights = table.output_coef[steps].abs() / table.std[steps]
+        heaviest = int(steps[weights.argmax()])
+        noisy = tuple(steps.tolist())
+        yield SamplerFacts(policy.sampler, table.num_steps, noisy, float(weights.max()), heaviest)
+    elif algorithm.policy_gradient:
         raise PipelineError("No step of this schedule has noise, so there is nothing to train. Use more steps.")
-    weights = table.output_coef[steps].abs() / table.std[steps]
-    heaviest = int(steps[weights.argmax()])
-    yield SamplerFacts(
-        policy.runner.sampler.name, table.num_steps, tuple(steps.tolist()), float(weights.max()), heaviest
-    )
+    else:
+        yield SolverFacts(policy.sampler, table.num_steps)
     outputs = sum(layout.copies for layout in policy.findings.layouts)
     error = policy.findings.error
     yield GuidanceFacts(guidance.name, guidance.scale, outputs, guidance.cond_first, guidance.sign, error)

@@ -70,7 +70,7 @@ def examine(
     Raises:
         [`PipelineError`]: nothing could be loaded. Reasons that speak against training are in the report instead.
     """
-    pipeline = open_pipeline(model, args.weights_dtype)
+    pipeline = open_pipeline(model, args.weights_dtype, args.quantization)
     facts: list[Facts] = []
     try:
         for found in _parts(pipeline, args, peft_config, guidance_rules, on_step, as_run):
@@ -93,8 +93,9 @@ def _parts(
 ) -> Iterator[Facts]:
     yield pipeline_facts(pipeline)
     yield denoiser_facts(pipeline)
-    policy = build_policy(pipeline, args, guidance_rules=guidance_rules)
-    yield from policy_facts(policy)
+    algorithm = args.resolve_algorithm(None)
+    policy = build_policy(pipeline, args, guidance_rules=guidance_rules, sampler=algorithm.sampler)
+    yield from policy_facts(policy, algorithm)
     denoiser = build_denoiser(policy, args, peft_config)
     try:
         effort = Effort.of_run(args, policy.num_branches) if as_run else Effort()
@@ -149,8 +150,8 @@ def _sample(
 
 def _replay_facts(policy: LogProbPipeline, model: torch.nn.Module, sampled: Sampled, clip_range: float) -> ReplayFacts:
     with torch.no_grad():
-        same = Replayed.as_sampled(sampled.trajectory).log_ratios(policy, model)
-        mixed = policy.ratio_terms(sampled.trajectory, *mixed_steps(sampled.trajectory), model).log_ratio
+        same = Replayed.as_sampled(sampled.trajectory).deviations(policy, model)
+        mixed = Replayed(sampled.trajectory, *mixed_steps(sampled.trajectory)).deviations(policy, model)
     check_replay(policy, model, sampled.trajectory, clip_range)
     shape = tuple(sampled.images.shape[1:])
     return ReplayFacts(policy.findings.repeats_prompts, shape, *(float(x.expm1().abs().max()) for x in (same, mixed)))
@@ -166,9 +167,9 @@ def _randomise_lora(denoiser: TrainedDenoiser) -> None:
 def _train(
     policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor
 ) -> None:
-    log_ratio = policy.ratio_terms(trajectory, rows, steps, model).log_ratio
-    if log_ratio.requires_grad:
-        log_ratio.sum().backward()
+    deviations = Replayed(trajectory, rows, steps).deviations(policy, model)
+    if deviations.requires_grad:
+        deviations.sum().backward()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

@@ -92,6 +92,28 @@ class SamplerFacts:
 
 
 @dataclass(frozen=True)
+class SolverFacts:
+    """
+    Denoising steps without a log-probability, for algorithms that need none.
+
+    Parameters:
+        sampler (`str`):
+            One of `SAMPLERS`.
+        num_steps (`int`):
+            Calls of the scheduler for an image.
+    """
+
+    sampler: str
+    num_steps: int
+
+    def lines(self) -> Lines:
+        """Return the lines of the report."""
+        return [
+            ("sampler", f"{self.sampler}: {self.num_steps} steps without a log-probability, which all can be trained")
+        ]
+
+
+@dataclass(frozen=True)
 class GuidanceFacts:
     """
     How the denoiser's outputs are combined.

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from .estimate import EstimateFacts
-from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts
+from .facts import CallFacts, DenoiserFacts, GuidanceFacts, PipelineFacts, SamplerFacts, SolverFacts
 from .training_facts import AdapterFacts, CostFacts, GradientFacts, ReplayFacts
 
 Facts: TypeAlias = (
     PipelineFacts
     | DenoiserFacts
     | SamplerFacts
+    | SolverFacts
     | GuidanceFacts
     | CallFacts
     | AdapterFacts

@@ -15,6 +15,7 @@ from ..policy.transitions.noising import NoisingTable
 from ..types import FloatArray
 from .losses import LossOutput
 from .minibatch import Batch
+from .old_policy import OldPolicy
 from .rollout import Rollout, RolloutData
 from .weighting import Weighting
 
@@ -31,15 +32,21 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
         one_update (`bool`):
             True if the loss is only right until the first update on a rollout.
         policy_gradient (`bool`):
-            True if the sampler's own steps are trained, so that a KL divergence to the reference is defined.
+            True if the sampler's own steps are trained, which then must have log-probabilities.
         clips_ratio (`bool`):
             True if the loss clips the ratio, which then must be within `clip_range` before the first update.
+        sampler (`str`, *optional*):
+            The sampler of rollouts where the options name none; by default that of the scheduler's family.
+        divergence_name (`str`):
+            The name under which [`Algorithm.divergence`] is logged.
     """
 
     name: ClassVar[str]
     one_update: ClassVar[bool] = False
     policy_gradient: ClassVar[bool] = False
     clips_ratio: ClassVar[bool] = False
+    sampler: ClassVar[str | None] = None
+    divergence_name: ClassVar[str] = "kl"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -96,6 +103,22 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
         Return the loss of the guided `prediction` `(N, ...)`: a mean over N, because a batch may be spread over several forward
         passes, of which each counts by its N.
         """
+
+    def divergence(self, minibatch: Batch, prediction: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """
+        Return how far the guided `prediction` `(N, ...)` is from that of the model before training, `(N,)`.
+
+        `beta` times its mean is added to the loss. Without this method, an algorithm allows no `beta`.
+        """
+        raise NotImplementedError
+
+    @property
+    def old_policy(self) -> OldPolicy | None:
+        """
+        How an old policy follows the trained one, if the loss needs one: its predictions are then in the minibatch, a
+        [`NoisedBesideOld`].
+        """
+        return None
 
     @final
     def bind(

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from ..errors import ConfigError
 from ..options import DDPOOptions
+from ..policy.transitions.samplers import OWN
 from .algorithm import Algorithm
+from .matching import AdvantageWeightedMatching, NegativeAwareFineTuning
 from .policy_gradient import ImportanceSampling, ScoreFunction
 from .regression import RewardWeightedRegression, SparseRewardWeightedRegression
 
@@ -38,6 +40,11 @@ ALGORITHMS: dict[str, NamedAlgorithm] = {
         NamedAlgorithm(
             SparseRewardWeightedRegression, lambda options: SparseRewardWeightedRegression(options.rwr_quantile)
         ),
+        NamedAlgorithm(AdvantageWeightedMatching, lambda options: AdvantageWeightedMatching(options.advantage_clip)),
+        NamedAlgorithm(
+            NegativeAwareFineTuning,
+            lambda options: NegativeAwareFineTuning(options.advantage_clip, options.nft_strength),
+        ),
     )
 }
 
@@ -64,6 +71,8 @@ class Sizes(Protocol):
     """The options of a run that decide which algorithms can run with them."""
 
     beta: float
+    eta: float
+    sampler: str | None
     num_images_per_rollout: int
     per_device_train_batch_size: int
 
@@ -81,18 +90,35 @@ def check_kind(kind: type[Algorithm[Any, Any]], options: Sizes) -> None:
     Check that an algorithm can run with a run's options.
 
     Raises:
-        [`ConfigError`]: they ask for several updates on a rollout, or for a KL term, and the algorithm allows none.
+        [`ConfigError`]: they ask for several updates on a rollout, for a divergence from the model before training, or for steps
+            without a log-probability, and the algorithm allows none.
     """
-    if options.beta and not kind.policy_gradient:
-        known = [name for name, named in ALGORITHMS.items() if named.kind.policy_gradient]
+    if options.beta and kind.divergence is Algorithm.divergence:
         raise ConfigError(
-            f"beta is {options.beta} and the algorithm is {kind.name!r}, whose steps have no KL divergence to the reference. "
-            f"Set beta=0, or use a policy gradient ({', '.join(known)})."
+            f"beta is {options.beta} and the algorithm is {kind.name!r}, which defines no distance from the model before "
+            "training. Set beta=0, or define its method divergence."
         )
+    if kind.policy_gradient:
+        _check_log_probs(kind, options)
     if kind.one_update and options.updates_per_rollout != 1:
         raise ConfigError(
             f"The algorithm {kind.name!r} allows one update on a rollout: its gradient is that of the policy that sampled; "
             f"these options make {options.updates_per_rollout}. Set gradient_accumulation_steps="
             f"{options.num_images_per_rollout // (options.per_device_train_batch_size * options.world_size)} and "
             "num_inner_epochs=1, or use 'ddpo_is'."
+        )
+
+
+def _check_log_probs(kind: type[Algorithm[Any, Any]], options: Sizes) -> None:
+    """Raise [`ConfigError`] if with these options no step has a log-probability."""
+    free = ", ".join(name for name, named in ALGORITHMS.items() if not named.kind.policy_gradient)
+    if not options.eta:
+        raise ConfigError(
+            f"eta is {options.eta}; it must be in (0, 1] for the algorithm {kind.name!r}. With eta=0 denoising is deterministic "
+            f"and has no log-probabilities, so there is no policy to optimise; the paper uses eta=1. {free} need none."
+        )
+    if options.sampler == OWN:
+        raise ConfigError(
+            f"sampler is 'own', the pipeline's own scheduler, which has no log-probabilities, and the algorithm is "
+            f"{kind.name!r}, which needs them. Leave the sampler out, or use one of {free}."
         )

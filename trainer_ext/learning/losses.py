@@ -69,8 +69,76 @@ def weighted_denoising_loss(prediction: torch.Tensor, target: torch.Tensor, weig
         weights (`torch.Tensor` of shape `(N,)`):
             Weight of each image in the loss; 1 on average.
     """
-    squares = (prediction.float() - target).square().flatten(1).mean(1)
+    squares = _mean_squares(prediction, target)
     return LossOutput((weights * squares).mean(), {"denoising_loss": squares.detach().mean()})
+
+
+SCALE_FLOOR = 1e-5  #: below which the error of a prediction is no scale to divide by
+
+
+def scaled_squares(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """
+    Return mean(|p - y|^2) / mean(|p - y|) of each prediction `(N,)`, where no gradient passes the divisor.
+
+    So predictions that are far off pull no harder than others (DiffusionNFT, arXiv:2509.16117).
+    """
+    error = (prediction.to(target) - target).flatten(1)
+    return error.square().mean(1) / error.detach().abs().mean(1).clamp(min=SCALE_FLOOR)
+
+
+def signed_matching_loss(
+    prediction: torch.Tensor, target: torch.Tensor, signs: torch.Tensor, step_weights: torch.Tensor
+) -> LossOutput:
+    """
+    Advantage-weighted matching (AWM, arXiv:2509.25050) with scaled errors: towards good images, away from bad ones.
+
+    Args:
+        prediction (`torch.Tensor` of shape `(N, ...)`):
+            The guided model output for noised images; carries the gradient.
+        target (`torch.Tensor` of shape `(N, ...)`):
+            The model output that the denoising loss asks for.
+        signs (`torch.Tensor` of shape `(N,)`):
+            Advantages, cut to [-1, 1].
+        step_weights (`torch.Tensor` of shape `(N,)`):
+            Weight of each step's noise level.
+    """
+    losses = signs * step_weights * scaled_squares(prediction, target)
+    return LossOutput(losses.mean(), {"denoising_loss": _mean_squares(prediction, target).detach().mean()})
+
+
+def negative_aware_loss(
+    prediction: torch.Tensor,
+    old_output: torch.Tensor,
+    target: torch.Tensor,
+    signs: torch.Tensor,
+    step_weights: torch.Tensor,
+    strength: float,
+) -> LossOutput:
+    """
+    DiffusionNFT (arXiv:2509.16117): a good image pulls the prediction, a bad one its mirror image in the old prediction.
+
+    With b = strength and the prediction p: positive = (1 - b) old + b p is matched with weight (1 + sign) / 2, and negative =
+    (1 + b) old - b p with weight (1 - sign) / 2. At p = old the gradient is exactly that of [`signed_matching_loss`]. Shapes as
+    there.
+
+    Args:
+        old_output (`torch.Tensor` of shape `(N, ...)`):
+            What the old policy predicts.
+        strength (`float`):
+            b: how far the two are from the old prediction.
+    """
+    old, new, share = old_output.to(target), prediction.to(target), (1 + signs) / 2
+    positive, negative = (1 - strength) * old + strength * new, (1 + strength) * old - strength * new
+    matched = share * scaled_squares(positive, target) + (1 - share) * scaled_squares(negative, target)
+    metrics = {
+        "denoising_loss": _mean_squares(new, target).detach().mean(),
+        "old_distance": _mean_squares(new, old).detach().mean(),
+    }
+    return LossOutput((step_weights * matched).mean() / strength, metrics)
+
+
+def _mean_squares(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return (prediction.to(target) - target).square().flatten(1).mean(1)
 
 
 def _ratio_measures(log_ratio: torch.Tensor) -> dict[str, torch.Tensor]:

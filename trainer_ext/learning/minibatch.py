@@ -9,6 +9,7 @@ import torch
 
 from ..policy.transfer import to_device
 from ..policy.transitions.gaussian import RatioTerms, TransitionTable, ratio_terms
+from ..policy.transitions.noising import NoisingTable
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class NoisedLatents:
     The final latents of N images, with new noise.
 
     Parameters:
+        noising ([`NoisingTable`]):
+            The forward process at the sampler's steps.
+        steps (`torch.Tensor` of shape `(N,)`, int64):
+            The step whose noise each has.
         latents (`torch.Tensor` of shape `(N, ...)`):
             The noised latents, after the forward process.
         targets (`torch.Tensor` of shape `(N, ...)`):
@@ -58,13 +63,36 @@ class NoisedLatents:
             Weight of each image in the loss.
     """
 
+    noising: NoisingTable
+    steps: torch.Tensor
     latents: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
 
     def to(self, device: torch.device) -> NoisedLatents:
         """Move the tensors."""
-        return NoisedLatents(*to_device((self.latents, self.targets, self.weights), device))
+        return NoisedLatents(self.noising, self.steps, *to_device((self.latents, self.targets, self.weights), device))
+
+    def at_steps(self, table: torch.Tensor) -> torch.Tensor:
+        """Return the entries of `table` `(T,)` at the steps, `(N,)`."""
+        return to_device(table[self.steps.to(table.device)].to(self.weights.dtype), self.weights.device)
+
+    def beside(self, old_outputs: torch.Tensor) -> NoisedBesideOld:
+        """Add what the old policy predicts."""
+        return NoisedBesideOld(self.noising, self.steps, self.latents, self.targets, self.weights, old_outputs)
+
+
+@dataclass(frozen=True)
+class NoisedBesideOld(NoisedLatents):
+    """
+    Final latents with new noise, and what an old policy predicts from them.
+
+    Parameters:
+        old_outputs (`torch.Tensor` of shape `(N, ...)`):
+            Its guided predictions, without gradient.
+    """
+
+    old_outputs: torch.Tensor
 
 
 Batch = TypeVar("Batch", Transitions, NoisedLatents)

@@ -10,7 +10,7 @@ import torch
 
 from ..options import DDPOOptions
 from ..policy.recording.trajectory import Trajectory
-from ..policy.transitions.gaussian import TransitionTable
+from ..policy.transitions.gaussian import TransitionTable, kl_divergence
 from ..policy.transitions.noising import NoisingTable
 from ..types import FloatArray
 from .algorithm import Algorithm
@@ -24,7 +24,7 @@ from .weighting import AdvantageWeighting
 class PolicyGradient(Algorithm[Trajectory, Transitions]):
     """Raises the log-probability of denoising steps that led to a better image. The two subclasses differ in the loss."""
 
-    policy_gradient = True
+    policy_gradient: ClassVar[bool] = True
 
     def weighting(self, options: DDPOOptions, reward_weights: FloatArray) -> AdvantageWeighting:
         """Weigh images by their advantages."""
@@ -56,6 +56,10 @@ class PolicyGradient(Algorithm[Trajectory, Transitions]):
             trajectory.latents[images, steps + 1],
             rollout.weights[images],
         )
+
+    def divergence(self, minibatch: Transitions, prediction: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """Return the KL divergence of the steps' Gaussians; see [`kl_divergence`]."""
+        return kl_divergence(minibatch.table, minibatch.steps, prediction, reference)
 
 
 class RatioGradient(PolicyGradient):

@@ -20,16 +20,10 @@ from .rollout import Rollout
 from .weighting import RegressionWeighting, quantile_weights, softmax_weights
 
 
-class Regression(Algorithm[FinalLatents, NoisedLatents]):
-    """The denoising loss on the rollout's own images, at the sampler's timesteps. The two subclasses differ in the weights."""
+class ForwardProcess(Algorithm[FinalLatents, NoisedLatents]):
+    """Learns from final images that are noised again, at the sampler's timesteps: no step needs a log-probability."""
 
-    @abstractmethod
-    def weights(self, rewards: FloatArray) -> FloatArray:
-        """Turn the rewards `(n,)` of a group of images into their weights `(n,)`."""
-
-    def weighting(self, options: DDPOOptions, reward_weights: FloatArray) -> RegressionWeighting:
-        """Weigh images within their prompt, or with `advantages="batch"` within the rollout."""
-        return RegressionWeighting(self.weights, per_prompt=options.advantages != "batch")
+    divergence_name: ClassVar[str] = "reference_distance"
 
     def retain(self, trajectory: Trajectory) -> FinalLatents:
         """Keep the final latents, which take much less memory than the full trajectory."""
@@ -50,9 +44,25 @@ class Regression(Algorithm[FinalLatents, NoisedLatents]):
         """Add noise to the final latents."""
         denoised = rollout.data.latents[images]
         epsilon = torch.randn(denoised.shape, generator=generator)
-        return NoisedLatents(
-            noising.noised(steps, denoised, epsilon), noising.target(steps, denoised, epsilon), rollout.weights[images]
-        )
+        noised, targets = noising.noised(steps, denoised, epsilon), noising.target(steps, denoised, epsilon)
+        return NoisedLatents(noising, steps, noised, targets, rollout.weights[images])
+
+    def divergence(self, minibatch: NoisedLatents, prediction: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """Return the mean squared distance of the two predictions of the final latents."""
+        distance = (prediction.float() - reference.float()).square().flatten(1).mean(1)
+        return minibatch.at_steps(minibatch.noising.denoised_coef).square() * distance
+
+
+class Regression(ForwardProcess):
+    """The denoising loss on the rollout's own images. The two subclasses differ in the weights."""
+
+    @abstractmethod
+    def weights(self, rewards: FloatArray) -> FloatArray:
+        """Turn the rewards `(n,)` of a group of images into their weights `(n,)`."""
+
+    def weighting(self, options: DDPOOptions, reward_weights: FloatArray) -> RegressionWeighting:
+        """Weigh images within their prompt, or with `advantages="batch"` within the rollout."""
+        return RegressionWeighting(self.weights, per_prompt=options.advantages != "batch")
 
     def loss(self, minibatch: NoisedLatents, prediction: torch.Tensor) -> LossOutput:
         """See [`weighted_denoising_loss`]."""

@@ -17,7 +17,6 @@ from ddpo_plugins.names import STEPS
 
 from ..loop.metrics import RunMetrics
 from ..policy.pipeline import LogProbPipeline
-from ..policy.transitions.gaussian import kl_divergence
 from .algorithm import BoundAlgorithm
 from .batches import ForwardPass, TrainingBatch, forward_passes, pairs_at_once
 from .fused.memory import ImageGradients
@@ -27,11 +26,18 @@ from .policy_gradient import RatioGradient
 from .rollout import Rollout
 
 
-class LendsReference(Trained, Protocol):
-    """A trained module that remembers its state before training."""
+class LendsEarlier(Protocol):
+    """The trained weights, and earlier ones."""
 
-    def reference(self) -> AbstractContextManager[Callable[..., Any]]:
+    @property
+    def denoiser(self) -> Trained:
+        """The trained module."""
+
+    def untrained(self) -> AbstractContextManager[Callable[..., Any]]:
         """Lend the denoiser in its state before training."""
+
+    def old_policy(self) -> AbstractContextManager[Callable[..., Any]]:
+        """Lend the denoiser with the weights of the algorithm's old policy."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,10 @@ class GradientAccumulator:
             Replays recorded steps.
         algorithm ([`BoundAlgorithm`]):
             Chooses what to replay, and defines the loss.
-        denoiser ([`LendsReference`]):
-            The trained module; lends the reference of the KL term.
+        weights ([`LendsEarlier`]):
+            The trained module; lends the model before training, and the old policy of an algorithm that has one.
         beta (`float`):
-            Weight of KL(policy || reference) in the loss.
+            Weight in the loss of the divergence from the model before training.
         accelerator (`Accelerator`):
             The trainer's own: precision, and when processes exchange gradients.
         rows_per_forward (`int`, *optional*):
@@ -56,7 +62,7 @@ class GradientAccumulator:
 
     policy: LogProbPipeline
     algorithm: BoundAlgorithm[Any, Any]
-    denoiser: LendsReference
+    weights: LendsEarlier
     beta: float
     accelerator: Accelerator
     rows_per_forward: int | None = None
@@ -91,7 +97,7 @@ class GradientAccumulator:
         if isinstance(gradients, ImageGradients) and isinstance(algorithm, RatioGradient):
             before_pass()
             output, slopes = loss_at_ratio_one(algorithm, batch)
-            add_gradient(self.denoiser, gradients, batch.images, slopes / accumulation_steps, self.accelerator)
+            add_gradient(self.weights.denoiser, gradients, batch.images, slopes / accumulation_steps, self.accelerator)
             metrics.note({**output.metrics, "loss": output.loss})
             note_transitions(metrics, batch.steps.T.flatten(), output.by_transition)
             return output.loss.detach().to(self.accelerator.device)
@@ -128,15 +134,24 @@ class GradientAccumulator:
         predict = partial(
             self.policy.predict, rollout.data.conditioning, minibatch.latents, chosen.images, chosen.steps
         )
+        algorithm = self.algorithm.algorithm
+        if algorithm.old_policy is not None:
+            minibatch = minibatch.beside(self._predicted(predict, self.weights.old_policy()))
         prediction = predict(model)
-        output = self.algorithm.loss(minibatch, prediction)
+        output = algorithm.loss(minibatch, prediction)
         if not self.beta:
             return output
-        with torch.no_grad(), self.accelerator.autocast(), self.denoiser.reference() as reference:
-            expected = predict(reference)
-        kls = kl_divergence(self.policy.table, chosen.steps, prediction, expected)
-        kl, by_transition = kls.mean(), {**output.by_transition, "kl": kls.detach()}
-        return LossOutput(output.loss + self.beta * kl, {**output.metrics, "kl": kl.detach()}, by_transition)
+        each = algorithm.divergence(minibatch, prediction, self._predicted(predict, self.weights.untrained()))
+        mean, name = each.mean(), algorithm.divergence_name
+        by_transition = {**output.by_transition, name: each.detach()}
+        return LossOutput(output.loss + self.beta * mean, {**output.metrics, name: mean.detach()}, by_transition)
+
+    @torch.no_grad()
+    def _predicted(
+        self, predict: Callable[..., torch.Tensor], lent: AbstractContextManager[Callable[..., Any]]
+    ) -> torch.Tensor:
+        with self.accelerator.autocast(), lent as denoiser:
+            return predict(denoiser)
 
 
 class PairMeans:

@@ -10,12 +10,12 @@ from ..errors import ConfigError
 from ..options import DDPOOptions
 
 
-def check_sharding(accelerator: Accelerator, options: DDPOOptions) -> None:
+def check_sharding(accelerator: Accelerator, options: DDPOOptions, keeps_old_policy: bool = False) -> None:
     """
     Refuse options with which sharded training would be wrong, save nothing, or hang.
 
     Raises:
-        [`ConfigError`]: DeepSpeed; FSDP's first version; with FSDP, full fine-tuning, a moving average or pictures.
+        [`ConfigError`]: DeepSpeed; FSDP's first version; with FSDP, full fine-tuning, averages of the weights or pictures.
     """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise ConfigError(
@@ -34,6 +34,10 @@ def check_sharding(accelerator: Accelerator, options: DDPOOptions) -> None:
     refused = {
         "full_finetuning": (options.full_finetuning, "False: the pipeline could not be saved"),
         "ema_decay": (options.ema_decay, "None: it would average weights that are not trained"),
+        "algorithm": (
+            options.algorithm if keeps_old_policy else None,
+            "one without an old policy, such as 'ddpo_is': it would be swapped in for weights that are not there",
+        ),
         "num_sample_images": (
             options.num_sample_images,
             "0: one process draws them, and has only a share of the model",

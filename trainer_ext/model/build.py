@@ -27,6 +27,7 @@ from .inspection import check_pipeline
 from .loading import decode_in_parts, open_pipeline, prepare_pipeline
 from .lora import complete_lora_config
 from .ownership import remove_adapter
+from .quantization import check_quantization
 
 
 def checked_options(
@@ -39,8 +40,8 @@ def checked_options(
     Check options of the model, before anything is loaded, and return the run's options: the defaults if there are none.
 
     Raises:
-        [`ConfigError`]: `args` or `peft_config` are of another kind, there is no such optimizer, two guidance rules are given,
-            or an adapter for full fine-tuning.
+        [`ConfigError`]: `args` or `peft_config` are of another kind, there is no such optimizer, weights cannot be quantised so
+            here, two guidance rules are given, or an adapter for full fine-tuning.
         [`GuidanceError`]: `args` name a guidance rule that does not exist.
     """
     if args is not None and not isinstance(args, DDPOConfig):
@@ -49,6 +50,8 @@ def checked_options(
         )
     args = args or DDPOConfig()
     check_optimizer(args)
+    if args.quantization is not None:
+        check_quantization(args.quantization, args.device)
     if guidance is not None and args.guidance is not None:
         raise ConfigError("guidance is given both to DDPOTrainer and in its args; give only one of them.")
     resolve_rule(guidance or args.guidance, guidance_rules or ())
@@ -66,6 +69,7 @@ def build_policy(
     args: DDPOConfig,
     guidance: GuidanceRule | None = None,
     guidance_rules: Sequence[GuidanceSpec] | None = None,
+    sampler: str | None = None,
 ) -> LogProbPipeline:
     """
     Load a pipeline to the run's device and make a policy of it.
@@ -79,6 +83,8 @@ def build_policy(
             A guidance rule instead of the one that `args` names.
         guidance_rules (`Sequence[GuidanceSpec]`, *optional*):
             Rules that plugins offer.
+        sampler (`str`, *optional*):
+            The algorithm's own sampler, which applies where `args` name none.
 
     Raises:
         [`PipelineError`], [`GuidanceError`]: the pipeline cannot be loaded, is in a state in which it cannot be trained, or
@@ -87,14 +93,15 @@ def build_policy(
     """
     guidance_rules = guidance_rules or ()
     rule = resolve_rule(guidance or args.guidance, guidance_rules)
-    pipeline = open_pipeline(model, args.weights_dtype)
+    pipeline = open_pipeline(model, args.weights_dtype, args.quantization)
     check_pipeline(pipeline, args.full_finetuning)
     if pipeline is model:
         remember(pipeline, find_denoiser(pipeline))
     with given_back_on_error(pipeline):
         prepare_pipeline(pipeline).to(args.device)
         decode_in_parts(pipeline, args.vae_slicing, args.vae_tiling)
-        policy = LogProbPipeline(pipeline, **args.policy_kwargs, guidance=rule, guidance_rules=guidance_rules)
+        options = {**args.policy_kwargs, "sampler": args.sampler or sampler}
+        policy = LogProbPipeline(pipeline, **options, guidance=rule, guidance_rules=guidance_rules)
         pairs_at_once(policy, args.rows_per_forward, args.per_device_train_batch_size)  # or not one fits
     return policy
 

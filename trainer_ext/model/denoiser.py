@@ -21,6 +21,7 @@ from ..errors import ConfigError, PipelineError
 from ..file_names import LORA_FILE, PEFT_FILE
 from .lora import ADAPTER_NAME, LORA_METADATA_KEYS, PEFT_PREFIX, add_adapter
 from .ownership import adapter_layers, claim, is_owner
+from .quantization import plain
 
 
 class TrainedDenoiser(torch.nn.Module):
@@ -53,7 +54,7 @@ class TrainedDenoiser(torch.nn.Module):
         self.peft_config = peft_config
         claim(base, self)
         # TensorBoard, MLflow and the Trainer itself expect a transformers config, not diffusers' frozen dict.
-        self.config = PretrainedConfig.from_dict({"denoiser": dict(base.config)})
+        self.config = PretrainedConfig.from_dict({"denoiser": plain(base.config)})
 
     @property
     def base(self) -> ModelMixin:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import ConfigMixin, DiffusionPipeline
 from diffusers.models.attention_processor import Attention
 from peft import PeftMixedModel, PeftModel
 
 from ..errors import PipelineError
 from ..policy.runner import DENOISER_NAMES, find_denoiser
 from .ownership import adapter_layers, has_learned, is_claimed, remove_adapter, ways_out
+from .quantization import described_quantization
 
 GRADIENTS_OFF = (
     "Gradients are off (torch.set_grad_enabled(False), torch.no_grad() or torch.inference_mode()), and training needs them. "
@@ -47,6 +49,11 @@ class Inspected:
     def denoiser(self) -> torch.nn.Module:
         """The denoiser."""
         return self.modules[self.name]
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """The denoiser's configuration, if it is one of diffusers' models."""
+        return self.denoiser.config if isinstance(self.denoiser, ConfigMixin) else {}
 
 
 def check_pipeline(pipeline: DiffusionPipeline, full_finetuning: bool) -> None:
@@ -184,6 +191,17 @@ def precision(inspected: Inspected) -> Iterator[str]:
         )
 
 
+def quantised(inspected: Inspected) -> Iterator[str]:
+    """Find quantised weights that would be trained themselves: updates would be lost, and no error would say so."""
+    found = described_quantization(inspected.configuration)
+    if inspected.full_finetuning and found:
+        yield (
+            f"pipeline.{inspected.name} is quantised ({found.get('quant_method', 'by a method that has no name')}), and "
+            "full_finetuning trains all weights, of which quantised ones have no right gradient. Train an adapter, or load the "
+            "pipeline without quantization_config."
+        )
+
+
 LOOKS: tuple[Callable[[Inspected], Iterator[str]], ...] = (
     gradients_off,
     several_denoisers,
@@ -191,5 +209,6 @@ LOOKS: tuple[Callable[[Inspected], Iterator[str]], ...] = (
     fused_projections,
     adapters,
     moved_weights,
+    quantised,
     precision,
 )

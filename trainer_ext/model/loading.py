@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -13,6 +14,7 @@ from packaging.version import Version
 
 from ..errors import ConfigError, PipelineError
 from ..file_names import why_no_place
+from .quantization import quantization_config
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +45,28 @@ def load_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype = to
     return prepare_pipeline(open_pipeline(model, dtype))
 
 
-def open_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype) -> DiffusionPipeline:
+def open_pipeline(
+    model: str | Path | DiffusionPipeline, dtype: torch.dtype, quantization: str | None = None
+) -> DiffusionPipeline:
     """
-    Load a pipeline, or return one that is already loaded as it is.
+    Load a pipeline, with its denoiser quantised if asked for, or return one that is already loaded as it is.
 
     Raises:
         [`PipelineError`]: there is no such pipeline, or `model` is something else.
+        [`ConfigError`]: it is already loaded, and would have to be quantised.
     """
+    if isinstance(model, DiffusionPipeline) and quantization is not None:
+        raise ConfigError(
+            f"quantization is {quantization!r}, and the model is a pipeline that is already loaded. Give its Hub id or "
+            "folder, or load it with diffusers' quantization_config and leave quantization out."
+        )
     if not isinstance(model, str | Path | DiffusionPipeline):
         given = model.__name__ if isinstance(model, type) else f"a {type(model).__name__}"
         raise PipelineError(
             f"The model is {given}; give a whole pipeline (a DiffusionPipeline, not its unet or transformer), the id of one on "
             "the Hub, or a folder that holds one."
         )
-    return model if isinstance(model, DiffusionPipeline) else _from_pretrained(str(model), dtype)
+    return model if isinstance(model, DiffusionPipeline) else _from_pretrained(str(model), dtype, quantization)
 
 
 def prepare_pipeline(pipeline: DiffusionPipeline) -> DiffusionPipeline:
@@ -93,12 +103,15 @@ def decode_in_parts(pipeline: DiffusionPipeline, slicing: bool, tiling: bool) ->
             able[flag] = True
 
 
-def _from_pretrained(model: str, dtype: torch.dtype) -> DiffusionPipeline:
+def _from_pretrained(model: str, dtype: torch.dtype, quantization: str | None) -> DiffusionPipeline:
     folder = str(embedded_model()) if model == EMBEDDED else model
     try:
         if (problem := why_no_place(folder)) is not None:
             raise FileNotFoundError(problem)
-        return DiffusionPipeline.from_pretrained(folder, **{DTYPE_ARGUMENT: dtype})
+        arguments: dict[str, Any] = {DTYPE_ARGUMENT: dtype}
+        if quantization is not None:
+            arguments["quantization_config"] = quantization_config(quantization, folder, dtype)
+        return DiffusionPipeline.from_pretrained(folder, **arguments)
     except (OSError, ValueError) as error:
         raise PipelineError(
             f"No pipeline could be loaded from {model!r}: {str(error).rstrip('.')}.\nGive the id of a diffusers pipeline on the "

@@ -1,19 +1,24 @@
-"""The trained weights and, if a run keeps one, their moving average: which of them is evaluated, drawn and saved."""
+"""The trained weights, with their moving average and their old policy: which are evaluated, drawn, saved, and sampled with."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
+from transformers import TrainerCallback
 
 from ..config import DDPOConfig
+from ..errors import ConfigError
+from ..learning.old_policy import OldPolicy
 from .denoiser import TrainedDenoiser
 from .ema import MovingAverage, check_average
 from .handover import Loan
+from .old_weights import OldWeights
 
 
 @dataclass(frozen=True)
@@ -26,19 +31,44 @@ class RunWeights:
             The trained module.
         average ([`MovingAverage`], *optional*):
             The moving average of its weights. If there is one, it is evaluated, drawn and saved.
+        old ([`OldWeights`], *optional*):
+            The weights of the algorithm's old policy, if it has one.
         loan ([`Loan`]):
             The pipeline that they are in, which is given back when it is not in use.
     """
 
     denoiser: TrainedDenoiser
     average: MovingAverage | None
+    old: OldWeights | None
     loan: Loan
 
     @classmethod
-    def of(cls, pipeline: DiffusionPipeline, denoiser: TrainedDenoiser, args: DDPOConfig) -> RunWeights:
+    def of(
+        cls,
+        pipeline: DiffusionPipeline,
+        denoiser: TrainedDenoiser,
+        args: DDPOConfig,
+        old_policy: OldPolicy | None = None,
+    ) -> RunWeights:
         """Return the weights of a run that begins."""
         average = MovingAverage(denoiser, args.ema_decay) if args.ema_decay else None
-        return cls(denoiser, average, Loan(pipeline, denoiser))
+        old = None if old_policy is None else OldWeights(denoiser, old_policy, args.updates_per_rollout)
+        return cls(denoiser, average, old, Loan(pipeline, denoiser))
+
+    @property
+    def callbacks(self) -> list[TrainerCallback]:
+        """Callbacks that follow the updates."""
+        return [follower for follower in (self.average, self.old) if follower is not None]
+
+    def sampling(self) -> AbstractContextManager[Any]:
+        """Context manager that swaps in the weights to sample rollouts with: the trained ones, unless the old policy samples."""
+        return self.old.lent() if self.old is not None and self.old.policy.samples else contextlib.nullcontext()
+
+    def old_policy(self) -> AbstractContextManager[Callable[..., Any]]:
+        """Context manager that lends the denoiser with the old policy's weights."""
+        if self.old is None:
+            raise ConfigError("This run's algorithm has no old policy.")
+        return self.old.lent()
 
     def evaluated(self) -> AbstractContextManager[None]:
         """Context manager that swaps in the weights to evaluate, draw and save."""
@@ -60,25 +90,31 @@ class RunWeights:
             self.denoiser.save(folder, pipeline, state)
 
     def add_to_checkpoint(self, folder: Path) -> None:
-        """Write the trained weights into a checkpoint that holds their average."""
+        """Write the trained weights into a checkpoint that holds their average, and those of the old policy."""
         if self.average is not None:
             self.average.save(folder)
+        if self.old is not None:
+            self.old.save(folder)
 
     def load_checkpoint(self, folder: Path, ema_decay: float | None) -> None:
         """
-        Load the trained weights, and their average.
+        Load the trained weights, their average, and those of the old policy.
 
         Raises:
-            [`CheckpointError`]: only one of the checkpoint and the run has an average.
+            [`CheckpointError`]: only one of the checkpoint and the run has an average, or the checkpoint has no old policy.
             [`ConfigError`]: its weights do not fit.
         """
         check_average(folder, ema_decay)
         self.denoiser.load(folder)
         if self.average is not None:
             self.average.load(folder)
+        if self.old is not None:
+            self.old.load(folder)
 
     def load_saved(self, folder: Path) -> None:
-        """Load saved weights, both as the trained weights and as their average."""
+        """Load saved weights as the trained weights, as their average and as the old policy's."""
         self.denoiser.load(folder)
         if self.average is not None:
             self.average.restart()
+        if self.old is not None:
+            self.old.restart()

@@ -169,6 +169,7 @@ class SampleCallback(TrainerCallback):
                 self.batch_size,
                 self.policy.sampling_kwargs,
                 bar.on_step,
+                self.policy.sampler,
             )
         records, rewards = self._scored(images, updates, state)
         write_records(self.folder.sample_file(updates), records)

@@ -48,8 +48,9 @@ class LogProbPipeline:
     A pipeline whose denoising steps have log-probabilities. The pipeline itself runs unchanged.
 
     For a rollout, two attributes of the pipeline are swapped: the scheduler, for one that samples from Gaussians and
-    reports them, and the denoiser, for one that records its calls. Which arguments belong to single images and which
-    rule combines guided predictions is inferred by a dry run, and the rule is verified at every step.
+    reports them (with the sampler `"own"`, for one like the pipeline's that only reports), and the denoiser, for one that
+    records its calls. Which arguments belong to single images and which rule combines guided predictions is inferred by a
+    dry run, and the rule is verified at every step.
 
     Args:
         pipeline (`DiffusionPipeline`):
@@ -59,7 +60,7 @@ class LogProbPipeline:
         guidance_scale (`float`, *optional*, defaults to 5.0):
             Guidance scale in the pipeline's own convention. `None` leaves it to the pipeline, which may have no such argument.
         eta (`float`, *optional*, defaults to 1.0):
-            Weight of DDIM's noise, in (0, 1].
+            Weight of DDIM's noise, in [0, 1]; with 0 no step has a log-probability.
         guidance (`str`, `GuidanceRule` or `GuidanceSpec`, *optional*):
             Name of a rule, or a function `rule(outputs, guidance_scale, arguments)`; see [`GuidanceSpec`]. Inferred by
             default.
@@ -73,7 +74,7 @@ class LogProbPipeline:
     Raises:
         [`PipelineError`]: the pipeline cannot be recorded; the message says why.
         [`GuidanceError`]: its guidance rule cannot be inferred.
-        [`ConfigError`]: with the options of sampling there would be no log-probabilities.
+        [`ConfigError`]: an option of sampling that no sampler allows, or that is for others.
     """
 
     def __init__(

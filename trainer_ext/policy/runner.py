@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from ..errors import ConfigError, PipelineError
 from .recording.calls import DenoiserCall, Recorder
-from .recording.scheduler import Transition, log_prob_scheduler
+from .recording.scheduler import Transition, recording_scheduler
 from .transitions.gaussian import TransitionTable
 from .transitions.noising import NoisingTable
 from .transitions.samplers import Sampler
@@ -74,7 +74,7 @@ class Runner:
         """
         module = self.denoiser
         recorder = Recorder(module, module if denoiser is None else denoiser)
-        scheduler = log_prob_scheduler(
+        scheduler = recording_scheduler(
             self.sampler, generators, on_start, lambda step: on_step(recorder.take_calls(), step)
         )
         call_kwargs = spread_texts(self.call_kwargs, len(arguments["prompt"]))

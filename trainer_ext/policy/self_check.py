@@ -12,6 +12,7 @@ from ..errors import PipelineError
 from .pipeline import LogProbPipeline
 from .recording.calls import DenoiserCall, Rows, unflatten
 from .recording.trajectory import Trajectory
+from .transfer import to_device
 
 GRADIENT_TOLERANCE = (
     0.15  #: relative error; in bf16 right ones were off by 0.05 (a UNet of 860 M on an H100), wrong ones by 1
@@ -54,16 +55,17 @@ def _same(first: Sequence[list[torch.Tensor]], second: Sequence[list[torch.Tenso
 
 def check_replay(policy: LogProbPipeline, model: torch.nn.Module, trajectory: Trajectory, clip_range: float) -> None:
     """
-    Replay a step in the batch in which it was sampled. If ratios are not 1 before any update, training would be wrong.
+    Replay a step in the batch in which it was sampled. If it is not what was sampled, training would be wrong.
 
     Raises:
-        [`PipelineError`]: a log-ratio is further from 0 than a tenth of `clip_range`.
+        [`PipelineError`]: a log-ratio, or without one the relative change, is further from 0 than a tenth of `clip_range`.
     """
     with torch.no_grad():
-        error = Replayed.as_sampled(trajectory).log_ratios(policy, model).abs().max().item()
+        error = Replayed.as_sampled(trajectory).deviations(policy, model).abs().max().item()
     if not error <= clip_range / 10:
+        measure = "log-ratio" if len(trajectory.table.stochastic_steps) else "relative change"
         raise PipelineError(
-            f"Replaying a step of the rollout gives a log-ratio of {error:.1e} before any update; it must be 0 (allowed: a "
+            f"Replaying a step of the rollout gives a {measure} of {error:.1e} before any update; it must be 0 (allowed: a "
             f"tenth of clip_range={clip_range:.0e}). Something in the pipeline is not deterministic: dropout, "
             "compiled or non-deterministic kernels, or an argument that the record does not see."
         )
@@ -79,7 +81,7 @@ def check_training_shape(
         [`PipelineError`]: a log-ratio is beyond `clip_range`, so that it would be clipped before anything was learned.
     """
     with torch.no_grad():
-        error = replayed.log_ratios(policy, model).abs().max().item()
+        error = replayed.deviations(policy, model).abs().max().item()
     if not error <= clip_range:
         rows, sampled = (pairs * policy.num_branches for pairs in (len(replayed.rows), len(replayed.trajectory)))
         raise PipelineError(
@@ -112,7 +114,7 @@ def check_compiled(
     """
     weights = [value for value in uncompiled.parameters() if value.requires_grad]
     compiled, expected = (
-        torch.autograd.grad(replayed.log_ratios(policy, module).sum(), weights, materialize_grads=True)
+        torch.autograd.grad(replayed.deviations(policy, module).sum(), weights, materialize_grads=True)
         for module in (model, uncompiled)
     )
     size = torch.stack([value.norm() for value in expected]).norm()
@@ -141,8 +143,8 @@ def check_gradients(policy: LogProbPipeline, denoiser: torch.nn.Module, replayed
     """
     weights = [value for value in denoiser.parameters() if value.requires_grad]
     try:
-        log_ratio = replayed.log_ratios(policy, denoiser)
-        gradients = torch.autograd.grad(log_ratio.sum(), weights, allow_unused=True)
+        deviations = replayed.deviations(policy, denoiser)
+        gradients = torch.autograd.grad(deviations.sum(), weights, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -165,6 +167,12 @@ def check_gradients_arrive(gradients: Iterable[torch.Tensor | None]) -> None:
         raise PipelineError("No gradient reaches the trained weights: the denoiser's output does not depend on them.")
 
 
+def comparable_steps(trajectory: Trajectory) -> torch.Tensor:
+    """Return the steps that have a log-probability, or all where none has, int64."""
+    steps = trajectory.table.stochastic_steps
+    return steps if len(steps) else torch.arange(trajectory.table.num_steps)
+
+
 @dataclass(frozen=True)
 class Replayed:
     """
@@ -183,8 +191,8 @@ class Replayed:
 
     @classmethod
     def as_sampled(cls, trajectory: Trajectory) -> Replayed:
-        """Return the first step with noise of all images, in the batch in which they were sampled."""
-        return cls.at_step(trajectory, trajectory.table.stochastic_steps[0])
+        """Return the first step that can be compared, of all images, in the batch in which they were sampled."""
+        return cls.at_step(trajectory, comparable_steps(trajectory)[0])
 
     @classmethod
     def at_step(cls, trajectory: Trajectory, step: torch.Tensor) -> Replayed:
@@ -199,6 +207,16 @@ class Replayed:
         step = trained_steps[pairs.div(len(trajectory), rounding_mode="floor") % len(trained_steps)]
         return cls(trajectory, pairs % len(trajectory), step)
 
-    def log_ratios(self, policy: LogProbPipeline, model: torch.nn.Module) -> torch.Tensor:
-        """Return the log-ratios `(N,)` of `model` against the policy that sampled."""
-        return policy.ratio_terms(self.trajectory, self.rows, self.steps, model).log_ratio
+    def deviations(self, policy: LogProbPipeline, model: torch.nn.Module) -> torch.Tensor:
+        """
+        Return how far `model` is from the policy that sampled `(N,)`, 0 if it predicts the same: the log-ratios.
+
+        Where no step has a log-probability, it is the relative change of the predictions along the recorded ones.
+        """
+        record, rows, steps = self.trajectory, self.rows, self.steps
+        if len(record.table.stochastic_steps):
+            return policy.ratio_terms(record, rows, steps, model).log_ratio
+        prediction = policy.predict(record.conditioning, record.latents[rows, steps], rows, steps, model).float()
+        recorded = to_device(record.model_outputs[rows, steps].float(), prediction.device)
+        size = recorded.square().flatten(1).mean(1)
+        return ((prediction - recorded) * recorded).flatten(1).mean(1) / size

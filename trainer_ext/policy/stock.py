@@ -14,6 +14,8 @@ from tqdm import tqdm
 from ..images import to_uint8
 from .runner import spread_texts, swapped
 from .seeds import image_generators
+from .transitions.own import own_scheduler
+from .transitions.samplers import OWN
 from .transitions.stand_in import stock_scheduler
 
 
@@ -25,12 +27,13 @@ def stock_images(
     batch_size: int,
     call_kwargs: Mapping[str, Any],
     on_step: Callable[[], None] = lambda: None,
+    sampler: str | None = None,
 ) -> torch.Tensor:
     """
     Make images as a user of stock diffusers would: by the pipeline's own call with a stock scheduler, one seed per image.
 
     That is DDIM, which with training's `eta` is the sampler of training; or for flow matching Euler's method, which is
-    training's sampler without the noise.
+    training's sampler without the noise. With the sampler `"own"` it is the pipeline's own scheduler.
 
     Args:
         pipeline (`DiffusionPipeline`):
@@ -43,13 +46,16 @@ def stock_images(
             Additional arguments of the call; `eta` is left out if the pipeline does not take it.
         on_step (`Callable[[], None]`, *optional*):
             Called after each denoising step of each batch.
+        sampler (`str`, *optional*):
+            Name of training's sampler.
 
     Returns:
         `torch.Tensor` of shape `(B, H, W, 3)`, uint8.
     """
     takes = inspect.signature(type(pipeline).__call__).parameters
     call_kwargs = {name: value for name, value in call_kwargs.items() if name != "eta" or name in takes}
-    with swapped(pipeline, {"scheduler": stock_scheduler(pipeline.scheduler)}):
+    scheduler = (own_scheduler if sampler == OWN else stock_scheduler)(pipeline.scheduler)
+    with swapped(pipeline, {"scheduler": scheduler}):
         return default_images(pipeline, prompts, seeds, batch_size, call_kwargs, on_step)
 
 

@@ -19,10 +19,17 @@ from ..learning.rollout import Rollout
 from ..loop.lockstep import Lockstep
 from ..loop.metrics import RunMetrics, mean_of
 from ..loop.stopping import StopRules, rollout_rules
-from ..model.denoiser import TrainedDenoiser
+from ..model.weights import RunWeights
 from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
-from ..policy.self_check import Replayed, check_compiled, check_gradients, check_replay, check_training_shape
+from ..policy.self_check import (
+    Replayed,
+    check_compiled,
+    check_gradients,
+    check_replay,
+    check_training_shape,
+    comparable_steps,
+)
 from ..runs.folder import RunFolder
 from ..runs.measures.formulas import column
 from ..runs.records import write_records
@@ -47,8 +54,8 @@ class RolloutCollector:
             Score the images.
         algorithm ([`BoundAlgorithm`]):
             Chooses what to retain of the denoising runs, and computes image weights from rewards.
-        denoiser ([`TrainedDenoiser`]):
-            The trained module without compilation, for a check of compiled code.
+        weights ([`RunWeights`]):
+            The trained module without compilation, for a check of compiled code; and the weights to sample with.
         schedule ([`PromptSchedule`]):
             Chooses the prompts and seeds of each rollout.
         lockstep ([`Lockstep`]):
@@ -60,7 +67,7 @@ class RolloutCollector:
     policy: LogProbPipeline
     judges: Judges
     algorithm: BoundAlgorithm[Any, Any]
-    denoiser: TrainedDenoiser
+    weights: RunWeights
     schedule: PromptSchedule
     lockstep: Lockstep
     args: DDPOConfig
@@ -69,7 +76,7 @@ class RolloutCollector:
         self._rules = StopRules(rollout_rules(self.args.stop_when or ()), self.judges.trained.detector_names)
         self._keeper = ImageKeeper.of(self.args)
         self._replay_checked = False
-        self._fused = FusedSampling.of(self.args, self.policy, self.denoiser, self.algorithm, self.lockstep)
+        self._fused = FusedSampling.of(self.args, self.policy, self.weights.denoiser, self.algorithm, self.lockstep)
 
     def collect(
         self,
@@ -103,7 +110,7 @@ class RolloutCollector:
         """
         plan = self.schedule.plan(index, self.args.process_index, self.args.world_size)
         try:
-            with self.lockstep.guarded():
+            with self.lockstep.guarded(), self.weights.sampling():
                 collected = self._sample_and_score(model, index, plan, trainer_state)
             records = gather_object(image_records({"rollout": index}, plan, collected.scores))
             with self.lockstep.guarded():
@@ -160,9 +167,9 @@ class RolloutCollector:
         if self.algorithm.algorithm.clips_ratio:
             check_training_shape(self.policy, model, replayed, self.args.clip_range)
         if self.lockstep.accelerator.distributed_type != DistributedType.FSDP:  # where no process has the whole module
-            check_gradients(self.policy, self.denoiser, replayed)
+            check_gradients(self.policy, self.weights.denoiser, replayed)
         if self.args.torch_compile:
-            check_compiled(self.policy, model, self.denoiser, replayed)
+            check_compiled(self.policy, model, self.weights.denoiser, replayed)
         self._replay_checked = True
 
     def _as_trained(self, trajectory: Trajectory) -> Replayed:
@@ -170,7 +177,7 @@ class RolloutCollector:
         images, steps = self.args.per_device_train_batch_size, self.algorithm.trained_steps
         size = pairs_at_once(self.policy, self.args.rows_per_forward, images)
         largest = images * num_kept(steps, self.args.timestep_fraction)
-        recorded = steps[torch.isin(steps, trajectory.table.stochastic_steps)]
+        recorded = steps[torch.isin(steps, comparable_steps(trajectory))]
         return Replayed.as_trained(trajectory, recorded, min(size, largest))
 
     def _measure(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -40,7 +40,7 @@ LIMITS = (
     Limit(
         "greater than 0",
         lambda value: value > 0,
-        "clip_range advantage_clip rwr_beta keep_images_gb learning_rate adam_epsilon num_train_epochs save_steps "
+        "clip_range advantage_clip rwr_beta nft_strength keep_images_gb learning_rate adam_epsilon num_train_epochs save_steps "
         "logging_steps eval_steps ddp_timeout",
     ),
     Limit(
@@ -49,7 +49,7 @@ LIMITS = (
         "weight_decay max_grad_norm warmup_steps warmup_ratio eval_delay",
     ),
     Limit("0, which turns it off, or more", lambda value: value >= 0, "num_sample_images sample_every"),
-    Limit("0, for no KL term in the loss, or greater", lambda value: value >= 0, "beta"),
+    Limit("0, for no such term in the loss, or greater", lambda value: value >= 0, "beta"),
     Limit("in (0, 1]", lambda value: 0 < value <= 1, "timestep_fraction keep_images"),
     Limit("in [0, 1)", lambda value: 0 <= value < 1, "adam_beta1 adam_beta2"),
     Limit("in [0, 1), such as 0.9 for the best tenth", lambda value: 0 <= value < 1, "rwr_quantile"),

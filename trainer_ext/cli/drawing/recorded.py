@@ -36,6 +36,7 @@ def recorded_settings(run: str) -> dict[str, Any]:
     if setup is None:
         return {}
     settings = {name: setup.get("options", {}).get(name, vars(DDPOOptions)[name]) for name in SETTINGS}
+    settings["sampler"] = setup.get("sampler")
     return {**settings, **({"model_name_or_path": setup["model"]} if setup.get("model") else {})}
 
 

@@ -17,7 +17,10 @@ SAMPLING = (
     "eta",
     "noise_level",
 )  #: options of sampling, first on a card
-NOISE = {"ddim": "eta"}  #: by sampler, the option that weighs its noise; for all others it is `noise_level`
+NOISE = {
+    "ddim": "eta",
+    "own": None,
+}  #: by sampler, the option that weighs its noise; for all others it is `noise_level`
 DEFAULTS = {item.name: default_of(item) for options in (TrainerDefaults, DDPOOptions) for item in fields(options)}
 
 

@@ -105,7 +105,7 @@ class GradientTape:
         assert self._first is not None  # keeps_first, and a trained step
         weights = torch.randn(len(self._first), generator=torch.Generator().manual_seed(0))
         trained = {name: value for name, value in self.denoiser.named_parameters() if value.requires_grad}
-        log_ratios = replayed.log_ratios(self.policy, self.denoiser)
+        log_ratios = replayed.deviations(self.policy, self.denoiser)
         expected = torch.autograd.grad(
             log_ratios @ weights.to(log_ratios), list(trained.values()), materialize_grads=True
         )

@@ -30,6 +30,7 @@ class Recording:
     def __init__(self, layouts: Sequence[CallLayout], guidance: Guidance):
         self.layouts, self.guidance = layouts, guidance
         self.latents: list[torch.Tensor] = []
+        self.returned = torch.empty(0)
         self.model_outputs: list[torch.Tensor] = []
         self.timesteps: list[list[torch.Tensor]] = [[] for _ in layouts]
         self.calls: list[CallRecord] = []
@@ -58,10 +59,9 @@ class Recording:
         if step == 0:
             self.firsts = calls
             self.calls = [CallRecord.first(*pair) for pair in zip(self.layouts, calls, strict=True)]
-            self.latents.append(transition.latents)
         else:
             self.verdicts.expect(
-                conditions_of_equality(transition.latents, self.latents[-1]),
+                conditions_of_equality(transition.given, self.returned),
                 lambda: PipelineError(
                     f"The pipeline changes the latents between steps {step - 1} and {step} (in a "
                     "callback, by rounding them, or by painting a known image into them); such a pipeline cannot be replayed."
@@ -71,7 +71,8 @@ class Recording:
             self._check_call(layout, call, self.firsts[index], transition)
             self.timesteps[index].append(call.arguments[layout.time_name].reshape(-1)[0].clone())
         self._check_guidance(calls, transition)
-        self.latents.append(transition.next_latents)
+        self.latents.append(transition.latents)
+        self.returned = transition.next_latents
         self.model_outputs.append(transition.model_output)
 
     @contextlib.contextmanager
@@ -95,7 +96,7 @@ class Recording:
             replace(call, timesteps=torch.stack(timesteps))
             for call, timesteps in zip(self.calls, self.timesteps, strict=True)
         )
-        latents, model_outputs = torch.stack(self.latents, 1), torch.stack(self.model_outputs, 1)
+        latents, model_outputs = torch.stack([*self.latents, self.returned], 1), torch.stack(self.model_outputs, 1)
         return Trajectory(self.table, latents, model_outputs, Conditioning.of_batch(calls, len(latents)))
 
     def _check_call(self, layout: CallLayout, call: DenoiserCall, first: DenoiserCall, transition: Transition) -> None:

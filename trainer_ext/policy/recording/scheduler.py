@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from ...errors import PipelineError
 from ..transfer import to_device
 from ..transitions.gaussian import TransitionTable, column
 from ..transitions.noising import NoisingTable
+from ..transitions.own import is_flow
 from ..transitions.samplers import Sampler
-from ..transitions.stand_in import Scheduler
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,62 @@ class Transition:
     Parameters:
         step (`int`):
             0 to T-1, noisiest first.
-        latents, next_latents (`torch.Tensor` of shape `(B, ...)`, float32):
-            State before and after.
+        latents (`torch.Tensor` of shape `(B, ...)`, float32):
+            State before, as the denoiser gets it.
         model_output (`torch.Tensor` of shape `(B, ...)`):
             The guided prediction, in the dtype in which the pipeline computed it.
+        given, next_latents (`torch.Tensor` of shape `(B, ...)`, float32):
+            State that the scheduler was given, and that it returned. `given` is `latents`, unless the scheduler scales what the
+            denoiser gets.
     """
 
     step: int
     latents: torch.Tensor
     model_output: torch.Tensor
+    given: torch.Tensor
     next_latents: torch.Tensor
+
+
+def recording_scheduler(
+    sampler: Sampler,
+    generators: Sequence[torch.Generator] | None,
+    on_start: Callable[[TransitionTable, NoisingTable], None],
+    on_step: Callable[[Transition], None],
+) -> SchedulerMixin:
+    """Return a scheduler for one run of the pipeline: one that draws from Gaussians, or the pipeline's own. Both report steps."""
+    make = solver_scheduler if sampler.takes_own_steps else log_prob_scheduler
+    return make(sampler, generators, on_start, on_step)
+
+
+def solver_scheduler(
+    sampler: Sampler,
+    generators: Sequence[torch.Generator] | None,
+    on_start: Callable[[TransitionTable, NoisingTable], None],
+    on_step: Callable[[Transition], None],
+) -> SchedulerMixin:
+    """
+    Return a scheduler like the pipeline's own, which takes its own steps and reports them. See [`log_prob_scheduler`].
+
+    Solvers that draw noise get the images' own generators, also where the pipeline does not pass any on.
+    """
+    new = type(sampler.scheduler).from_config(sampler.scheduler.config)
+    loop, take_step, scales = _Loop(), new.step, not is_flow(new)
+    draws = "generator" in inspect.signature(take_step).parameters
+
+    @functools.wraps(take_step)  # pipelines look for `eta` and `generator` among its parameters
+    def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        loop.next_step(sampler, new, timestep, sample, generators, on_start)
+        latents = new.scale_model_input(sample, timestep) if scales else sample
+        if draws and not args and kwargs.get("generator") is None and generators is not None:
+            kwargs["generator"] = list(generators)
+        result = take_step(model_output, timestep, sample, *args, **kwargs)
+        next_latents = result[0]
+        on_step(Transition(loop.step, latents.float(), model_output, sample.float(), next_latents.float()))
+        loop.step += 1
+        return result
+
+    new.step = step
+    return new
 
 
 def log_prob_scheduler(
@@ -43,7 +91,7 @@ def log_prob_scheduler(
     generators: Sequence[torch.Generator] | None,
     on_start: Callable[[TransitionTable, NoisingTable], None],
     on_step: Callable[[Transition], None],
-) -> Scheduler:
+) -> SchedulerMixin:
     """
     Return a scheduler for one run of the pipeline.
 
@@ -66,21 +114,15 @@ def log_prob_scheduler(
     def step(
         model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, return_dict: bool = True, **_: Any
     ) -> SchedulerOutput | tuple[torch.Tensor]:
-        if loop.table is None:
-            first = _first_step(new, timestep)
-            loop.table, loop.dtype = sampler.transitions(new).starting_at(first), sample.dtype
-            on_start(loop.table, sampler.noising(new).starting_at(first))
-        if loop.step == loop.table.num_steps:
-            raise PipelineError("The pipeline took more denoising steps than its scheduler has timesteps.")
-        _check_rows(sample, generators)
+        table = loop.next_step(sampler, new, timestep, sample, generators, on_start)
         index = torch.tensor([loop.step])
         latents = sample.float()
         noise = _noise(latents, generators)
-        std = column(loop.table.std, index, latents)
-        next_latents = loop.table.mean(index, latents, model_output) + std * noise
-        on_step(Transition(loop.step, latents, model_output, next_latents))
+        std = column(table.std, index, latents)
+        next_latents = table.mean(index, latents, model_output) + std * noise
+        on_step(Transition(loop.step, latents, model_output, latents, next_latents))
         loop.step += 1
-        if loop.step == loop.table.num_steps:  # the decoder expects the pipeline's own dtype
+        if loop.step == table.num_steps:  # the decoder expects the pipeline's own dtype
             next_latents = next_latents.to(loop.dtype)
         return SchedulerOutput(prev_sample=next_latents) if return_dict else (next_latents,)
 
@@ -97,7 +139,7 @@ def _check_rows(sample: torch.Tensor, generators: Sequence[torch.Generator] | No
         )
 
 
-def _first_step(scheduler: Scheduler, timestep: Any) -> int:
+def _first_step(scheduler: Any, timestep: Any) -> int:
     """Return the index of the pipeline's first timestep; above 0 if it starts from a noised image instead of from noise."""
     found = (scheduler.timesteps == timestep).nonzero().flatten()
     if not len(found):
@@ -112,6 +154,25 @@ class _Loop:
     step: int = 0
     table: TransitionTable | None = None
     dtype: torch.dtype | None = None
+
+    def next_step(
+        self,
+        sampler: Sampler,
+        scheduler: Any,
+        timestep: Any,
+        sample: torch.Tensor,
+        generators: Sequence[torch.Generator] | None,
+        on_start: Callable[[TransitionTable, NoisingTable], None],
+    ) -> TransitionTable:
+        """Check what the scheduler is given for its next step, report the tables before the first one, and return them."""
+        if self.table is None:
+            first = _first_step(scheduler, timestep)
+            self.table, self.dtype = sampler.transitions(scheduler).starting_at(first), sample.dtype
+            on_start(self.table, sampler.noising(scheduler).starting_at(first))
+        if self.step == self.table.num_steps:
+            raise PipelineError("The pipeline took more denoising steps than its scheduler has timesteps.")
+        _check_rows(sample, generators)
+        return self.table
 
 
 def _noise(latents: torch.Tensor, generators: Sequence[torch.Generator] | None) -> torch.Tensor:

@@ -42,6 +42,16 @@ class TransitionTable:
                 "prediction_type='epsilon'?). Use a scheduler with timestep_spacing='leading', or another prediction_type."
             )
 
+    @classmethod
+    def without_noise(cls, num_steps: int) -> TransitionTable:
+        """
+        Return the table of a solver whose steps are no Gaussians that we know.
+
+        None has a log-probability, as if all were deterministic, and its coefficients are never used: they are 0.
+        """
+        zeros = torch.zeros(num_steps, dtype=torch.float64)
+        return cls(zeros, zeros, zeros)
+
     @property
     def num_steps(self) -> int:
         """T."""

@@ -1,4 +1,4 @@
-"""The forward process at the steps of a sampler, on which denoisers are trained; RWR uses it too."""
+"""The forward process at the steps of a sampler, on which denoisers are trained; regressions use it too."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ class NoisingTable:
     target_denoised: torch.Tensor
     target_noise: torch.Tensor
 
+    @property
+    def flow_time(self) -> torch.Tensor:
+        """Share of the noise in the latents, noise / (signal + noise), `(T,)`: the time of flow matching, in [0, 1]."""
+        return self.noise / (self.signal + self.noise)
+
+    @property
+    def denoised_coef(self) -> torch.Tensor:
+        """
+        How far x_0 moves with the model output, |d denoised / d output|, `(T,)`: noise / signal for epsilon prediction, noise for
+        v and flow prediction, 1 where x_0 itself is predicted.
+        """
+        return (self.noise / (self.noise * self.target_denoised - self.signal * self.target_noise)).abs()
+
     def starting_at(self, first: int) -> NoisingTable:
         """Leave out the steps before `first`."""
         tables = (self.signal, self.noise, self.target_denoised, self.target_noise)
@@ -53,7 +66,24 @@ def ddim_noising(scheduler: DDIMScheduler) -> NoisingTable:
         scheduler (`DDIMScheduler`):
             A scheduler after `set_timesteps`.
     """
-    alpha = scheduler.alphas_cumprod.double()[scheduler.timesteps.long().cpu()]
+    return variance_preserving(
+        scheduler.alphas_cumprod.double()[scheduler.timesteps.long().cpu()], scheduler.config.prediction_type
+    )
+
+
+def variance_preserving(alpha: torch.Tensor, prediction_type: str) -> NoisingTable:
+    """
+    Tabulate the variance-preserving forward process.
+
+    Args:
+        alpha (`torch.Tensor` of shape `(T,)`, float64):
+            Share of the image in the variance of the latents before each step.
+        prediction_type (`str`):
+            The denoiser's output: `"epsilon"`, `"v_prediction"` or `"sample"`.
+
+    Raises:
+        [`PipelineError`]: it predicts something else.
+    """
     signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
     zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
     targets = {
@@ -61,7 +91,6 @@ def ddim_noising(scheduler: DDIMScheduler) -> NoisingTable:
         "v_prediction": (-noise, signal),  # Salimans & Ho, 2022, appendix D
         "sample": (one, zero),
     }
-    prediction_type = scheduler.config.prediction_type
     if prediction_type not in targets:
         raise PipelineError(f"The scheduler's prediction_type is {prediction_type!r}; known: {', '.join(targets)}.")
     return NoisingTable(signal, noise, *targets[prediction_type])

@@ -17,7 +17,8 @@ from .ddim import ddim_table
 from .flow import cps_table, dance_sde_table, flow_noising, flow_sde_table, windowed
 from .gaussian import TransitionTable
 from .noising import NoisingTable, ddim_noising
-from .stand_in import Scheduler, stock_scheduler
+from .own import own_noising, own_scheduler
+from .stand_in import stock_scheduler
 
 FLOW_TABLES: dict[str, Callable[[torch.Tensor, float], TransitionTable]] = {
     "flow_sde": flow_sde_table,
@@ -25,7 +26,9 @@ FLOW_TABLES: dict[str, Callable[[torch.Tensor, float], TransitionTable]] = {
     "cps": cps_table,
 }
 
-SAMPLERS = ("ddim", *FLOW_TABLES)
+OWN = "own"  #: the pipeline's own scheduler, which has no log-probabilities
+
+SAMPLERS = ("ddim", *FLOW_TABLES, OWN)
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,17 @@ class SamplerOptions:
 
     Parameters:
         sampler (`str`, *optional*):
-            `"ddim"`, `"flow_sde"`, `"dance_sde"` or `"cps"`. The default depends on the scheduler: `"ddim"` or `"flow_sde"`.
+            `"ddim"`, `"flow_sde"`, `"dance_sde"` or `"cps"`; or `"own"`, the pipeline's own scheduler, for algorithms that need
+            no log-probability. The default depends on the scheduler: `"ddim"` or `"flow_sde"`.
         eta (`float`, *optional*, defaults to 1.0):
-            Weight of DDIM's noise, in (0, 1].
+            Weight of DDIM's noise, in [0, 1]. With 0 no step has a log-probability.
         noise_level (`float`, *optional*, defaults to 0.7):
             Weight of the flow samplers' noise, above 0; for CPS at most 1.
         sde_window (`Sequence[int]`, *optional*):
             First and last step with noise, for the flow samplers; by default all steps have noise.
 
     Raises:
-        [`ConfigError`]: a value that no sampler allows, or that leaves no noise.
+        [`ConfigError`]: a value that no sampler allows.
     """
 
     sampler: str | None = None
@@ -58,10 +62,14 @@ class SamplerOptions:
                 f"sampler is {self.sampler!r}; it must be one of {', '.join(SAMPLERS)}, or left out for the one of the "
                 "pipeline's scheduler."
             )
-        if not 0 < self.eta <= 1:
+        if not 0 <= self.eta <= 1:
             raise ConfigError(
-                f"eta is {self.eta}; it must be in (0, 1]. With eta=0 denoising is deterministic and has no log-probabilities, "
-                "so there is no policy to optimise; the paper uses eta=1."
+                f"eta is {self.eta}; it must be in (0, 1], or 0 for algorithms that need no log-probability; the paper uses 1."
+            )
+        if self.sampler == OWN and self.sde_window is not None:
+            raise ConfigError(
+                f"sampler is 'own', the pipeline's own scheduler, and sde_window is {list(self.sde_window)}; windows are for the "
+                "samplers of flow matching. Leave one of them out."
             )
         if not 0 < self.noise_level < float("inf") or (self.sampler == "cps" and self.noise_level > 1):
             raise ConfigError(
@@ -82,13 +90,14 @@ class SamplerOptions:
 @dataclass(frozen=True)
 class Sampler:
     """
-    The stand-in for a pipeline's scheduler.
+    The scheduler that samples in place of a pipeline's own.
 
     Parameters:
         name (`str`):
             One of `SAMPLERS`.
-        scheduler (`DDIMScheduler` or `FlowMatchEulerDiscreteScheduler`):
-            The stand-in, with the pipeline's noise schedule; pipelines set its timesteps as they do for their own.
+        scheduler (`SchedulerMixin`):
+            The stand-in, with the pipeline's noise schedule, or a scheduler like the pipeline's own; pipelines set its timesteps
+            as they do for their own.
         transitions (`Callable`):
             Maps a scheduler after `set_timesteps` to its [`TransitionTable`].
         noising (`Callable`):
@@ -98,10 +107,15 @@ class Sampler:
     """
 
     name: str
-    scheduler: Scheduler
-    transitions: Callable[[Scheduler], TransitionTable]
-    noising: Callable[[Scheduler], NoisingTable]
+    scheduler: SchedulerMixin
+    transitions: Callable[[Any], TransitionTable]
+    noising: Callable[[Any], NoisingTable]
     stock_kwargs: Mapping[str, Any]
+
+    @property
+    def takes_own_steps(self) -> bool:
+        """Whether the scheduler takes its own steps, instead of steps that are drawn from the table's Gaussians."""
+        return self.name == OWN
 
 
 def choose_sampler(scheduler: SchedulerMixin, options: SamplerOptions) -> Sampler:
@@ -112,6 +126,9 @@ def choose_sampler(scheduler: SchedulerMixin, options: SamplerOptions) -> Sample
         [`PipelineError`]: the scheduler belongs to no known family.
         [`ConfigError`]: the options are for the other family.
     """
+    if options.sampler == OWN:
+        own = own_scheduler(scheduler)
+        return Sampler(OWN, own, lambda solver: TransitionTable.without_noise(len(solver.timesteps)), own_noising, {})
     stand_in = stock_scheduler(scheduler)
     if isinstance(stand_in, DDIMScheduler):
         if options.sampler not in (None, "ddim") or options.sde_window is not None:
@@ -131,12 +148,12 @@ def choose_sampler(scheduler: SchedulerMixin, options: SamplerOptions) -> Sample
 
 
 def _flow_transitions(
-    tabulate: Callable[[torch.Tensor, float], TransitionTable], options: SamplerOptions, scheduler: Scheduler
+    tabulate: Callable[[torch.Tensor, float], TransitionTable], options: SamplerOptions, scheduler: Any
 ) -> TransitionTable:
     sigmas = scheduler.sigmas.double().cpu()
     table = tabulate(sigmas, options.noise_level)
     return table if options.sde_window is None else windowed(table, sigmas, *options.sde_window)
 
 
-def _flow_noising(scheduler: Scheduler) -> NoisingTable:
+def _flow_noising(scheduler: Any) -> NoisingTable:
     return flow_noising(scheduler.sigmas.double().cpu())

@@ -41,7 +41,8 @@ def _ddim_scheduler(scheduler: SchedulerMixin) -> DDIMScheduler:
         raise PipelineError(
             f"The pipeline's scheduler is a {type(scheduler).__name__}, whose noise schedule neither DDIM nor flow matching "
             "can use. DDPO needs one that is interchangeable with DDIMScheduler (DDIM, DDPM, PNDM, Euler, DPM-Solver, UniPC, "
-            "...) or FlowMatchEulerDiscreteScheduler; set pipeline.scheduler to one of them."
+            "...) or FlowMatchEulerDiscreteScheduler; set pipeline.scheduler to one of them. The algorithms 'awm' and 'nft' take "
+            "a pipeline's own scheduler."
         )
     # Clipping the predicted x_0 zeroes its gradient. `from_config` turns it on where the key is missing, and drops values
     # that the old scheduler had by default: only keywords count.

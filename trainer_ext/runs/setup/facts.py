@@ -20,6 +20,7 @@ from ddpo_plugins.masking import masked_command
 from ...columns import values_of
 from ...config import DDPOConfig
 from ...model.denoiser import TrainedDenoiser
+from ...model.quantization import as_floats, described_quantization
 
 PACKAGES = ("ddpo-plugins", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
 # Options that change no result; those that are recorded elsewhere: weights with their rewards, the device; and our defaults.
@@ -97,16 +98,19 @@ def describe_eval_prompts(dataset: Dataset | Mapping[str, Dataset] | None) -> di
     return {name: describe_prompts(prompts) for name, prompts in each.items()}
 
 
-def describe_base(denoiser: TrainedDenoiser) -> dict[str, str]:
-    """Return precision and fingerprint of the denoiser's weights that are not trained: of the first values of each."""
+def describe_base(denoiser: TrainedDenoiser) -> dict[str, Any]:
+    """Return precision, quantisation and fingerprint of the denoiser's frozen weights: of the first values of each."""
     digest, dtypes = hashlib.sha256(), set()
     for name, value in denoiser.base.named_parameters():
         if not value.requires_grad and "lora_" not in name:
-            digest.update(f"{tuple(value.shape)}{value.detach().flatten()[:VALUES].float().tolist()}".encode())
+            values = as_floats(value.detach()).flatten()[:VALUES].tolist()
+            digest.update(f"{tuple(value.shape)}{values}".encode())
             dtypes.add(str(value.dtype).removeprefix("torch."))
-    return (
-        {"dtype": ", ".join(sorted(dtypes)), "fingerprint": digest.hexdigest()[:FINGERPRINT_LENGTH]} if dtypes else {}
-    )
+    if not dtypes:
+        return {}
+    quantized = described_quantization(dict(denoiser.base.config))
+    weights = {"dtype": ", ".join(sorted(dtypes)), "fingerprint": digest.hexdigest()[:FINGERPRINT_LENGTH]}
+    return weights | ({"quantization": quantized} if quantized else {})
 
 
 def describe_device(device: torch.device) -> str:

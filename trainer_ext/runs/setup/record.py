@@ -58,8 +58,8 @@ class RunSetup:
             Class of the pipeline.
         sampler (`str`):
             The sampler of training: the one that was asked for, or that of the scheduler's family.
-        base (`Mapping[str, str]`):
-            Precision and fingerprint of the denoiser's weights that are not trained.
+        base (`Mapping[str, Any]`):
+            Precision, quantisation and fingerprint of the denoiser's weights that are not trained.
         adapter (`Mapping[str, Any]`, *optional*):
             Rank, layers and other options of the LoRA adapter; `None` where all weights are trained.
         prompts (`Mapping[str, Any]`):
@@ -88,7 +88,7 @@ class RunSetup:
     model: str
     pipeline: str
     sampler: str
-    base: Mapping[str, str]
+    base: Mapping[str, Any]
     adapter: Mapping[str, Any] | None
     prompts: Mapping[str, Any]
     eval_prompts: Mapping[str, Mapping[str, Any]]
