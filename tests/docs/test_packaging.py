@@ -69,7 +69,7 @@ def test_what_tests_import_is_declared():
 
 
 def test_tools_are_in_groups_and_not_in_what_is_published():
-    assert set(EXTRAS) == {"detectors", "offline-similarity", "remote", "serve", "server"}
+    assert set(EXTRAS) == {"detectors", "offline-similarity", "quantization", "remote", "serve", "server"}
     assert {"pytest", "pytest-timeout", "pytest-xdist"} <= GROUPS["test"]
     assert {"import-linter", "mypy", "ruff"} <= GROUPS["lint"]
     assert {"build", "twine"} <= GROUPS["release"]
