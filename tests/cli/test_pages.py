@@ -92,7 +92,7 @@ def test_inherited_options_have_the_defaults_of_transformers():
         (["sample", "--step", "3"], ["Unknown options: --step 3."]),
         (["rewards", "aestetic"], ["Nothing that is installed is called 'aestetic'. Did you mean aesthetic"]),
         (["rewards", "a", "b"], ["unrecognized arguments: b"]),
-        (["presets", "lora/painting"], ["There is no preset 'lora/painting'; there are: budget/1h, budget/8h, embedded"]),
+        (["presets", "lora/painting"], ["There is no preset 'lora/painting'; there are: awm, budget/1h, budget/8h, embedded"]),
         (["new-plugin"], ["the following arguments are required: name"]),
         (["completion", "fish"], ["invalid choice: 'fish'"]),
     ],
