@@ -12,7 +12,7 @@ from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.policy.seeds import image_generators
-from trainer_ext.policy.self_check import Replayed, check_compiled
+from trainer_ext.policy.self_check import Replayed, check_compiled, gradient_tolerance
 
 
 @pytest.fixture
@@ -90,6 +90,11 @@ def test_wrong_gradients_of_compiled_code_are_noticed(tiny_pipeline):
     check_compiled(policy, denoiser, denoiser, replayed)
     with pytest.raises(PipelineError, match="gradient is wrong: it is off by .* Train without torch_compile"):
         check_compiled(policy, Compiled(denoiser), denoiser, replayed)
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 0.05), (torch.bfloat16, 0.15), (torch.float16, 0.15)])
+def test_gradients_of_half_precision_may_be_off_by_rounding(tiny_pipeline, dtype, allowed):
+    assert gradient_tolerance(LogProbPipeline(tiny_pipeline().to(dtype), 4, 3.0)) == allowed
 
 
 def test_a_run_that_is_compiled_wrongly_is_refused(make_trainer, monkeypatch):

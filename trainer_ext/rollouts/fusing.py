@@ -19,7 +19,7 @@ from ..learning.policy_gradient import RatioGradient
 from ..loop.lockstep import WHOLE_MODELS, Lockstep
 from ..model.denoiser import TrainedDenoiser
 from ..policy.pipeline import LogProbPipeline, Sampled
-from ..policy.self_check import GRADIENT_TOLERANCE, Replayed
+from ..policy.self_check import Replayed, gradient_tolerance
 from .sampling import RecordedSampling, sampling_arguments
 from .schedule import SamplingPlan
 
@@ -128,7 +128,7 @@ class FusedSampling:
         try:
             sampled, tape = self._sample(batch, on_step, keeps_first=True)
             error = tape.error(Replayed.at_step(sampled.trajectory, self.algorithm.trained_steps[0]))
-            if not error <= GRADIENT_TOLERANCE:
+            if not error <= gradient_tolerance(self.policy):
                 problem = f"those of the first step are off by {error:.0%} of what replaying it gives"
         except MixedRowsError as mixed:
             problem = str(mixed)
