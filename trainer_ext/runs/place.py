@@ -46,7 +46,9 @@ def check_writable(folder: Path) -> None:
     """
     try:
         for _ in range(PROBES):
-            with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder that it created
+            # Another process has just removed the folder that it created: before a file was written to it, or between mkdir's
+            # finding that it exists and its looking whether it is a folder.
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
                 return _probe(folder)
             time.sleep(0.02)
         _probe(folder)
