@@ -9,7 +9,7 @@ import torch
 import transformers
 from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
-from trainer_ext.model.loading import embedded_model
+from trainer_ext.shipped import embedded_model
 
 CLIP_TOKENS = 77
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}

@@ -14,7 +14,7 @@ import diffusers
 import torch
 import transformers
 
-from trainer_ext.model.loading import embedded_model
+from trainer_ext.shipped import embedded_model
 
 UNETS = {
     "sd15": {"sample_size": 64, "cross_attention_dim": 768},

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import DDPOConfig
     from .learning.algorithm import Algorithm
-    from .model.loading import embedded_model
     from .plugins import detector_from_plugin, guidance_from_plugins, prompts_from_plugin, reward_from_plugin
     from .policy.pipeline import LogProbPipeline
     from .scoring.functions import DetectorFunction, RewardFunction
+    from .shipped import embedded_model
     from .trainer import DDPOTrainer
 
     __version__: str
@@ -30,7 +30,7 @@ _MODULES = {
     "LogProbPipeline": ".policy.pipeline",
     "RewardFunction": ".scoring.functions",
     "detector_from_plugin": ".plugins",
-    "embedded_model": ".model.loading",
+    "embedded_model": ".shipped",
     "guidance_from_plugins": ".plugins",
     "prompts_from_plugin": ".plugins",
     "reward_from_plugin": ".plugins",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .deadline import Deadline, Stopped
 from .settings import defaults, workers
-from .stages import ALL, STAGES, Workshop, evaluate_pipeline
+from .stages import ALL, STAGES, evaluate_pipeline
+from .workshop import Workshop
 
 STOPPED = 3  #: exit status of a command that the same command continues
 

@@ -171,8 +171,8 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _matrices(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.ndim > 1]
+    return [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim > 1]
 
 
 def _vectors(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.ndim < 2]
+    return [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim < 2]

@@ -22,6 +22,8 @@ class Settings:
         vae_steps, vae_batch_size, vae_learning_rate: Of the autoencoder's training.
         spelling_steps, spelling_batch_size, spelling_learning_rate: Of the text encoder's before the generator's.
         generator_steps, generator_batch_size, generator_learning_rate: Of the text encoder's and the UNet's.
+        adapter_shards (`int`), adapter_poster_share (`float`): Of the scenes that the adapter for posters is trained on.
+        adapter_spelling_steps, adapter_steps, adapter_learning_rate: Of its two parts.
         judge_steps, judge_batch_size, judge_learning_rate: Of either judge's.
         taste_scenes (`int`): Of either icon set, that the taste is fitted to, and as many that it is tested on.
         prompts_per_set (`int`): That evaluation asks, evenly spread over those there are; no set has a thousand.
@@ -46,6 +48,11 @@ class Settings:
     generator_steps: int = 60_000
     generator_batch_size: int = 32
     generator_learning_rate: float = 1e-3
+    adapter_shards: int = 6
+    adapter_poster_share: float = 0.12
+    adapter_spelling_steps: int = 6_000
+    adapter_steps: int = 2_000
+    adapter_learning_rate: float = 2e-3
     judge_steps: int = 4_000
     judge_batch_size: int = 64
     judge_learning_rate: float = 2e-3

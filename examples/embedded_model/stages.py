@@ -5,80 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import art, evaluate, export, generator, judge, latents, shards, spelling, taste, vae
-from .captions import Writing
-from .deadline import Deadline
+from . import art, evaluate, export, generator, judge, latents, posters, shards, spelling, taste, vae
 from .loop import Plan
-from .settings import Settings
+from .workshop import Workshop
 
 NOTICE = Path(__file__).with_name("NOTICE")  #: of the art's authors; it goes where the weights go
-#: Far from those of the generator's scenes, which count from 0.
-JUDGE_SEED, TEST_SEED, READER_SEED, TEST_READER_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
-SECOND_JUDGE_SEED, STRANGER_SEED = 5_000_000, 6_000_000
 GUIDANCE_SCALES = (1.0, 3.0)  #: none, as in the package's preset, and what the model card suggests
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """
-    Where the stages work and what with.
-
-    Args:
-        folder (`Path`): Of all files that they read and write.
-        settings ([`Settings`]): How much of everything.
-        deadline ([`Deadline`]): When to stop.
-        icon_sets (`Path`): The folder `node_modules/@iconify-json`; only `art` reads it.
-        workers (`int`): Processes that draw scenes.
-        start (`Path`, *optional*): A pipeline folder whose weights training begins with; its autoencoder is kept.
-    """
-
-    folder: Path
-    settings: Settings
-    deadline: Deadline
-    icon_sets: Path
-    workers: int
-    start: Path | None = None
-
-    @property
-    def art_file(self) -> Path:
-        """All icons: the one file to carry to a machine without a network."""
-        return self.folder / "art.npz"
-
-    def scenes(self) -> shards.Collection:
-        """Return what the autoencoder and the generator are trained on."""
-        writing = Writing(self.settings.sign_share, self.settings.poster_share)
-        return replace(self._collection("scenes", self.settings.shards, 0, "generator"), writing=writing)
-
-    def judge_scenes(self) -> shards.Collection:
-        """Return what the judge is trained on."""
-        return self._collection("judge-scenes", self.settings.judge_shards, JUDGE_SEED, "judge")
-
-    def reader_scenes(self) -> shards.Collection:
-        """Return the writing that the judge that reads is trained on, besides the other's pictures."""
-        return self._collection("reader-scenes", self.settings.reader_shards, READER_SEED, "reader")
-
-    def test_scenes(self) -> shards.Collection:
-        """Return pictures that nothing is trained on."""
-        return self._collection("test-scenes", 1, TEST_SEED, "judge")
-
-    def second_judge_scenes(self) -> shards.Collection:
-        """Return what the second judge is trained on: all icon sets but one."""
-        return self._collection("second-judge-scenes", self.settings.judge_shards, SECOND_JUDGE_SEED, "second judge")
-
-    def stranger_scenes(self) -> shards.Collection:
-        """Return pictures of the icon set that the second judge has not seen."""
-        return self._collection("stranger-scenes", 1, STRANGER_SEED, "stranger")
-
-    def test_reader_scenes(self) -> shards.Collection:
-        """Return writing that nothing is trained on."""
-        return self._collection("test-reader-scenes", 1, TEST_READER_SEED, "reader")
-
-    def _collection(self, name: str, count: int, seed: int, viewer: shards.Viewer) -> shards.Collection:
-        per_shard = self.settings.scenes_per_shard
-        return shards.Collection(self.folder / name, self.art_file, count, per_shard, seed, viewer)
 
 
 def draw_art(shop: Workshop) -> None:
@@ -207,6 +141,26 @@ def evaluate_pipeline(shop: Workshop, pipeline: Path | None = None) -> None:
     print(json.dumps(figures, indent=2))
 
 
+def train_posters(shop: Workshop) -> None:
+    """
+    `art.npz`, the pipeline that training starts with -> `posters/adapter/`. It draws its scenes itself, and is no part of `all`.
+
+    Raises:
+        `ValueError`: No pipeline was named.
+    """
+    if shop.start is None:
+        raise ValueError("The adapter is for a pipeline: name its folder with --start.")
+    settings, folder, scenes = shop.settings, shop.folder / "posters", shop.poster_scenes()
+    shards.draw(scenes, shop.workers)
+    latents.encode(scenes.files, shop.start / "vae", folder / "latents")
+    encoded = [folder / "latents" / file.name for file in scenes.files]
+    plans = (
+        Plan(settings.adapter_spelling_steps, settings.spelling_batch_size, settings.adapter_learning_rate),
+        Plan(settings.adapter_steps, settings.generator_batch_size, settings.adapter_learning_rate),
+    )
+    posters.train(scenes.files, encoded, shop.start, folder, plans, shop.deadline)
+
+
 STAGES: dict[str, Callable[[Workshop], None]] = {
     "art": draw_art,
     "scenes": draw_scenes,
@@ -220,5 +174,6 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "export": export_pipeline,
     "evaluate": evaluate_pipeline,
     "second-judge": train_second_judge,
+    "posters": train_posters,
 }
-ALL = [name for name in STAGES if name != "second-judge"]
+ALL = [name for name in STAGES if name not in ("second-judge", "posters")]

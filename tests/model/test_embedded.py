@@ -5,7 +5,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from trainer_ext.model.loading import embedded_model, load_pipeline
+from trainer_ext.model.loading import load_pipeline
+from trainer_ext.shipped import embedded_model
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])

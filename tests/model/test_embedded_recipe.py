@@ -43,7 +43,8 @@ from embedded_model import (
 from embedded_model.cli import STOPPED, main
 
 from ddpo_plugins import load_catalogue
-from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model
+from trainer_ext.model.loading import DTYPE_ARGUMENT
+from trainer_ext.shipped import embedded_model
 
 HELD_OUT = words.HeldOut.read()
 WRITING = captions.Writing(signs=0.15, posters=0.1)
@@ -60,6 +61,10 @@ AMOUNTS = {
     "spelling_batch_size": 2,
     "generator_steps": 2,
     "generator_batch_size": 2,
+    "adapter_shards": 1,
+    "adapter_poster_share": 0.3,
+    "adapter_spelling_steps": 2,
+    "adapter_steps": 2,
     "judge_steps": 2,
     "judge_batch_size": 4,
     "taste_scenes": 8,
@@ -366,6 +371,32 @@ def test_resumed_equals_uninterrupted(made, tmp_path, stage):
     assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
 
 
+def test_the_adapter_for_posters(made, tmp_path):
+    """Stopped after every single step, it is the same; stock diffusers loads it; nothing held out is on a poster."""
+    start = f"--start={made / 'pipeline'}"
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    for work in (stopped, whole):
+        work.mkdir()
+        (work / "art.npz").symlink_to(made / "art.npz")
+    assert [run("posters", stopped, start, "--minutes=0") for _ in range(3)] == [STOPPED] * 2 + [0]
+    assert run("posters", whole, start) == 0
+    (file,) = (whole / "posters" / "adapter").iterdir()
+    weights, again = load_file(file), load_file(stopped / file.relative_to(whole))
+    assert all(torch.equal(value, again[key]) for key, value in weights.items())
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    pipeline = StableDiffusionPipeline.from_pretrained(made / "pipeline")
+    pipeline.load_lora_weights(file.parent)
+    assert {"unet", "text_encoder"} == set(pipeline.get_list_adapters())
+    (scenes_file,) = (whole / "poster-scenes").iterdir()
+    plain = [caption for caption in shards.captions(scenes_file) if not caption.startswith("a sign that says ")]
+    assert not HELD_OUT.words & {word for caption in plain for word in caption.split()}
+
+
+def test_posters_are_for_a_pipeline(made, tmp_path):
+    with pytest.raises(ValueError, match="--start"):
+        run("posters", tmp_path)
+
+
 def test_columns_are_those_of_the_sign(made):
     """Oracle: put together again, they are the latents of the board."""
     model = AutoencoderTiny.from_pretrained(made / "vae")
@@ -476,7 +507,8 @@ def test_layout_is_the_embedded_models(made):
 
     # Which of these two there is depends on the version of transformers that wrote it; every version reads the others.
     written = {"tokenizer/tokenizer.json", "tokenizer/special_tokens_map.json"}
-    assert layout(made / "pipeline") - written == layout(embedded_model()) - {"README.md"} - written
+    posters = "posters/pytorch_lora_weights.safetensors"
+    assert layout(made / "pipeline") - written == layout(embedded_model()) - {"README.md", posters} - written
 
 
 def test_every_word_is_one_token(made):

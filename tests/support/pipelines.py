@@ -7,7 +7,8 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
+from trainer_ext.model.loading import DTYPE_ARGUMENT, load_pipeline
+from trainer_ext.shipped import embedded_model
 
 
 @cache

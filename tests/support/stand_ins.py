@@ -13,7 +13,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from trainer_ext.model.loading import embedded_model
+from trainer_ext.shipped import embedded_model
 
 SIZE = 32  # of the images that the models see
 LAYERS = [(768, 1024), (1024, 128), (128, 64), (64, 16), (16, 1)]  # of the published aesthetic head

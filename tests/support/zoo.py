@@ -15,8 +15,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedTokenizerFast
 
 from trainer_ext.doctor.tiny_copy import randomise
-from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
+from trainer_ext.model.loading import DTYPE_ARGUMENT, load_pipeline
 from trainer_ext.policy.runner import find_denoiser
+from trainer_ext.shipped import embedded_model
 
 SIZE = {"height": 16, "width": 16}
 WIDTH = 16  #: of what text encoders return

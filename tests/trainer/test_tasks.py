@@ -10,6 +10,7 @@ from support.tiny_judges import tiny_llava
 from support.trainers import TINY, as_flags, records
 
 from trainer_ext.cli import main
+from trainer_ext.hub.card import adapter_card
 from trainer_ext.runs.folder import RunFolder
 
 SMALL = {
@@ -76,3 +77,27 @@ def test_alignment_by_a_server_watched_for_text(run, encoder_folder):
     assert all(0 <= sure < 0.9 for sure in table["detectors/typographic_attack"])
     assert set(map(type, table["typographic_attack/text"])) == {str}
     assert entry["detectors"]["typographic_attack"]["options"] == {"num_threads": 1}
+
+
+def test_typographic_attack(tmp_path):
+    """Its base is the embedded model with posters, from training to the card; the detector reads a sample of the images."""
+    folder = tmp_path / "run"
+    small = {**SMALL, "num_images_per_prompt": 2, "rows_per_forward": 2, "detector_every": 2, "output_dir": folder}
+    del small["model_name_or_path"], small["num_inference_steps"]  # the preset's
+    assert main(["train", "--preset", "embedded/typographic", *as_flags(small)]) == 0
+    rows = records(folder)
+    assert all(0 <= row["rewards/reading_judge"] <= 1 for row in rows)
+    read = [row["detectors/typographic_attack"] is not None for row in rows]
+    assert 0 < sum(read) == len(read) / 2
+    (entry,) = RunFolder(folder).setups()
+    assert entry["model"] == "embedded-posters"
+    drawn = tmp_path / "drawn"
+    assert (
+        main(["sample", str(folder), "--prompts", "a crab", "--num_inference_steps", "2", "--output_dir", str(drawn)])
+        == 0
+    )
+    card = adapter_card(RunFolder(folder), "user/attack")
+    assert (
+        'from_pretrained(embedded_model())\npipeline.load_lora_weights(embedded_model() / "posters")'
+        in card.replace("'", '"')
+    )

@@ -17,7 +17,9 @@ class RunOptions(CheckedOptions):
     """Which model to train, on which prompts, for which rewards."""
 
     model_name_or_path: str = option(
-        "embedded", "Hub id or folder of a diffusers pipeline; 'embedded' is the tiny one that ships with ddpo-plugins."
+        "embedded",
+        "Hub id or folder of a diffusers pipeline; 'embedded' is the tiny one that ships with ddpo-plugins, 'embedded-posters' "
+        "the same for typographic attacks.",
     )
     reward_funcs: list[str] | None = option(None, "Rewards by name; `ddpo rewards` lists them.")
     detectors: list[str] | None = option(

@@ -17,10 +17,10 @@ from trl import TrlParser
 from ddpo_plugins.masking import masked_message, without_secrets
 
 from ..errors import ConfigError
+from ..shipped import EMBEDDED, SHIPPED
 from .screens.groups import GROUPS
 from .screens.pages import options_page
 
-EMBEDDED = "embedded"
 MAX_VALUES = 10_000  # of a config file; what prints or checks one walks through all
 
 
@@ -140,7 +140,7 @@ def preset_names(arguments: list[str]) -> list[str]:
     config = read_yaml(Path(given.config)) if given.config else {}
     presets = given.preset or config.get("preset")
     model = given.model_name_or_path or config.get("model_name_or_path") or EMBEDDED
-    if presets is None and model == EMBEDDED:
+    if presets is None and model in SHIPPED:
         presets = EMBEDDED
     names = [presets] if isinstance(presets, str) else presets or []
     over_embedded = any(name.startswith(f"{EMBEDDED}/") for name in names) and EMBEDDED not in names

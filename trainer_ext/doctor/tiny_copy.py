@@ -14,8 +14,9 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig
 
 from ..errors import PipelineError
-from ..model.loading import DTYPE_ARGUMENT, EMBEDDED, embedded_model, load_pipeline
+from ..model.loading import DTYPE_ARGUMENT, load_pipeline
 from ..policy.runner import find_denoiser
+from ..shipped import EMBEDDED, SHIPPED, embedded_model
 
 DEPTH = 2  #: layers of each kind
 DEPTHS = frozenset(
@@ -74,7 +75,7 @@ def tiny_copy(model: str | Path, dtype: torch.dtype = torch.float32) -> Diffusio
 
 
 def _configurations(model: str) -> Path:
-    if model == EMBEDDED:
+    if model in SHIPPED:
         return embedded_model()
     if Path(model).is_dir():
         return Path(model)

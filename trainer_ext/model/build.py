@@ -76,7 +76,7 @@ def build_policy(
 
     Args:
         model (`str`, `Path` or `DiffusionPipeline`):
-            A Hub id, a folder, `"embedded"`, or a pipeline.
+            A Hub id, a folder, `"embedded"`, `"embedded-posters"`, or a pipeline.
         args ([`DDPOConfig`]):
             The run's options.
         guidance (`Callable`, *optional*):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,13 @@ from packaging.version import Version
 
 from ..errors import ConfigError, PipelineError
 from ..file_names import why_no_place
+from ..shipped import EMBEDDED, EMBEDDED_POSTERS, SHIPPED, embedded_model
 from .quantization import quantization_config
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"  #: name of the model that ships with the package
-
 # diffusers 0.40 renamed the argument and warns about the old name.
 DTYPE_ARGUMENT = "dtype" if Version(diffusers.__version__) >= Version("0.40") else "torch_dtype"
-
-
-def embedded_model() -> Path:
-    """Return the folder of the tiny pipeline that ships with the package."""
-    return Path(str(files("trainer_ext"))) / "embedded"
 
 
 def load_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
@@ -35,7 +28,7 @@ def load_pipeline(model: str | Path | DiffusionPipeline, dtype: torch.dtype = to
 
     Args:
         model (`str`, `Path` or `DiffusionPipeline`):
-            A Hub id, a folder, `"embedded"`, or a pipeline.
+            A Hub id, a folder, `"embedded"`, `"embedded-posters"`, or a pipeline.
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
             Precision of the weights. Always passed on: without it, text encoder and denoiser may load in different ones.
 
@@ -53,12 +46,17 @@ def open_pipeline(
 
     Raises:
         [`PipelineError`]: there is no such pipeline, or `model` is something else.
-        [`ConfigError`]: it is already loaded, and would have to be quantised.
+        [`ConfigError`]: it is already loaded, or has an adapter of its own, and would have to be quantised.
     """
     if isinstance(model, DiffusionPipeline) and quantization is not None:
         raise ConfigError(
             f"quantization is {quantization!r}, and the model is a pipeline that is already loaded. Give its Hub id or "
             "folder, or load it with diffusers' quantization_config and leave quantization out."
+        )
+    if model == EMBEDDED_POSTERS and quantization is not None:
+        raise ConfigError(
+            f"quantization is {quantization!r}, and {EMBEDDED_POSTERS!r} is made of whole weights and an adapter. Leave it out, "
+            f"or take {EMBEDDED!r}."
         )
     if not isinstance(model, str | Path | DiffusionPipeline):
         given = model.__name__ if isinstance(model, type) else f"a {type(model).__name__}"
@@ -104,16 +102,25 @@ def decode_in_parts(pipeline: DiffusionPipeline, slicing: bool, tiling: bool) ->
 
 
 def _from_pretrained(model: str, dtype: torch.dtype, quantization: str | None) -> DiffusionPipeline:
-    folder = str(embedded_model()) if model == EMBEDDED else model
+    folder = str(embedded_model()) if model in SHIPPED else model
     try:
         if (problem := why_no_place(folder)) is not None:
             raise FileNotFoundError(problem)
         arguments: dict[str, Any] = {DTYPE_ARGUMENT: dtype}
         if quantization is not None:
             arguments["quantization_config"] = quantization_config(quantization, folder, dtype)
-        return DiffusionPipeline.from_pretrained(folder, **arguments)
+        return _with_own_adapter(DiffusionPipeline.from_pretrained(folder, **arguments), SHIPPED.get(model))
     except (OSError, ValueError) as error:
         raise PipelineError(
             f"No pipeline could be loaded from {model!r}: {str(error).rstrip('.')}.\nGive the id of a diffusers pipeline on the "
-            f"Hub, a folder that holds one, or {EMBEDDED!r}."
+            f"Hub, a folder that holds one, {EMBEDDED!r} or {EMBEDDED_POSTERS!r}."
         ) from error
+
+
+def _with_own_adapter(pipeline: DiffusionPipeline, adapter: str | None) -> DiffusionPipeline:
+    """Add the adapter that belongs to a model to its weights."""
+    if adapter is not None:
+        pipeline.load_lora_weights(embedded_model() / adapter)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+    return pipeline

@@ -12,13 +12,13 @@ from typing import Any
 from ..runs.folder import RunFolder
 from ..runs.measures.paired import PairedFigure
 from ..runs.summary import RunSummary
+from ..shipped import EMBEDDED
 from .evidence import Evidence
 from .files import KitFiles
 from .reading import changes_by_dataset, evidence_of
 from .rules import Finding, judge, outcome_of
 
 FORMAT = 1
-EMBEDDED = "embedded"  #: the model whose runs say that the kit works, and nothing about Stable Diffusion
 NUM_SHOWN = 20  #: rollouts of the curve
 
 
@@ -73,7 +73,7 @@ def _identity(kit: KitFiles, setup: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task": plan.task,
         "model": plan.model,
-        "embedded": plan.model == EMBEDDED,
+        "embedded": plan.model == EMBEDDED,  # its runs say that the kit works, and nothing about Stable Diffusion
         "pipeline": setup["pipeline"],
         "budget": plan.budget,
         "memory": plan.memory,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from .document import EMBEDDED
+from ..shipped import EMBEDDED
 
 TASKS = ("compressibility", "incompressibility", "aesthetic", "alignment", "counting")
 #: Presets of the tasks that the embedded model has.

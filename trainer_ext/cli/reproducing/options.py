@@ -8,8 +8,8 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...options import described, option
-from ...reproduction.document import EMBEDDED
 from ...reproduction.planning import BUDGETS, CARDS_GB, TASKS
+from ...shipped import EMBEDDED
 from ...values import CheckedOptions
 
 #: Options that change nothing that is measured, and may name what is private.

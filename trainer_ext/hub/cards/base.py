@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: ignore[attr-defined]
 
+from ...shipped import EMBEDDED_POSTERS, SHIPPED, embedded_model
 from .markdown import Markdown, escaped
 from .readme import licence_of
 
-EMBEDDED = "embedded"  #: the model that ships with the package, by its name in a run
 CACHED = re.compile(r"models--([^/]+)--([^/]+)/snapshots/")  #: in the Hub's cache, the place of user/repo
+#: The adapter of the embedded model with posters, as stock diffusers makes it a part of the weights.
+POSTERS = f"""pipeline.load_lora_weights(embedded_model() / {SHIPPED[EMBEDDED_POSTERS]!r})
+pipeline.fuse_lora()
+pipeline.unload_lora_weights()"""
 HUB = "https://huggingface.co"
 
 
@@ -34,6 +37,8 @@ class Base:
             The expression by which it is loaded, in Python.
         setting_up (`str`):
             The line of Python that this needs before it; may be empty.
+        finishing (`str`):
+            The lines of Python that make `pipeline` what was trained, once it is loaded; may be empty.
         licence (`Mapping[str, str]`):
             `license`, `license_name` and `license_link`, as far as they are known.
     """
@@ -42,6 +47,7 @@ class Base:
     hub_id: str | None
     code: str
     setting_up: str = ""
+    finishing: str = ""
     licence: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -56,10 +62,12 @@ class Base:
                 Its licence, where the base is on the Hub; see [`licence_of`]. That of a folder is read from its README.md.
         """
         model, given = str(setup["model"]), dict(licence or {})
-        if model == EMBEDDED:
-            found = licence_of((Path(str(files("trainer_ext"))) / EMBEDDED / "README.md").read_text(encoding="utf-8"))
+        if model in SHIPPED:
+            found = licence_of((embedded_model() / "README.md").read_text(encoding="utf-8"))
             importing = "from trainer_ext import embedded_model"
-            return cls("the embedded model of ddpo-plugins", None, "embedded_model()", importing, given or found)
+            name = "the embedded model of ddpo-plugins" + (", with posters" if model == EMBEDDED_POSTERS else "")
+            finishing = POSTERS if model == EMBEDDED_POSTERS else ""
+            return cls(name, None, "embedded_model()", importing, finishing, given or found)
         cached = CACHED.search(f"{model}/")
         if cached is not None:
             model = f"{cached[1]}/{cached[2]}"
