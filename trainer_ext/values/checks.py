@@ -40,8 +40,8 @@ LIMITS = (
     Limit(
         "greater than 0",
         lambda value: value > 0,
-        "clip_range advantage_clip rwr_beta nft_strength keep_images_gb learning_rate adam_epsilon num_train_epochs save_steps "
-        "logging_steps eval_steps ddp_timeout",
+        "clip_range kl_threshold advantage_clip rwr_beta nft_strength keep_images_gb learning_rate adam_epsilon "
+        "num_train_epochs save_steps logging_steps eval_steps ddp_timeout",
     ),
     Limit(
         "at least 0",
@@ -61,7 +61,7 @@ LIMIT_OF = {name: limit for limit in LIMITS for name in limit.names.split()}
 
 
 #: Infinity turns these off.
-UNBOUNDED = ("max_grad_norm", "clip_range", "advantage_clip", "reward_timeout", "keep_images_gb")
+UNBOUNDED = ("max_grad_norm", "clip_range", "kl_threshold", "advantage_clip", "reward_timeout", "keep_images_gb")
 
 
 def check_values(options: Any) -> None:
