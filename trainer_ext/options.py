@@ -99,6 +99,11 @@ class DDPOOptions:
         "First and last step with noise, counted from 0, for flow matching. The other steps are deterministic and never trained "
         "(MixGRPO). By default all steps have noise.",
     )
+    sde_window_size: int | None = option(
+        None,
+        "For flow matching, draw for each rollout so many successive steps that have noise and are trained, among those that "
+        "otherwise would be (Flow-GRPO-Fast). By default all of these.",
+    )
     guidance: str | None = option(
         None, "Name of a guidance rule (`ddpo rewards` lists them). Inferred from the pipeline by default."
     )

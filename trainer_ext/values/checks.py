@@ -35,7 +35,7 @@ LIMITS = (
         lambda value: value >= 1,
         "num_inference_steps num_images_per_rollout num_images_per_prompt rollout_batch_size num_inner_epochs stat_buffer_size "
         "stat_min_count lora_r lora_alpha per_device_train_batch_size gradient_accumulation_steps save_total_limit "
-        "eval_images_per_prompt detector_every rows_per_forward",
+        "eval_images_per_prompt detector_every rows_per_forward sde_window_size",
     ),
     Limit(
         "greater than 0",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -118,6 +118,14 @@ class Sampler:
         """Whether the scheduler takes its own steps, instead of steps that are drawn from the table's Gaussians."""
         return self.name == OWN
 
+    def within(self, first: int, last: int) -> Sampler:
+        """Return a sampler of flow matching whose steps have noise from `first` to `last` only."""
+
+        def transitions(scheduler: Any) -> TransitionTable:
+            return windowed(self.transitions(scheduler), _sigmas(scheduler), first, last)
+
+        return replace(self, transitions=transitions)
+
 
 def choose_sampler(scheduler: SchedulerMixin, options: SamplerOptions) -> Sampler:
     """
@@ -151,10 +159,14 @@ def choose_sampler(scheduler: SchedulerMixin, options: SamplerOptions) -> Sample
 def _flow_transitions(
     tabulate: Callable[[torch.Tensor, float], TransitionTable], options: SamplerOptions, scheduler: Any
 ) -> TransitionTable:
-    sigmas = scheduler.sigmas.double().cpu()
+    sigmas = _sigmas(scheduler)
     table = tabulate(sigmas, options.noise_level)
     return table if options.sde_window is None else windowed(table, sigmas, *options.sde_window)
 
 
 def _flow_noising(scheduler: Any) -> NoisingTable:
-    return flow_noising(scheduler.sigmas.double().cpu())
+    return flow_noising(_sigmas(scheduler))
+
+
+def _sigmas(scheduler: Any) -> torch.Tensor:
+    return scheduler.sigmas.double().cpu()
