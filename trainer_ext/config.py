@@ -19,7 +19,7 @@ from .errors import ConfigError
 from .inherited import check_inherited, naming_refusals
 from .learning.algorithm import Algorithm
 from .learning.algorithms import ALGORITHMS, check_kind, resolve_algorithm
-from .learning.weighting import AGGREGATIONS, BASELINES
+from .learning.weighting import AGGREGATIONS, BASELINES, WITHIN_GROUPS
 from .loop.lockstep import join_process_group
 from .loop.optimizer import check_schedule
 from .loop.stopping import StopRule
@@ -41,7 +41,7 @@ ENUMERATED: dict[str, type[Enum]] = {
 CHOICES = {
     "algorithm": tuple(ALGORITHMS),
     "advantages": tuple(BASELINES),
-    "multi_objective_aggregation": AGGREGATIONS,
+    "multi_objective_aggregation": tuple(AGGREGATIONS),
     "log_level": tuple(trainer_log_levels),
     "log_level_replica": tuple(trainer_log_levels),
     **{name: tuple(member.value for member in kind) for name, kind in ENUMERATED.items()},
@@ -188,9 +188,9 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         return chosen
 
     def _check_learning(self) -> None:
-        if self.advantages == "group" and self.num_images_per_prompt < 2:
+        if self.advantages in WITHIN_GROUPS and self.num_images_per_prompt < 2:
             raise ConfigError(
-                f"advantages='group' compares the images of a prompt with each other, and num_images_per_prompt is "
+                f"advantages={self.advantages!r} compares the images of a prompt with each other, and num_images_per_prompt is "
                 f"{self.num_images_per_prompt}; it must be at least 2."
             )
 

@@ -86,15 +86,23 @@ class DDPOOptions:
     )
     sampler: str | None = option(
         None,
-        "How the next latents are drawn: 'ddim', or for flow matching 'flow_sde' (Flow-GRPO), 'dance_sde' (DanceGRPO) or 'cps' "
-        "(coefficients-preserving sampling); or 'own', the pipeline's own scheduler, for algorithms without log-probabilities. "
+        "How the next latents are drawn: 'ddim', or for flow matching 'flow_sde' (Flow-GRPO), 'dance_sde' (DanceGRPO), 'cps' "
+        "(coefficients-preserving sampling) or 'precise' (the same coefficients, with noise that follows the step's length); or "
+        "'own', the pipeline's own scheduler, for algorithms without log-probabilities. "
         "The default depends on the pipeline's scheduler, 'ddim' or 'flow_sde'; for 'awm' and 'nft' it is 'own'.",
     )
-    noise_level: float = option(0.7, "Weight of the flow samplers' noise, above 0; for 'cps' at most 1.")
+    noise_level: float = option(
+        0.7, "Weight of the flow samplers' noise, above 0; for 'cps' at most 1. The authors of 'precise' use 1.5."
+    )
     sde_window: list[int] | None = option(
         None,
         "First and last step with noise, counted from 0, for flow matching. The other steps are deterministic and never trained "
         "(MixGRPO). By default all steps have noise.",
+    )
+    sde_window_size: int | None = option(
+        None,
+        "For flow matching, draw for each rollout so many successive steps that have noise and are trained, among those that "
+        "otherwise would be (Flow-GRPO-Fast). By default all of these.",
     )
     guidance: str | None = option(
         None, "Name of a guidance rule (`ddpo rewards` lists them). Inferred from the pipeline by default."
@@ -137,9 +145,18 @@ class DDPOOptions:
         "invisible.",
     )
     algorithm: str = option(
-        "ddpo_is", "What is learned from a rollout: 'ddpo_is', 'ddpo_sf', 'rwr', 'sparse_rwr', 'awm' or 'nft'."
+        "ddpo_is",
+        "What is learned from a rollout: 'ddpo_is', 'ddpo_sf', 'rwr', 'sparse_rwr', 'awm', 'nft', 'grpo_guard' or 'flow_dppo'.",
     )
-    clip_range: float = option(1e-4, "Half-width of the interval around 1 to which DDPO-IS clips the ratio.")
+    clip_range: float = option(
+        1e-4,
+        "Half-width of the interval around 1 to which DDPO-IS and GRPO-Guard clip the ratio; GRPO-Guard needs about 2e-6.",
+    )
+    kl_threshold: float = option(
+        1e-5,
+        "Flow-DPPO leaves out steps whose policy is this far from the one that sampled, as KL divergence in nats per latent "
+        "element, and that would move on.",
+    )
     beta: float = option(
         0.0,
         "Weight in the loss of the distance from the model before training: for DDPO the KL divergence in nats per latent "
@@ -155,16 +172,19 @@ class DDPOOptions:
     advantages: str = option(
         "per_prompt",
         "Which rewards a reward is compared with: 'per_prompt' (the last rewards of its prompt), 'batch' (the whole rollout) or "
-        "'group' (the images of its prompt in the rollout, as in GRPO). RWR's softmax or quantile is over the images of the "
-        "prompt in the rollout, or with 'batch' over the whole rollout.",
+        "'group' (the images of its prompt in the rollout, as in GRPO); 'group_over_batch' is 'group', divided by the standard "
+        "deviation of the whole rollout (Flow-GRPO), and 'win_rate' compares the share of its group that an image beats "
+        "(Pref-GRPO). RWR's softmax or quantile is over the images of the prompt in the rollout, or with 'batch' over the whole "
+        "rollout.",
     )
     scale_rewards: bool = option(
         True, "Divide advantages by the standard deviation of the rewards that they are compared with."
     )
     multi_objective_aggregation: str = option(
         "sum_then_normalize",
-        "How several rewards are combined: 'sum_then_normalize' (the advantage of their weighted sum) or 'normalize_then_sum' "
-        "(the weighted sum of their advantages).",
+        "How several rewards are combined: 'sum_then_normalize' (the advantage of their weighted sum), 'normalize_then_sum' "
+        "(the weighted sum of their advantages) or 'gdpo' (that sum, standardised once more over the rollout: GDPO with "
+        "advantages='group').",
     )
     advantage_clip: float = option(5.0, "Advantages are clipped to the interval from minus to plus this value.")
     stat_buffer_size: int = option(32, "Number of rewards that are remembered for each prompt.")
@@ -263,10 +283,10 @@ class FileOptions:
 
 #: The values that options take, where these are names of ours; `None` where something else decides.
 CHOICES = {
-    "algorithm": ("ddpo_is", "ddpo_sf", "rwr", "sparse_rwr", "awm", "nft"),
-    "advantages": ("per_prompt", "batch", "group"),
-    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
-    "sampler": ("ddim", "flow_sde", "dance_sde", "cps", "own"),
+    "algorithm": ("ddpo_is", "ddpo_sf", "rwr", "sparse_rwr", "awm", "nft", "grpo_guard", "flow_dppo"),
+    "advantages": ("per_prompt", "batch", "group", "group_over_batch", "win_rate"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum", "gdpo"),
+    "sampler": ("ddim", "flow_sde", "dance_sde", "cps", "precise", "own"),
     "quantization": ("int8", "int4", "nf4"),
     "eval_strategy": ("no", "steps", "epoch"),
     "logging_strategy": ("no", "steps", "epoch"),

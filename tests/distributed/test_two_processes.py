@@ -40,7 +40,7 @@ def difference(first, second):
 # ---- one policy ----
 
 
-@pytest.mark.parametrize(("name", "updates"), [("ddpo_is", 4), ("kl", 4), ("ema", 4), ("sparse_rwr", 4)])
+@pytest.mark.parametrize(("name", "updates"), [("ddpo_is", 4), ("kl", 4), ("ema", 4), ("sparse_rwr", 4), ("nft", 6)])
 def test_weights_are_bit_equal_after_every_update(two, name, updates):
     first, second = (seen[name] for seen in two)
     assert len(first["after"]) == len(second["after"]) == updates
@@ -61,6 +61,17 @@ def test_each_option_does_what_it_is_for(two):
     assert not torch.equal(seen["ema"]["averaged"], final["ema"])
     kept = [int(each["sparse_rwr"]["weights of images"].count_nonzero()) for each in two]
     assert sorted(kept) == [0, 1]
+
+
+def test_the_old_policy_is_the_same_in_both_processes(two):
+    """It has moved, and it is not the trained one."""
+    first, second = (seen["nft"] for seen in two)
+    assert torch.equal(first["old"], second["old"])
+    assert not torch.equal(first["old"], first["before"])
+    assert not torch.equal(first["old"], first["after"][-1])
+    distances = [[log["old_distance"] for log in seen["logs"] if "old_distance" in log] for seen in (first, second)]
+    assert distances[0] == distances[1]
+    assert min(distances[0]) > 0
 
 
 # ---- the same as one process ----

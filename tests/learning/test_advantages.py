@@ -4,7 +4,16 @@ from collections import defaultdict, deque
 import numpy as np
 import pytest
 
-from trainer_ext.learning.advantages import BatchBaseline, GroupBaseline, PerPromptStatTracker, images_of, standardise
+from trainer_ext.learning.advantages import (
+    BatchBaseline,
+    GroupBaseline,
+    GroupOverBatchBaseline,
+    PerPromptStatTracker,
+    WinRateBaseline,
+    images_of,
+    standardise,
+    win_rates,
+)
 
 
 class AuthorsTracker:
@@ -203,6 +212,57 @@ def test_group_is_the_formula_of_grpo(scale):
         advantages = baseline.update(prompts[order].tolist(), matrix.ravel()[order])
         np.testing.assert_allclose(advantages.values, expected[order], rtol=1e-12)
         assert advantages.frac_reward_zero_std == 0
+
+
+def test_a_group_over_the_batch_by_hand():
+    """
+    "cat": 1, 3; "dog": equal; "fox": 0, 2, 4. All: mean 13.6 / 7, and one standard deviation for all. "dog" teaches nothing, and is
+    counted, though the whole rollout has a standard deviation.
+    """
+    prompts, rewards = ["cat", "dog", "cat", "fox", "dog", "fox", "fox"], np.array([1.0, 0.3, 3.0, 0.0, 0.3, 2.0, 4.0])
+    advantages = GroupOverBatchBaseline().update(prompts, rewards)
+    std = np.sqrt((rewards**2).mean() - rewards.mean() ** 2) + 1e-6
+    assert advantages.values.tolist() == pytest.approx(
+        [-1 / std, 0, 1 / std, -2 / std, 0, 0, 2 / std], rel=1e-9, abs=1e-15
+    )
+    assert advantages.frac_reward_zero_std == pytest.approx(1 / 3)
+    unscaled = GroupOverBatchBaseline(scale=False).update(prompts, rewards)
+    assert unscaled.values.tolist() == [-1, 0, 1, -2, 0, 0, 2]
+
+
+def test_groups_that_hardly_differ():
+    """Noise of 1e-3 beside a group that differs by 2: its own standard deviation blows it up, the rollout's does not."""
+    prompts, rewards = ["a", "a", "b", "b"], np.array([0.001, 0.0, 1.0, 3.0])
+    assert GroupBaseline().update(prompts, rewards).values[0] == pytest.approx(1, abs=0.01)
+    assert GroupOverBatchBaseline().update(prompts, rewards).values[0] < 0.001
+
+
+@pytest.mark.parametrize(
+    ("rewards", "expected"),
+    [
+        ([3.0, 1.0, 2.0], [1.0, 0.0, 0.5]),
+        ([5.0, 5.0, 1.0, 9.0], [0.5, 0.5, 0.0, 1.0]),  # 5 beats one of three, and ties with another: (1 + 1/2) / 3
+        ([2.0, 2.0, 2.0], [0.5, 0.5, 0.5]),
+        ([2.0, np.nan, 3.0], [0.0, np.nan, 1.0]),
+        ([7.0], [0.5]),
+        ([np.nan], [np.nan]),
+        ([], []),
+    ],
+)
+def test_win_rates_by_hand(rewards, expected):
+    np.testing.assert_array_equal(win_rates(np.array(rewards)), expected)
+
+
+def test_win_rates_are_compared_in_the_group():
+    """An outlier counts no more than any best image: win rates 0, 1/2, 1 with mean 1/2 and standard deviation sqrt(1/6)."""
+    prompts, rewards = ["a", "b", "a", "a", "b"], np.array([1.0, 3.0, 2.0, 1000.0, 3.0])
+    advantages = WinRateBaseline().update(prompts, rewards)
+    best = 0.5 / (np.sqrt(1 / 6) + 1e-6)
+    assert advantages.values.tolist() == pytest.approx([-best, 0, 0, best, 0], rel=1e-9)
+    assert advantages.frac_reward_zero_std == 0.5
+    assert WinRateBaseline(scale=False).update(prompts, rewards).values.tolist() == [-0.5, 0, 0, 0.5, 0]
+    missing = WinRateBaseline(scale=False).update(["a", "a", "a"], np.array([1.0, np.nan, 2.0]))
+    assert missing.values.tolist() == [-0.5, 0, 0.5]
 
 
 def test_an_unscaled_tracker_is_a_running_mean():

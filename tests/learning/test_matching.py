@@ -1,11 +1,12 @@
 """AWM and DiffusionNFT: their identities, by hand and in float64, and what they need of a run."""
 
+import functools
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 from support.trainers import FOUR_ANIMALS, all_records, assert_same, logs_of, trained_weights
 
@@ -15,6 +16,7 @@ from trainer_ext.learning.losses import negative_aware_loss, scaled_squares, sig
 from trainer_ext.learning.matching import AdvantageWeightedMatching, NegativeAwareFineTuning
 from trainer_ext.learning.old_policy import OldPolicy
 from trainer_ext.learning.policy_gradient import ImportanceSampling
+from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
 from trainer_ext.model.old_weights import OLD_FILE
 from trainer_ext.policy.recording.trajectory import FinalLatents
 from trainer_ext.policy.transitions.own import own_noising
@@ -22,6 +24,7 @@ from trainer_ext.runs.folder import RunFolder
 
 SIGNS = torch.tensor([0.9, -0.4, 0.2, -1.0, 0.5, -0.1], dtype=torch.float64)
 STEPS = torch.tensor([0, 2, 4, 6, 8, 9])
+EMBEDDED_FOLDER = embedded_model()
 
 
 def noising(prediction_type):
@@ -276,10 +279,32 @@ def test_every_option_reaches_its_algorithm(make_trainer):
     assert build(algorithm="awm", advantage_clip=3.0).algorithm.algorithm == AdvantageWeightedMatching(3.0)
 
 
-def test_the_embedded_model_learns(make_trainer):
+class PredictsNoise(UNet2DConditionModel):
+    """The embedded model's denoiser, which predicts v, as one that predicts the noise: signal * v + noise * latents."""
+
+    @functools.wraps(UNet2DConditionModel.forward)  # the recorder looks at the names of its parameters
+    def forward(self, sample, timestep, *arguments, **named):
+        v = super().forward(sample, timestep, *arguments, **named)[0]
+        alpha = DDIMScheduler.from_pretrained(EMBEDDED_FOLDER, subfolder="scheduler").alphas_cumprod[timestep.cpu()]
+        alpha = alpha.to(sample).reshape(-1, 1, 1, 1)
+        return (alpha.sqrt() * v + (1 - alpha).sqrt() * sample,)
+
+
+def predicting_noise():
+    pipeline = load_pipeline("embedded")
+    unet = PredictsNoise.from_pretrained(EMBEDDED_FOLDER, subfolder="unet", **{DTYPE_ARGUMENT: torch.float32})
+    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type="epsilon")
+    pipeline.register_modules(unet=unet.eval(), scheduler=scheduler)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    "model", [lambda: "embedded", pytest.param(predicting_noise, marks=pytest.mark.full)], ids=["v", "epsilon"]
+)
+def test_the_embedded_model_learns(make_trainer, model):
     """Incompressibility in three rollouts of five steps: the pictures of fixed prompts and seeds grow."""
     trainer = make_trainer(
-        model="embedded",
+        model=model(),
         reward=reward_from_plugin("jpeg_incompressibility"),
         algorithm="awm",
         advantages="group",

@@ -136,7 +136,8 @@ def test_what_an_algorithm_asks_of_the_options(make_trainer):
 @pytest.mark.parametrize("algorithm", ["ppo", ScoreFunction, 3])
 def test_something_else(given, algorithm):
     with pytest.raises(
-        ConfigError, match=r"algorithm is .*one of ddpo_is, ddpo_sf, rwr, sparse_rwr, awm, nft, or an object of a sub"
+        ConfigError,
+        match=r"algorithm is .*one of ddpo_is, ddpo_sf, rwr, sparse_rwr, awm, nft, grpo_guard, flow_dppo, or an object of a sub",
     ):
         given(algorithm)
 

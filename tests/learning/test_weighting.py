@@ -145,6 +145,27 @@ def test_normalize_then_sum_by_hand():
     assert advantages.values.tolist() == pytest.approx(expected, rel=1e-12)
 
 
+def test_gdpo_by_hand():
+    """
+    Two prompts; each reward is standardised in its group: (-1, 1) for both prompts of reward 0, and (1, -1) and (0, 0) of reward 1.
+    Weighted sums with 2 and 1: -1, 1, -2, 2, of which the standard deviation is sqrt(10 / 4).
+    """
+    options = DDPOOptions(advantages="group", multi_objective_aggregation="gdpo")
+    rewards = [[0.0, 30.0], [1.0, 10.0], [5.0, 7.0], [500.0, 7.0]]
+    advantages = update(AdvantageWeighting(options, np.array([2.0, 1.0])), ["a", "a", "b", "b"], rewards, [2.0, 1.0])
+    expected = np.array([-1, 1, -2, 2]) / math.sqrt(10 / 4)
+    assert advantages.values.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert advantages.frac_reward_zero_std == 0.25
+
+
+def test_gdpo_leaves_out_images_without_a_reward():
+    options = DDPOOptions(advantages="group", multi_objective_aggregation="gdpo")
+    rewards = np.array([[0.0, 1.0], [1.0, 2.0], [np.nan, np.nan], [np.nan, np.nan]])
+    total = rewards.sum(1)
+    values = AdvantageWeighting(options, np.ones(2)).update(["a", "a", "a", "b"], rewards, total).values
+    assert values.tolist() == pytest.approx([-1, 1, 0, 0], rel=1e-5)
+
+
 def test_normalize_then_sum_does_not_care_for_the_unit_of_a_reward():
     def values(aggregation, unit):
         options = DDPOOptions(advantages="batch", multi_objective_aggregation=aggregation)

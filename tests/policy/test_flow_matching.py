@@ -23,6 +23,7 @@ from trainer_ext.policy.transitions.flow import (
     flow_noising,
     flow_sde_table,
     ode_table,
+    precise_table,
     windowed,
 )
 from trainer_ext.policy.transitions.gaussian import ratio_terms
@@ -58,7 +59,14 @@ def coefficients_preserving(x, v, s, dt, a, first_next):
     return (1 - after) * denoised + math.sqrt(after**2 - std**2) * noise, std
 
 
-PAPERS = {"flow_sde": flow_grpo, "dance_sde": dance_grpo, "cps": coefficients_preserving}
+def precise(x, v, s, dt, a, first_next):
+    """Of the noise there is, what is kept and what is drawn again; the share that is kept is a power of the step's own ratio."""
+    denoised, noise, after = x - s * v, x + (1 - s) * v, s + dt
+    ratio = after / (1 - after) / (s / (1 - s)) if s < 1 else 0.0
+    return (1 - after) * denoised + after * ratio ** (a**2 / 2) * noise, after * math.sqrt(1 - ratio ** (a**2))
+
+
+PAPERS = {"flow_sde": flow_grpo, "dance_sde": dance_grpo, "cps": coefficients_preserving, "precise": precise}
 
 
 @pytest.mark.parametrize("noise_level", [0.3, 0.7, 1.0])
@@ -98,7 +106,7 @@ def test_every_step_is_the_step_of_diffusers(options, stochastic):
         torch.testing.assert_close(ours.float(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["flow_sde", "dance_sde"])
+@pytest.mark.parametrize("name", ["flow_sde", "dance_sde", "precise"])
 def test_noise_keeps_the_distribution(name):
     """
     Images N(0, 0.25): latents N(0, var) with var = (1 - s)^2 / 4 + s^2, for which v = (s - (1 - s) / 4) / var * latents is
@@ -115,18 +123,19 @@ def test_noise_keeps_the_distribution(name):
     assert variance.item() == pytest.approx(marginal[-1].item(), rel=0.01)
 
 
-def test_cps_keeps_the_coefficients():
+@pytest.mark.parametrize(("name", "level"), [("cps", 0.7), ("precise", 1.5)])
+def test_they_keep_the_coefficients(name, level):
     """
     Of an image that is predicted rightly, and of its noise: the next latents hold what diffusers' forward process puts in.
 
     Parts of the image and the noise in `latents` are 1 - s and s, in v they are -1 and 1.
     """
     sigmas = falling(8)
-    table, noising = cps_table(sigmas, 0.7), flow_noising(sigmas)
+    table, noising = FLOW_TABLES[name](sigmas, level), flow_noising(sigmas)
     image = table.latents_coef * noising.signal + table.output_coef * noising.target_denoised
     noise = table.latents_coef * noising.noise + table.output_coef * noising.target_noise
     torch.testing.assert_close(image, 1 - sigmas[1:])
-    torch.testing.assert_close((noise**2 + table.std**2).sqrt(), sigmas[1:])
+    torch.testing.assert_close((noise**2 + table.std**2).sqrt(), sigmas[1:], rtol=1e-14, atol=1e-16)
 
 
 def test_tables_by_hand():
@@ -136,6 +145,7 @@ def test_tables_by_hand():
     At 0.5: variance = 0.25; 1 - 0.25 * 0.5 / 1 = 0.875; (1 + 0.25 * 0.5 / 1) * -0.5 = -0.5625; sqrt(0.125).
     Dance-SDE at 1: drift = 0.25 * -0.5 / 2 = -0.0625; 0.9375; -0.5; 0.5 sqrt(0.5). At 0.5: drift = -0.125; 0.875; -0.5625.
     CPS, sin = cos = sqrt(1/2), at 1: kept = 0.35355; 1 - 0.5 + kept; -0.5 * 1; std = kept. At 0.5: 1, -0.5, 0.
+    Precise draws all noise again at 1, where no image is left: 0.5, -0.5, 0.5. At 0.5: 1, -0.5, 0.
     """
     sigmas = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
     root = math.sqrt(0.5)
@@ -143,6 +153,7 @@ def test_tables_by_hand():
         flow_sde_table: [(0.875, 0.875), (-0.5, -0.5625), (0.5, math.sqrt(0.125))],
         dance_sde_table: [(0.9375, 0.875), (-0.5, -0.5625), (0.5 * root, 0.5 * root)],
         cps_table: [(0.5 + 0.5 * root, 1.0), (-0.5, -0.5), (0.5 * root, 0.0)],
+        precise_table: [(0.5, 1.0), (-0.5, -0.5), (0.5, 0.0)],
     }
     for tabulate, (latents_coef, output_coef, std) in expected.items():
         table = tabulate(sigmas, 0.5)

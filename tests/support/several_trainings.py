@@ -149,7 +149,11 @@ def make_trainer(folder, name, reward=brightness, callbacks=(), detectors=(), **
 
 
 def trained_weights(model):
-    return torch.cat([whole(value).detach().flatten() for value in model.parameters() if value.requires_grad]).clone()
+    return flat(value for value in model.parameters() if value.requires_grad)
+
+
+def flat(values):
+    return torch.cat([whole(value).detach().flatten() for value in values]).clone()
 
 
 def whole(value):
@@ -174,6 +178,7 @@ def train(folder, name, resume=None, evaluate=None, callbacks=(), **options):
         "before": before,
         "after": watch.weights,
         "averaged": averaged,
+        "old": None if made._weights.old is None else flat(made._weights.old.values.values()),
         "retained": None if made._rollout is None else type(made._rollout.data).__name__,
         "weights of images": None if made._rollout is None else made._rollout.weights,
         "logs": made.state.log_history,
@@ -201,6 +206,8 @@ TRAININGS = {
     },  # pictures by one process
     # the best image of a rollout: one process has it, the other has none
     "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
+    # an old policy beside the trained one; after the first rollout it has stayed behind
+    "nft": {"algorithm": "nft", "advantages": "group", "num_train_epochs": 3},
     "one update": {**ONE_UPDATE, "evaluate": CAT_AND_DOG},
     "one update, fused": {**ONE_UPDATE, "fused": True},
     "stopped by a rule": {"detectors": sure_in_one, "stop_when": ["sure_in_one>0.4"]},

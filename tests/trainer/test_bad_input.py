@@ -66,6 +66,13 @@ def run_options():
         ({"ema_decay": 1.0}, r"ema_decay is 1.0; it must be in \(0, 1\)"),
         ({"ema_decay": 0.0}, "ema_decay is 0.0; .*or left out"),
         ({"advantages": "group"}, "advantages='group'.*num_images_per_prompt is 1; it must be at least 2"),
+        ({"advantages": "win_rate"}, "advantages='win_rate'.*num_images_per_prompt is 1; it must be at least 2"),
+        (
+            {"advantages": "group_over_batch"},
+            "advantages='group_over_batch'.*num_images_per_prompt is 1; it must be at",
+        ),
+        ({"kl_threshold": 0.0}, "kl_threshold is 0.0; it must be greater than 0"),
+        ({"sde_window_size": 0}, "sde_window_size is 0; it must be at least 1"),
         (
             {"algorithm": "ddpo_sf"},
             "The algorithm 'ddpo_sf' allows one update on a rollout.*these options make 2. Set gradient_accumulation_steps=2",

@@ -72,7 +72,9 @@ def measured_shapes(
         retained_bytes=sum(value.nbytes for value in retained) // len(trajectory),
         conditioning_bytes=sum(value.nbytes for value in prompts) // len(trajectory),
         num_branches=policy.num_branches,
-        trained_steps=num_kept(algorithm.steps(policy.table, args.skip_last_steps), args.timestep_fraction),
+        trained_steps=num_kept(
+            algorithm.steps(policy.table, args.skip_last_steps)[: args.sde_window_size], args.timestep_fraction
+        ),
         activation_bytes=activation_bytes,
         block_bytes=_block_bytes(policy, denoiser, trajectory),
         sampling_seconds=seconds[0],

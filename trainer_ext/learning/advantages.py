@@ -125,6 +125,44 @@ class GroupBaseline(BatchBaseline):
         return _compare(prompts, rewards, statistics, self.scale)
 
 
+class GroupOverBatchBaseline(BatchBaseline):
+    """
+    Compares with the prompt's images, and divides by the standard deviation of the whole rollout (Flow-GRPO's default).
+
+    So a group whose rewards hardly differ teaches little, where dividing by its own standard deviation would blow up its noise.
+    """
+
+    def update(self, prompts: Sequence[str], rewards: FloatArray) -> Advantages:
+        """See [`Baseline.update`]."""
+        overall = _statistics(rewards)[1]
+        groups = {prompt: _statistics(rewards[rows]) for prompt, rows in images_of(prompts).items()}
+        statistics = {prompt: (mean, std and overall) for prompt, (mean, std) in groups.items()}
+        return _compare(prompts, rewards, statistics, self.scale)
+
+
+class WinRateBaseline(GroupBaseline):
+    """Compares the shares of its group that images beat, instead of their rewards (Pref-GRPO, arXiv:2508.20751)."""
+
+    def update(self, prompts: Sequence[str], rewards: FloatArray) -> Advantages:
+        """See [`Baseline.update`]."""
+        won = np.full(len(rewards), np.nan)
+        for rows in images_of(prompts).values():
+            won[rows] = win_rates(rewards[rows])
+        return super().update(prompts, won)
+
+
+def win_rates(rewards: FloatArray) -> FloatArray:
+    """
+    Return the share of the other images of a group `(n,)` that each beats, where a tie counts half; NaN without a reward.
+
+    An image that is alone has beaten half.
+    """
+    rates, scored = np.full(len(rewards), np.nan), np.flatnonzero(np.isfinite(rewards))
+    signs = np.sign(rewards[scored, None] - rewards[scored])
+    rates[scored] = ((signs + 1).sum(1) - 1) / 2 / (len(scored) - 1) if len(scored) > 1 else 0.5  # -1: itself, a tie
+    return rates
+
+
 def images_of(prompts: Sequence[str]) -> dict[str, list[int]]:
     """Return the positions of each prompt's images."""
     rows: dict[str, list[int]] = {}

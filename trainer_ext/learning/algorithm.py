@@ -163,6 +163,13 @@ class BoundAlgorithm(Generic[RolloutData, Batch]):
     noising: NoisingTable
     trained_steps: torch.Tensor
 
+    def steps_of(self, rollout: Rollout[Any]) -> torch.Tensor:
+        """Return those of the trained steps that have noise in a rollout, for a policy gradient; else all of them."""
+        steps, record = self.trained_steps, rollout.data
+        if not (self.algorithm.policy_gradient and isinstance(record, Trajectory)):
+            return steps
+        return steps[torch.isin(steps, record.table.stochastic_steps)]
+
     def retain(self, trajectory: Trajectory) -> RolloutData:
         """See [`Algorithm.retain`]."""
         return self.algorithm.retain(trajectory)

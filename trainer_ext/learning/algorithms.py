@@ -10,6 +10,8 @@ from ..errors import ConfigError
 from ..options import DDPOOptions
 from ..policy.transitions.samplers import OWN
 from .algorithm import Algorithm
+from .bounds.flow_dppo import DivergenceMasked
+from .bounds.grpo_guard import GuardedImportanceSampling
 from .matching import AdvantageWeightedMatching, NegativeAwareFineTuning
 from .policy_gradient import ImportanceSampling, ScoreFunction
 from .regression import RewardWeightedRegression, SparseRewardWeightedRegression
@@ -45,6 +47,8 @@ ALGORITHMS: dict[str, NamedAlgorithm] = {
             NegativeAwareFineTuning,
             lambda options: NegativeAwareFineTuning(options.advantage_clip, options.nft_strength),
         ),
+        NamedAlgorithm(GuardedImportanceSampling, lambda options: GuardedImportanceSampling(options.clip_range)),
+        NamedAlgorithm(DivergenceMasked, lambda options: DivergenceMasked(options.kl_threshold)),
     )
 }
 

@@ -81,7 +81,7 @@ def training_batch(
     inner_epoch = int(positions[0]) // len(rollout)
     generator = seeded_generator(seed, rollout.index, inner_epoch, process)
     images = algorithm.order(rollout, generator)
-    steps = shuffled_steps(algorithm.trained_steps, len(rollout), timestep_fraction, generator)
+    steps = shuffled_steps(algorithm.steps_of(rollout), len(rollout), timestep_fraction, generator)
     here = positions % len(rollout)
     noise = seeded_generator(seed, rollout.index, int(positions[0]), process, 1)
     return TrainingBatch(rollout, images[here], steps[here], noise)

@@ -27,7 +27,12 @@ class LossOutput:
     by_transition: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
-def clipped_surrogate_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, clip_range: float) -> LossOutput:
+def clipped_surrogate_loss(
+    log_ratio: torch.Tensor,
+    advantages: torch.Tensor,
+    clip_range: float,
+    step_weights: torch.Tensor | float = 1.0,
+) -> LossOutput:
     """
     PPO's clipped surrogate (Schulman et al., 2017, eq. 7), negated: the DDPO-IS loss (Black et al., 2023, eq. 4).
 
@@ -38,13 +43,33 @@ def clipped_surrogate_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, cl
             Advantage of the image that each transition belongs to.
         clip_range (`float`):
             Half-width of the interval around 1 outside which the ratio earns nothing more.
+        step_weights (`torch.Tensor` of shape `(N,)`, *optional*, defaults to 1):
+            Weight of each transition's loss.
     """
     ratio = log_ratio.exp()
     clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
-    loss = torch.maximum(-advantages * ratio, -advantages * clipped_ratio).mean()
+    loss = (step_weights * torch.maximum(-advantages * ratio, -advantages * clipped_ratio)).mean()
     with torch.no_grad():
         clipped = ((ratio - 1).abs() > clip_range).float()
     return _with_means(loss, {**_ratio_measures(log_ratio), "clipfrac": clipped})
+
+
+def masked_surrogate_loss(
+    log_ratio: torch.Tensor, kl: torch.Tensor, advantages: torch.Tensor, kl_threshold: float
+) -> LossOutput:
+    """
+    Flow-DPPO's surrogate (arXiv:2606.11025): the ratio is never clipped, but some transitions are left out.
+
+    They are those whose policy is already `kl_threshold` or more from the one that sampled, and that would move on: a ratio above
+    1 with a positive advantage, or below 1 with a negative one. Shapes as in [`clipped_surrogate_loss`].
+
+    Args:
+        kl (`torch.Tensor` of shape `(N,)`):
+            KL divergence of the step's Gaussian from the one that sampled, in nats per latent element.
+    """
+    left_out = ((kl >= kl_threshold) & (log_ratio * advantages > 0)).detach()
+    loss = (-advantages * log_ratio.exp() * ~left_out).mean()
+    return _with_means(loss, {**_ratio_measures(log_ratio), "clipfrac": left_out.float()})
 
 
 def score_function_loss(log_ratio: torch.Tensor, advantages: torch.Tensor) -> LossOutput:

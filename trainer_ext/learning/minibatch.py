@@ -44,6 +44,10 @@ class Transitions:
         """Compare the policy that predicts `prediction` `(N, ...)` with the one that sampled."""
         return ratio_terms(self.table, self.steps, self.latents, prediction, self.old_outputs, self.next_latents)
 
+    def at_steps(self, table: torch.Tensor) -> torch.Tensor:
+        """Return the entries of `table` `(T,)` at the steps, `(N,)`."""
+        return _entries(table, self.steps, self.advantages)
+
 
 @dataclass(frozen=True)
 class NoisedLatents:
@@ -75,7 +79,7 @@ class NoisedLatents:
 
     def at_steps(self, table: torch.Tensor) -> torch.Tensor:
         """Return the entries of `table` `(T,)` at the steps, `(N,)`."""
-        return to_device(table[self.steps.to(table.device)].to(self.weights.dtype), self.weights.device)
+        return _entries(table, self.steps, self.weights)
 
     def beside(self, old_outputs: torch.Tensor) -> NoisedBesideOld:
         """Add what the old policy predicts."""
@@ -109,6 +113,11 @@ def cut(batch: Batch, size: int) -> tuple[Batch, Batch]:
     each = ({name: value[rows] for name, value in _tensors(batch).items()} for rows in (slice(size), slice(size, None)))
     first, others = (replace(batch, **rows) for rows in each)
     return first, others
+
+
+def _entries(table: torch.Tensor, steps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return the entries of `table` `(T,)` at `steps` `(N,)`, on the device and in the dtype of `like`."""
+    return to_device(table[steps.to(table.device)].to(like.dtype), like.device)
 
 
 def _tensors(batch: Any) -> dict[str, Any]:

@@ -4,21 +4,55 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..options import DDPOOptions
 from ..types import FloatArray
-from .advantages import Advantages, Baseline, BatchBaseline, GroupBaseline, PerPromptStatTracker, images_of
+from .advantages import (
+    Advantages,
+    Baseline,
+    BatchBaseline,
+    GroupBaseline,
+    GroupOverBatchBaseline,
+    PerPromptStatTracker,
+    WinRateBaseline,
+    images_of,
+)
 
 BASELINES: dict[str, Callable[[DDPOOptions], Baseline]] = {
     "per_prompt": lambda o: PerPromptStatTracker(o.stat_buffer_size, o.stat_min_count, o.scale_rewards),
     "batch": lambda o: BatchBaseline(o.scale_rewards),
     "group": lambda o: GroupBaseline(o.scale_rewards),
+    "group_over_batch": lambda o: GroupOverBatchBaseline(o.scale_rewards),
+    "win_rate": lambda o: WinRateBaseline(o.scale_rewards),
 }
+WITHIN_GROUPS = ("group", "group_over_batch", "win_rate")  #: baselines that need several images of a prompt
 
-AGGREGATIONS = ("sum_then_normalize", "normalize_then_sum")
+
+@dataclass(frozen=True)
+class Aggregation:
+    """
+    How several rewards become one advantage.
+
+    Parameters:
+        sum_first (`bool`):
+            Whether rewards are summed before they are compared, instead of their advantages.
+        over_batch (`bool`, *optional*, defaults to `False`):
+            Whether the sum is standardised once more, over the rollout.
+    """
+
+    sum_first: bool
+    over_batch: bool = False
+
+
+AGGREGATIONS = {
+    "sum_then_normalize": Aggregation(sum_first=True),
+    "normalize_then_sum": Aggregation(sum_first=False),
+    "gdpo": Aggregation(sum_first=False, over_batch=True),
+}
 
 
 class Weighting(ABC):
@@ -59,15 +93,17 @@ class AdvantageWeighting(Weighting):
 
     def __init__(self, options: DDPOOptions, reward_weights: FloatArray):
         self.clip = options.advantage_clip
-        self.sum_first = options.multi_objective_aggregation == "sum_then_normalize"
-        self.reward_weights = np.ones(1) if self.sum_first else reward_weights
+        self.aggregation = AGGREGATIONS[options.multi_objective_aggregation]
+        self.reward_weights = np.ones(1) if self.aggregation.sum_first else reward_weights
         self.baselines = [BASELINES[options.advantages](options) for _ in self.reward_weights]
 
     def update(self, prompts: Sequence[str], rewards: FloatArray, total: FloatArray) -> Advantages:
         """See [`Weighting.update`]."""
-        columns = [total] if self.sum_first else list(rewards.T)
+        columns = [total] if self.aggregation.sum_first else list(rewards.T)
         each = [baseline.update(prompts, column) for baseline, column in zip(self.baselines, columns, strict=True)]
         values = np.stack([advantages.values for advantages in each], axis=1) @ self.reward_weights
+        if self.aggregation.over_batch:
+            values = BatchBaseline().update(prompts, np.where(np.isfinite(total), values, np.nan)).values
         frac_constant = float(np.mean([advantages.frac_reward_zero_std for advantages in each]))
         return Advantages(values.clip(-self.clip, self.clip), frac_constant)
 

@@ -84,6 +84,15 @@ class Runner:
             )
         return output[0]
 
+    @contextlib.contextmanager
+    def noise_within(self, first: int, last: int) -> Iterator[None]:
+        """Context manager for runs whose steps have noise from `first` to `last` only. See [`Sampler.within`]."""
+        sampler, self.sampler = self.sampler, self.sampler.within(first, last)
+        try:
+            yield
+        finally:
+            self.sampler = sampler
+
     def call_arguments(self) -> dict[str, Any]:
         """Return the arguments of each call, with the pipeline's defaults."""
         parameters = inspect.signature(type(self.pipeline).__call__).parameters

@@ -40,6 +40,7 @@ from .keeping import ImageKeeper
 from .measure import detection_metrics, image_records, reward_metrics
 from .sampling import Collected, RecordedSampling, sample_and_score
 from .schedule import PromptSchedule, SamplingPlan
+from .windows import NoiseWindow
 
 
 @dataclass
@@ -76,6 +77,7 @@ class RolloutCollector:
         self._rules = StopRules(rollout_rules(self.args.stop_when or ()), self.judges.trained.detector_names)
         self._keeper = ImageKeeper.of(self.args)
         self._replay_checked = False
+        self._window = NoiseWindow.of(self.args, self.policy, self.algorithm.trained_steps)
         self._fused = FusedSampling.of(self.args, self.policy, self.weights.denoiser, self.algorithm, self.lockstep)
 
     def collect(
@@ -110,7 +112,7 @@ class RolloutCollector:
         """
         plan = self.schedule.plan(index, self.args.process_index, self.args.world_size)
         try:
-            with self.lockstep.guarded(), self.weights.sampling():
+            with self.lockstep.guarded(), self.weights.sampling(), self._window.in_rollout(index):
                 collected = self._sample_and_score(model, index, plan, trainer_state)
             records = gather_object(image_records({"rollout": index}, plan, collected.scores))
             with self.lockstep.guarded():

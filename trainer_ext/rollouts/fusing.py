@@ -55,6 +55,8 @@ def obstacle(
             steps, args.timestep_fraction
         )
         < len(steps),
+        f"sde_window_size is {args.sde_window_size}, and each rollout has other steps": args.sde_window_size
+        is not None,
         f"the trained weight {foreign} belongs to no plain Linear or Conv2d": foreign is not None,
         f"a batch of a rollout has {rows} rows, and a forward pass of training {largest}: for the memory of gradients, set "
         f"rows_per_forward={rows} or a smaller rollout_batch_size": rows > largest,

@@ -35,13 +35,13 @@ LIMITS = (
         lambda value: value >= 1,
         "num_inference_steps num_images_per_rollout num_images_per_prompt rollout_batch_size num_inner_epochs stat_buffer_size "
         "stat_min_count lora_r lora_alpha per_device_train_batch_size gradient_accumulation_steps save_total_limit "
-        "eval_images_per_prompt detector_every rows_per_forward",
+        "eval_images_per_prompt detector_every rows_per_forward sde_window_size",
     ),
     Limit(
         "greater than 0",
         lambda value: value > 0,
-        "clip_range advantage_clip rwr_beta nft_strength keep_images_gb learning_rate adam_epsilon num_train_epochs save_steps "
-        "logging_steps eval_steps ddp_timeout",
+        "clip_range kl_threshold advantage_clip rwr_beta nft_strength keep_images_gb learning_rate adam_epsilon "
+        "num_train_epochs save_steps logging_steps eval_steps ddp_timeout",
     ),
     Limit(
         "at least 0",
@@ -61,7 +61,7 @@ LIMIT_OF = {name: limit for limit in LIMITS for name in limit.names.split()}
 
 
 #: Infinity turns these off.
-UNBOUNDED = ("max_grad_norm", "clip_range", "advantage_clip", "reward_timeout", "keep_images_gb")
+UNBOUNDED = ("max_grad_norm", "clip_range", "kl_threshold", "advantage_clip", "reward_timeout", "keep_images_gb")
 
 
 def check_values(options: Any) -> None:

@@ -8,13 +8,14 @@ GROUPS = {
     "how long": ("num_train_epochs", "max_steps"),
     "rollouts": (
         "num_images_per_rollout", "num_images_per_prompt", "rollout_batch_size", "num_inference_steps", "guidance_scale",
-        "eta", "sampler", "noise_level", "sde_window", "guidance", "pipeline_kwargs", "overlap_rewards", "reward_timeout",
+        "eta", "sampler", "noise_level", "sde_window", "sde_window_size", "guidance", "pipeline_kwargs", "overlap_rewards",
+        "reward_timeout",
     ),
     "learning": (
         "algorithm", "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "per_device_train_batch_size",
         "gradient_accumulation_steps", "num_inner_epochs", "timestep_fraction", "skip_last_steps", "clip_range", "beta",
         "advantages", "scale_rewards", "multi_objective_aggregation", "advantage_clip", "stat_buffer_size", "stat_min_count",
-        "rwr_beta", "rwr_quantile", "nft_strength",
+        "rwr_beta", "rwr_quantile", "nft_strength", "kl_threshold",
     ),
     "weights and precision": (
         "lora_r", "lora_alpha", "lora_target_modules", "full_finetuning", "quantization", "ema_decay", "bf16", "fp16",

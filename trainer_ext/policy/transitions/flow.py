@@ -56,13 +56,29 @@ def cps_table(sigmas: torch.Tensor, noise_level: float) -> TransitionTable:
     std = next_sigma * sin(noise_level * pi / 2). With noise_level 1 it is diffusers' `stochastic_sampling`. The last step,
     to sigma = 0, is deterministic.
     """
-    sigma, next_sigma = sigmas[:-1], sigmas[1:]
     angle = noise_level * math.pi / 2
-    kept = next_sigma * math.cos(angle)
+    return _preserving(sigmas, kept=sigmas[1:] * math.cos(angle), std=sigmas[1:] * math.sin(angle))
+
+
+def precise_table(sigmas: torch.Tensor, noise_level: float) -> TransitionTable:
+    """
+    Tabulate the sampler of arXiv:2605.23522, which preserves coefficients like CPS, and replaces less noise in shorter steps.
+
+    Of the noise there is, the share q^(a^2 / 2) is kept, where a = noise_level and q = next_sigma (1 - sigma) / (sigma (1 -
+    next_sigma)); std = next_sigma * sqrt(1 - q^(a^2)). The authors use a = 1.5. The last step is deterministic.
+    """
+    sigma, next_sigma = sigmas[:-1], sigmas[1:]
+    kept_variance = (next_sigma * (1 - sigma) / (sigma * (1 - next_sigma))) ** noise_level**2
+    return _preserving(sigmas, kept=next_sigma * kept_variance.sqrt(), std=next_sigma * (1 - kept_variance).sqrt())
+
+
+def _preserving(sigmas: torch.Tensor, kept: torch.Tensor, std: torch.Tensor) -> TransitionTable:
+    """Tabulate next_latents = (1 - next_sigma) * denoised + kept * predicted_noise + std * noise."""
+    sigma, next_sigma = sigmas[:-1], sigmas[1:]
     return TransitionTable(
         latents_coef=1 - next_sigma + kept,
         output_coef=kept * (1 - sigma) - (1 - next_sigma) * sigma,
-        std=next_sigma * math.sin(angle),
+        std=std,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from ...errors import ConfigError
 from ...options import DDPOOptions
 from .ddim import ddim_table
-from .flow import cps_table, dance_sde_table, flow_noising, flow_sde_table, windowed
+from .flow import cps_table, dance_sde_table, flow_noising, flow_sde_table, precise_table, windowed
 from .gaussian import TransitionTable
 from .noising import NoisingTable, ddim_noising
 from .own import own_noising, own_scheduler
@@ -24,6 +24,7 @@ FLOW_TABLES: dict[str, Callable[[torch.Tensor, float], TransitionTable]] = {
     "flow_sde": flow_sde_table,
     "dance_sde": dance_sde_table,
     "cps": cps_table,
+    "precise": precise_table,
 }
 
 OWN = "own"  #: the pipeline's own scheduler, which has no log-probabilities
@@ -38,8 +39,8 @@ class SamplerOptions:
 
     Parameters:
         sampler (`str`, *optional*):
-            `"ddim"`, `"flow_sde"`, `"dance_sde"` or `"cps"`; or `"own"`, the pipeline's own scheduler, for algorithms that need
-            no log-probability. The default depends on the scheduler: `"ddim"` or `"flow_sde"`.
+            `"ddim"`, `"flow_sde"`, `"dance_sde"`, `"cps"` or `"precise"`; or `"own"`, the pipeline's own scheduler, for
+            algorithms that need no log-probability. The default depends on the scheduler: `"ddim"` or `"flow_sde"`.
         eta (`float`, *optional*, defaults to 1.0):
             Weight of DDIM's noise, in [0, 1]. With 0 no step has a log-probability.
         noise_level (`float`, *optional*, defaults to 0.7):
@@ -74,7 +75,7 @@ class SamplerOptions:
         if not 0 < self.noise_level < float("inf") or (self.sampler == "cps" and self.noise_level > 1):
             raise ConfigError(
                 f"noise_level is {self.noise_level}; it must be greater than 0, and for 'cps' at most 1. Without noise there "
-                "are no log-probabilities; Flow-GRPO uses 0.7, DanceGRPO 0.3."
+                "are no log-probabilities; Flow-GRPO uses 0.7, DanceGRPO 0.3, the authors of 'precise' 1.5."
             )
 
     def check_window(self, num_inference_steps: int) -> None:
@@ -117,6 +118,14 @@ class Sampler:
         """Whether the scheduler takes its own steps, instead of steps that are drawn from the table's Gaussians."""
         return self.name == OWN
 
+    def within(self, first: int, last: int) -> Sampler:
+        """Return a sampler of flow matching whose steps have noise from `first` to `last` only."""
+
+        def transitions(scheduler: Any) -> TransitionTable:
+            return windowed(self.transitions(scheduler), _sigmas(scheduler), first, last)
+
+        return replace(self, transitions=transitions)
+
 
 def choose_sampler(scheduler: SchedulerMixin, options: SamplerOptions) -> Sampler:
     """
@@ -150,10 +159,14 @@ def choose_sampler(scheduler: SchedulerMixin, options: SamplerOptions) -> Sample
 def _flow_transitions(
     tabulate: Callable[[torch.Tensor, float], TransitionTable], options: SamplerOptions, scheduler: Any
 ) -> TransitionTable:
-    sigmas = scheduler.sigmas.double().cpu()
+    sigmas = _sigmas(scheduler)
     table = tabulate(sigmas, options.noise_level)
     return table if options.sde_window is None else windowed(table, sigmas, *options.sde_window)
 
 
 def _flow_noising(scheduler: Any) -> NoisingTable:
-    return flow_noising(scheduler.sigmas.double().cpu())
+    return flow_noising(_sigmas(scheduler))
+
+
+def _sigmas(scheduler: Any) -> torch.Tensor:
+    return scheduler.sigmas.double().cpu()
