@@ -299,8 +299,6 @@ def train_sharded(folder):
         seen["uneven"] = error_of(make_trainer(folder, "refused").evaluate)
         for name, options in REFUSED_WITH_FSDP.items():
             seen[name] = error_of(partial(make_trainer, folder, "refused", **options))
-    with sharded(version=1):
-        seen["version"] = error_of(partial(make_trainer, folder, "refused"))
     with sharded(state_dict_type="SHARDED_STATE_DICT"):
         seen["kl in shares"] = train(folder, "kl in shares", **SHARDED["kl"])
         third = str(folder / "kl in shares" / "checkpoint-3")
