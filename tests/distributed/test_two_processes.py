@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from support import several_trainings as trainings
 from support.divergence import divergences
 from support.trainers import records
+from torch.distributed.fsdp import StateDictType
 
 from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.file_names import KOHYA_FILE, LORA_FILE
@@ -263,10 +264,6 @@ def test_a_slow_disk_of_one_process_changes_nothing(two):
     [
         *((name, f"{name} is ") for name in trainings.REFUSED_WITH_FSDP),
         ("uneven", "eval_dataset has 5 rows for 2 processes"),
-        (
-            "version",
-            "FSDP has version 1 and state_dict_type FULL_STATE_DICT; it must have version 2 and FULL_STATE_DICT or SHARDED",
-        ),
         ("load_best_model_at_end", "checkpoints hold shares, and no whole pipeline"),
     ],
 )
@@ -276,6 +273,18 @@ def test_what_sharding_rules_out_is_refused(two, name, text):
         assert kind == "ConfigError"
         assert text in message
         assert "FSDP" in message
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"), [(1, StateDictType.FULL_STATE_DICT), (2, StateDictType.LOCAL_STATE_DICT)], ids=str
+)
+def test_other_kinds_of_sharding_are_refused(version, kind):
+    state = SimpleNamespace(fsdp_plugin=SimpleNamespace(fsdp_version=version, state_dict_type=kind))
+    expected = (
+        f"version {version} and state_dict_type {kind.name}; it must have version 2 and FULL_STATE_DICT or SHARDED"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        check_sharding(SimpleNamespace(distributed_type=DistributedType.FSDP, state=state), None)
 
 
 def test_deepspeed_is_refused():
