@@ -135,7 +135,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         self._forget_progress()
         data: dict[str, Any] = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
         super().__init__(denoiser, args, **data, callbacks=callbacks, optimizers=optimizers)
-        check_sharding(self.accelerator, args, chosen.old_policy is not None)
+        check_sharding(self.accelerator, args, chosen.old_policy is not None, args.load_best_model_at_end)
         self._lockstep = Lockstep(self.accelerator, self._stop)
         schedule = PromptSchedule.of(train_dataset, args)
         self._collector = RolloutCollector(

@@ -8,6 +8,7 @@ from trainer_ext.cli.evaluations.cost import describe_evaluations, num_evaluatio
 from trainer_ext.cli.evaluations.presets import fit_evaluation
 from trainer_ext.cli.options import RunOptions
 from trainer_ext.cli.parse import load_preset
+from trainer_ext.cli.training.counts import counts_of
 
 PRESET = load_preset(["--preset", "embedded"])
 OTHERS = prompts("an owl")
@@ -94,3 +95,32 @@ def test_the_cost_of_a_preset(tmp_path):
     assert "embedded_judge, reading_judge, blank_or_noise, low_diversity" in said
     config.eval_strategy = "no"
     assert describe_evaluations(RunOptions(**run), config) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"rollouts": 3, "updates": 6, "evaluations": 4, "checkpoints": 3, "drawings": 2, "drawn_by_default": 0}),
+        ({"eval_strategy": "no", "save_strategy": "no"}, {"evaluations": 0, "checkpoints": 0, "divergences": 0}),
+        ({"save_strategy": "steps", "save_steps": 4}, {"checkpoints": 2}),  # 4, 6
+        ({"num_sample_images": 2, "sample_every": 1, "sample_defaults": True}, {"drawings": 4, "drawn_by_default": 4}),
+        ({"full_finetuning": True}, {"divergences": 0}),
+    ],
+    ids=str,
+)
+def test_how_often_a_run_does_what(options, expected, tmp_path):
+    """Three rollouts of two updates; each is followed by an evaluation of 19 animals and a checkpoint."""
+    given = {
+        **TINY,
+        "num_images_per_rollout": 8,
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 3,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "output_dir": str(tmp_path),
+        **options,
+    }
+    found = counts_of(RunOptions(eval_prompts=["other_animals"]), DDPOConfig(**given))
+    assert {name: vars(found)[name] for name in expected} == expected
+    if found.evaluations:
+        assert found.evaluation.images == 19 * DDPOConfig(**given).eval_images_per_prompt

@@ -5,14 +5,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.utils import DistributedType
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from support import several_trainings as trainings
 from support.divergence import divergences
 from support.trainers import records
+from torch.distributed.fsdp import StateDictType
 
 from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.file_names import KOHYA_FILE, LORA_FILE
 from trainer_ext.loop.sharding import check_sharding
+from trainer_ext.loop.shards import share_file
+from trainer_ext.runs.contents import check_contents
 from trainer_ext.runs.equality import differences
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import find_damage
@@ -221,12 +225,57 @@ def test_sharded_training_resumes_exactly(two):
         assert difference(resumed - seen["kl"]["before"], seen["kl"]["after"][-1] - seen["kl"]["before"]) < 1e-2
 
 
+def test_an_adapter_in_shares(folder, two):
+    """Bit for bit as where it is saved whole; the adapter that stock diffusers loads is the same file."""
+    for seen in two:
+        sharded = seen["sharded"]
+        (resumed,) = sharded["kl in shares, resumed"]["after"]
+        assert torch.equal(resumed, sharded["kl in shares"]["after"][-1])
+        assert torch.equal(resumed, sharded["kl"]["after"][-1])
+    (in_shares, whole) = (load_file(folder / name / LORA_FILE) for name in ("kl in shares", "kl, sharded"))
+    assert in_shares.keys() == whole.keys()
+    assert all(torch.equal(in_shares[name], whole[name]) for name in whole)
+
+
+def test_all_weights_in_shares_resume_exactly_after_a_kill(folder, two):
+    """From update 3, because the checkpoint after update 4 was cut short. Each process holds and saves its own share."""
+    for seen in two:
+        trained, resumed = (seen["sharded"][f"all weights{name}"] for name in ("", ", resumed"))
+        assert trained["kinds"] == {"DTensor"}
+        assert len(resumed["after"]) == 1
+        assert torch.equal(resumed["after"][-1], trained["after"][-1])
+        assert not torch.equal(trained["after"][-1], trained["before"])
+        assert resumed["checkpoints"] == {"checkpoint-3": None, "checkpoint-4": None}
+    shares = [load_file(share_file(folder / "all weights" / "checkpoint-3", process, 2)) for process in (0, 1)]
+    weights = [sum(value.numel() for name, value in share.items() if name.startswith("weight.")) for share in shares]
+    assert sum(weights) == len(two[0]["sharded"]["all weights"]["before"])
+    assert max(weights) < 0.6 * sum(weights)
+
+
+def test_all_weights_in_shares_are_saved_whole_once(folder, two):
+    """As a pipeline that stock diffusers loads; its checkpoints hold no pickles but those that torch reads as plain values."""
+    run = folder / "all weights"
+    unet = DiffusionPipeline.from_pretrained(run).unet
+    saved = torch.cat([value.detach().flatten() for value in unet.parameters()])
+    assert torch.equal(saved, two[0]["sharded"]["all weights"]["after"][-1])
+    assert not (run / "checkpoint-3" / "unet").exists()
+    check_contents(run / "checkpoint-3")
+    assert {path.suffix for path in (run / "checkpoint-3").iterdir()} <= {".safetensors", ".json", ".pt", ".pth"}
+
+
+def test_a_slow_disk_of_one_process_changes_nothing(two):
+    """The other waits for it at the end of the checkpoint, so that neither trains on before it is whole."""
+    for seen in two:
+        assert all(map(torch.equal, seen["slow disk"]["after"], seen["ddpo_is"]["after"]))
+        assert seen["slow disk"]["checkpoints"] == {f"checkpoint-{update}": None for update in (1, 2, 3, 4)}
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         *((name, f"{name} is ") for name in trainings.REFUSED_WITH_FSDP),
         ("uneven", "eval_dataset has 5 rows for 2 processes"),
-        ("state_dict_type", "state_dict_type SHARDED_STATE_DICT; it must have version 2 and FULL_STATE_DICT"),
+        ("load_best_model_at_end", "checkpoints hold shares, and no whole pipeline"),
     ],
 )
 def test_what_sharding_rules_out_is_refused(two, name, text):
@@ -235,6 +284,18 @@ def test_what_sharding_rules_out_is_refused(two, name, text):
         assert kind == "ConfigError"
         assert text in message
         assert "FSDP" in message
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"), [(1, StateDictType.FULL_STATE_DICT), (2, StateDictType.LOCAL_STATE_DICT)], ids=str
+)
+def test_other_kinds_of_sharding_are_refused(version, kind):
+    state = SimpleNamespace(fsdp_plugin=SimpleNamespace(fsdp_version=version, state_dict_type=kind))
+    expected = (
+        f"version {version} and state_dict_type {kind.name}; it must have version 2 and FULL_STATE_DICT or SHARDED"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        check_sharding(SimpleNamespace(distributed_type=DistributedType.FSDP, state=state), None)
 
 
 def test_deepspeed_is_refused():

@@ -11,6 +11,8 @@ from trainer_ext.doctor.activations import SavedTensors
 from trainer_ext.doctor.cost import Effort
 from trainer_ext.doctor.estimate import EstimateFacts, Shapes, estimate
 from trainer_ext.doctor.examine import examine
+from trainer_ext.doctor.training_facts import CostFacts
+from trainer_ext.doctor.whole_run import Batches, Costs, Counts, Judging, seconds_by_part
 
 SHAPES = Shapes(
     weights_bytes=4_000_000,
@@ -96,3 +98,80 @@ def test_a_run_is_measured_in_its_own_batches(tiny_pipeline, config):
 @pytest.mark.parametrize(("options", "pairs"), [({"rows_per_forward": 8}, 4), ({"per_device_train_batch_size": 2}, 2)])
 def test_the_batches_of_a_run(config, options, pairs):
     assert Effort.of_run(config(**options), num_branches=2) == Effort(2, pairs, warm_ups=1)
+
+
+# ---- a whole run ----
+
+
+@pytest.mark.parametrize(
+    ("batches", "judging", "seconds"),
+    [
+        (Batches(8, 4), Judging(), 8 * 2),
+        (
+            Batches(8, 4),
+            Judging(computing=0.5),
+            8 * 2 + 8 * 0.5,
+        ),  # nothing is gained where the processor is what both need
+        (Batches(8, 4), Judging(waiting=0.5), 8 * 2 + 4 * 0.5),  # the first batch's is hidden, the last one's is not
+        (Batches(8, 4), Judging(waiting=3.0), 4 * 2 + 8 * 3),  # now sampling is hidden, but for the first batch's
+        (Batches(8, 4), Judging(0.5, 3.0), 4 * 2 + 8 * 3 + 8 * 0.5),
+        (Batches(8, 4, overlapping=False), Judging(0.5, 3.0), 8 * (2 + 3.5)),
+        (Batches(8, 8), Judging(0.5, 3.0), 8 * (2 + 3.5)),  # of one batch nothing overlaps
+        (Batches(6, 4), Judging(waiting=0.5), 6 * 2 + 3 * 0.5),
+        (Batches(0, 4), Judging(0.5, 3.0), 0),
+    ],
+    ids=str,
+)
+def test_batches_by_hand(batches, judging, seconds):
+    """Two seconds to sample an image."""
+    assert batches.seconds(2.0, judging) == pytest.approx(seconds)
+
+
+def test_a_run_by_hand():
+    """Three rollouts of 8 images and 4 updates each; 5 images evaluated twice, 3 of them compared with the base; 2 drawn 4 times."""
+    counts = Counts(
+        rollout=Batches(8, 8),
+        evaluation=Batches(5, 8),
+        rollouts=3,
+        updates=12,
+        evaluations=2,
+        checkpoints=2,
+        divergences=3,
+        drawn=2,
+        drawings=4,
+        drawn_by_default=4,
+    )
+    costs = Costs(
+        image=1.0,
+        step=0.1,
+        default_image=7.0,
+        training=20.0,
+        update=0.5,
+        rewards=Judging(0.25, 0.25),
+        judges=Judging(1.0, 1.0),
+        sheet=3.0,
+        checkpoint=4.0,
+    )
+    assert seconds_by_part(counts, costs) == pytest.approx(
+        {
+            "rollouts": 3 * 8 * 1.5,
+            "training": 3 * 20 + 12 * 0.5,
+            "evaluations": 2 * (5 * 3 + 3 * 0.1),
+            "pictures": 4 * 2 * 1.5 + 4 * 7.5 + (4 + 3) * 3,
+            "checkpoints": 8,
+        }
+    )
+
+
+def test_an_update_is_measured_and_changes_nothing(tiny_pipeline, config):
+    """By the run's own optimizer, only where the run's batches are measured; all weights are trained here."""
+    pipeline, facts, images = tiny_pipeline(), [], []
+    before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
+    for as_run in (False, True):
+        options = config(full_finetuning=True, rollout_batch_size=4, num_images_per_rollout=4)
+        report = examine(pipeline, options, as_run=as_run, on_images=images.append)
+        facts.append(report.one(CostFacts))
+    assert facts[0].update_seconds == 0
+    assert facts[1].update_seconds > 0
+    assert [len(each) for each in images] == [2, 4]
+    assert all(torch.equal(value, before[name]) for name, value in pipeline.unet.state_dict().items())

@@ -16,8 +16,9 @@ from transformers import TrainerCallback
 from support import trainers
 from support.trainers import CAT_AND_DOG, TINY, brightness, prompts
 from trainer_ext import RewardFunction
+from trainer_ext.loop.shards import share_file
 from trainer_ext.runs import checkpointer
-from trainer_ext.runs.manifest import find_damage
+from trainer_ext.runs.manifest import MANIFEST, find_damage
 from trainer_ext.scoring.provenance import Provenance
 
 PROCESS = int(os.environ.get("RANK", "0"))
@@ -286,6 +287,9 @@ SHARDED = {
     "kl": {**TRAININGS["kl"], "save_strategy": "steps", "save_steps": 3},
 }
 
+#: All weights, of which each process saves its own share.
+IN_SHARES = {"full_finetuning": True, "save_strategy": "steps", "save_steps": 3, "learning_rate": 1e-3}
+
 REFUSED_WITH_FSDP = {
     "full_finetuning": {"full_finetuning": True},
     "ema_decay": {"ema_decay": 0.5},
@@ -303,8 +307,44 @@ def train_sharded(folder):
         for name, options in REFUSED_WITH_FSDP.items():
             seen[name] = error_of(partial(make_trainer, folder, "refused", **options))
     with sharded(state_dict_type="SHARDED_STATE_DICT"):
-        seen["state_dict_type"] = error_of(partial(make_trainer, folder, "refused"))
+        seen["kl in shares"] = train(folder, "kl in shares", **SHARDED["kl"])
+        third = str(folder / "kl in shares" / "checkpoint-3")
+        seen["kl in shares, resumed"] = train(folder, "kl in shares", resume=third, **SHARDED["kl"])
+        seen["all weights"] = train(folder, "all weights", **IN_SHARES)
+        cut_short(folder / "all weights" / "checkpoint-4")
+        seen["all weights, resumed"] = train(folder, "all weights", resume=True, **IN_SHARES)
+        best = {
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "reward",
+            "eval_strategy": "steps",
+            "eval_steps": 3,
+        }
+        seen["load_best_model_at_end"] = error_of(partial(make_trainer, folder, "refused", **IN_SHARES, **best))
     return seen
+
+
+def cut_short(checkpoint):
+    """Leave what there is of a checkpoint where process 1 is killed before it writes its share."""
+    if PROCESS == 0:
+        (checkpoint / MANIFEST).unlink()
+        share_file(checkpoint, 1, 2).unlink()
+    PartialState().wait_for_everyone()
+
+
+@contextlib.contextmanager
+def slow_disk(seconds):
+    """Every file that torch writes takes some seconds more in process 1."""
+    save = torch.save
+
+    def slow_save(*args, **kwargs):
+        time.sleep(seconds * (PROCESS == 1))
+        save(*args, **kwargs)
+
+    torch.save = slow_save
+    try:
+        yield
+    finally:
+        torch.save = save
 
 
 def seal_slowly(folder):
@@ -345,6 +385,8 @@ def train_all(folder):
     seen = {name: train(folder, name, **options) for name, options in TRAININGS.items()}
     seen["pushed"] = train_and_push(folder)
     seen["evaluated"] = evaluate(folder, "evaluated")
+    with slow_disk(0.4):
+        seen["slow disk"] = train(folder, "slow disk", save_strategy="steps", save_steps=1, save_total_limit=None)
     checkpointer.write_manifest = seal_slowly
     for name, options in INTERRUPTED.items():
         seen[name] = train(folder, name, **options)

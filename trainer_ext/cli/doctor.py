@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..doctor.report import Facts
+from ..doctor.whole_run import costs_of, seconds_by_part
 from ..options import DDPOOptions, FileOptions, InheritedOptions, TrainerDefaults, described, option
 from ..values import CheckedOptions
 from .evaluations.cost import describe_evaluations
@@ -16,6 +17,7 @@ from .parse import load_preset, parse
 from .screens.groups import GROUPS
 from .screens.pages import options_page
 from .training.build import lora_config
+from .training.counts import counts_of
 
 if TYPE_CHECKING:
     from ..config import DDPOConfig
@@ -85,8 +87,13 @@ def _examine(options: RunOptions, lora: LoraOptions, how: DoctorOptions, config:
                 print_facts(facts)
 
         report = examine(examined, config, adapter, guidance_from_plugins(), show, lambda step: bar.on_step())
-    if not how.json and report.refusal is None and (evaluations := describe_evaluations(options, config)):
-        _print("evaluation", evaluations)
+    if not how.json and report.refusal is None:
+        if evaluations := describe_evaluations(options, config):
+            _print("evaluation", evaluations)
+        seconds = seconds_by_part(counts_of(options, config), costs_of(report, config.num_inference_steps))
+        _print(
+            "whole run", f"about {sum(seconds.values()) / 3600:.3g} h with evaluations and pictures, without rewards"
+        )
     if how.json:
         print(json.dumps(report.to_dict(), indent=2))
     elif report.refusal is None:

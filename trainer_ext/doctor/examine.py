@@ -28,7 +28,7 @@ from ..policy.recording.trajectory import Trajectory
 from ..policy.seeds import image_generators
 from ..policy.self_check import Replayed, check_gradients_arrive, check_replay
 from .activations import SavedTensors, checkpointing
-from .cost import Effort, measured_shapes, mixed_steps, peak_bytes
+from .cost import Effort, measured_shapes, mixed_steps, peak_bytes, update_seconds
 from .describing import adapter_facts, call_facts, denoiser_facts, pipeline_facts, policy_facts
 from .estimate import estimate
 from .report import Facts, Report
@@ -48,6 +48,7 @@ def examine(
     on_found: Callable[[Facts], None] = lambda facts: None,
     on_step: Callable[[int], None] = lambda step: None,
     as_run: bool = False,
+    on_images: Callable[[torch.Tensor], None] = lambda images: None,
 ) -> Report:
     """
     Sample two images as training would, take one gradient, and report the findings.
@@ -65,7 +66,9 @@ def examine(
             Called after each denoising step with its index.
         as_run (`bool`, *optional*, defaults to `False`):
             Sample and train as many images and steps at once as the run will, instead of the fewest that show what is wrong, so
-            that time and memory are those of the run.
+            that time and memory are those of the run; and make an update.
+        on_images (`Callable[[torch.Tensor], None]`, *optional*):
+            Called with the images `(B, H, W, 3)`, uint8, that were sampled.
 
     Raises:
         [`PipelineError`]: nothing could be loaded. Reasons that speak against training are in the report instead.
@@ -73,7 +76,7 @@ def examine(
     pipeline = open_pipeline(model, args.weights_dtype, args.quantization)
     facts: list[Facts] = []
     try:
-        for found in _parts(pipeline, args, peft_config, guidance_rules, on_step, as_run):
+        for found in _parts(pipeline, args, peft_config, guidance_rules, on_step, as_run, on_images):
             facts.append(found)
             on_found(found)
     except DDPOError as refusal:
@@ -90,6 +93,7 @@ def _parts(
     guidance_rules: Sequence[GuidanceSpec],
     on_step: Callable[[int], None],
     as_run: bool,
+    on_images: Callable[[torch.Tensor], None],
 ) -> Iterator[Facts]:
     yield pipeline_facts(pipeline)
     yield denoiser_facts(pipeline)
@@ -99,7 +103,7 @@ def _parts(
     denoiser = build_denoiser(policy, args, peft_config)
     try:
         effort = Effort.of_run(args, policy.num_branches) if as_run else Effort()
-        yield from _training_facts(policy, denoiser, args, on_step, effort)
+        yield from _training_facts(policy, denoiser, args, on_step, effort, on_images)
     finally:
         remove_adapter(policy.denoiser)
 
@@ -110,12 +114,14 @@ def _training_facts(
     args: DDPOConfig,
     on_step: Callable[[int], None],
     effort: Effort,
+    on_images: Callable[[torch.Tensor], None],
 ) -> Iterator[Facts]:
     yield adapter_facts(policy.pipeline, denoiser)
     model = Accelerator(cpu=args.use_cpu, mixed_precision=_precision(args)).prepare_model(denoiser).eval()
     seconds: dict[str, float] = {}
     with timed(seconds, "sampling"):
         sampled = _sample(policy, model, on_step, effort.num_images)
+    on_images(sampled.images)
     yield from call_facts(policy, sampled.trajectory)
     yield _replay_facts(policy, model, sampled, args.clip_range)
     _randomise_lora(denoiser)
@@ -128,7 +134,8 @@ def _training_facts(
             _train(policy, model, sampled.trajectory, rows, steps)
     yield _gradient_facts(denoiser)
     each = (seconds["sampling"] / effort.num_images, seconds["training"] / len(rows))
-    yield CostFacts(str(args.device), *each, peak_bytes(args.device))
+    update = update_seconds(denoiser, args) if effort.warm_ups else 0.0
+    yield CostFacts(str(args.device), *each, peak_bytes(args.device), update)
     passed = len(rows) * policy.num_branches
     yield estimate(args, measured_shapes(policy, denoiser, args, sampled.trajectory, saved.num_bytes // passed, each))
 

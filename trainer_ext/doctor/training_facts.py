@@ -112,12 +112,15 @@ class CostFacts:
             Per image and trained step, forward and backward.
         peak_bytes (`int`):
             The device's memory, or the process's for a CPU, from its start.
+        update_seconds (`float`):
+            An update of the optimizer; 0 where none was made, as with the smallest batches.
     """
 
     device: str
     sampling_seconds: float
     training_seconds: float
     peak_bytes: int
+    update_seconds: float = 0.0
 
     def lines(self) -> Lines:
         """Return the lines of the report."""

@@ -8,14 +8,20 @@ from torch.distributed.fsdp import StateDictType
 
 from ..errors import ConfigError
 from ..options import DDPOOptions
+from .shards import is_sharded
+
+KINDS = (StateDictType.FULL_STATE_DICT, StateDictType.SHARDED_STATE_DICT)
 
 
-def check_sharding(accelerator: Accelerator, options: DDPOOptions, keeps_old_policy: bool = False) -> None:
+def check_sharding(
+    accelerator: Accelerator, options: DDPOOptions, keeps_old_policy: bool = False, loads_best: bool = False
+) -> None:
     """
     Refuse options with which sharded training would be wrong, save nothing, or hang.
 
     Raises:
-        [`ConfigError`]: DeepSpeed; FSDP's first version; with FSDP, full fine-tuning, averages of the weights or pictures.
+        [`ConfigError`]: DeepSpeed; FSDP's first version; with FSDP, averages of the weights or pictures, and full fine-tuning
+            unless each process saves its own share.
     """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise ConfigError(
@@ -25,14 +31,23 @@ def check_sharding(accelerator: Accelerator, options: DDPOOptions, keeps_old_pol
     if accelerator.distributed_type != DistributedType.FSDP:
         return
     plugin = accelerator.state.fsdp_plugin
-    if plugin.fsdp_version != 2 or plugin.state_dict_type != StateDictType.FULL_STATE_DICT:
+    if plugin.fsdp_version != 2 or plugin.state_dict_type not in KINDS:
         raise ConfigError(
             f"FSDP has version {plugin.fsdp_version} and state_dict_type {plugin.state_dict_type.name}; it must have version 2 "
-            "and FULL_STATE_DICT, so that the adapter is saved whole (fsdp_version and fsdp_state_dict_type in accelerate's "
+            f"and {' or '.join(kind.name for kind in KINDS)} (fsdp_version and fsdp_state_dict_type in accelerate's "
             "configuration)."
         )
+    whole = not is_sharded(accelerator)
     refused = {
-        "full_finetuning": (options.full_finetuning, "False: the pipeline could not be saved"),
+        "full_finetuning": (
+            options.full_finetuning and whole,
+            "False, or the state_dict_type SHARDED_STATE_DICT: in one process, the weights and the optimizer's state of a model "
+            "that needs FSDP have no room",
+        ),
+        "load_best_model_at_end": (
+            options.full_finetuning and loads_best,
+            "False with full_finetuning: checkpoints hold shares, and no whole pipeline",
+        ),
         "ema_decay": (options.ema_decay, "None: it would average weights that are not trained"),
         "algorithm": (
             options.algorithm if keeps_old_policy else None,

@@ -15,6 +15,7 @@ from diffusers.loaders.lora_base import LoraBaseMixin
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 from transformers import PretrainedConfig
 
 from ..errors import ConfigError, PipelineError
@@ -127,20 +128,36 @@ class TrainedDenoiser(torch.nn.Module):
             pipeline (`DiffusionPipeline`):
                 The pipeline that the denoiser belongs to.
             state (`Mapping[str, torch.Tensor]`, *optional*):
-                The adapter's weights, by this module's names; needed where the module's own are sharded.
+                The trained weights, by this module's names; needed where the module's own are sharded.
 
         Raises:
             [`PipelineError`]: the pipeline no longer has what this module trains.
         """
         self.check_owned()
         if self.peft_config is None:
-            pipeline.save_pretrained(folder)
+            with contextlib.nullcontext() if state is None else self._whole(pipeline, state):
+                pipeline.save_pretrained(folder)
             return
         if not isinstance(pipeline, LoraBaseMixin):
             self._save_for_peft(folder, state)
             return
         metadata = {f"{self.name}_lora_adapter_metadata": self.lora_metadata()}  # or lora_alpha is lost, silently
         type(pipeline).save_lora_weights(folder, **{f"{self.name}_lora_layers": self._lora_state(state), **metadata})
+
+    @contextlib.contextmanager
+    def _whole(self, pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Context manager in which the pipeline has a denoiser with whole weights, on the CPU, in the place of a sharded one."""
+        with torch.device("meta"):
+            copied = type(self.base).from_config(self.base.config)
+        own = {name: value for name, value in self.base.named_buffers() if not isinstance(value, DTensor)}
+        weights = {key.removeprefix("network."): value for key, value in state.items()}
+        kept = {name: own[name].cpu() for name in copied.state_dict() if name not in weights}
+        copied.load_state_dict({**weights, **kept}, assign=True)
+        setattr(pipeline, self.name, copied)
+        try:
+            yield
+        finally:
+            setattr(pipeline, self.name, self.base)
 
     def _save_for_peft(self, folder: Path, state: Mapping[str, torch.Tensor] | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)

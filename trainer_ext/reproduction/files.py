@@ -32,7 +32,7 @@ class Plan:
         rollouts, updates (`int`):
             Rollouts and optimizer updates of the run.
         hours (`float`):
-            Estimated hours, without rewards.
+            Estimated hours of training, with rewards, evaluations, pictures and checkpoints.
         training_bytes (`int`):
             Estimated memory to train: of the card, or of the whole process.
         device_bytes (`int`):

@@ -17,6 +17,7 @@ from ..learning.algorithm import BoundAlgorithm
 from ..learning.rollout import Rollout
 from ..loop.epochs import steps_as_given
 from ..loop.metrics import RunMetrics
+from ..loop.shards import has_shares
 from ..model.weights import RunWeights
 from .checkpoint import DDPOState, check_state
 from .final_weights import begin_training, writing_final_weights
@@ -178,7 +179,8 @@ class Checkpointer:
         check_state(folder, state, self.algorithm.algorithm.name, self.args.images_per_process)
         setup = self.setup.as_dict()
         check_setup(folder, state.setup, setup, state.rollout is not None)
-        self.weights.load_checkpoint(folder, self.args.ema_decay)
+        if not has_shares(folder):  # which are read with the optimizer's state
+            self.weights.load_checkpoint(folder, self.args.ema_decay)
         memory, forgotten = remembered(state.setup, setup, state.weighting)
         if memory is not None:
             self.algorithm.weighting.load_state_dict(memory)

@@ -5,16 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from ..config import DDPOConfig
+from ..loop.shards import gathered, is_sharded, read_share, share_file, write_share
 from ..loop.trackers import TrackedTrainer
 from .contents import check_contents
 
 
 class ResumableTrainer(TrackedTrainer):
     """A `Trainer` that makes no update more when it resumes a run that has made its last one."""
+
+    args: DDPOConfig
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR
 
     _updates_before = 0
 
@@ -35,6 +43,35 @@ class ResumableTrainer(TrackedTrainer):
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
             self._updates_before = state.global_step
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save. See `Trainer.save_model`, which writes nothing where each process saves its own share."""
+        if not is_sharded(self.accelerator):
+            super().save_model(output_dir, _internal_call)
+            return
+        if _internal_call and self.args.full_finetuning:
+            return  # a checkpoint has the shares; all of it is put together once, at the end
+        self._save(output_dir, gathered(self.model, self.args.should_save))
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not is_sharded(self.accelerator):
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        write_share(self._share_in(output_dir), self.model, self.optimizer)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not is_sharded(self.accelerator):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        read_share(self._share_in(checkpoint), self.model, self.optimizer)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+    def _share_in(self, folder: str) -> Path:
+        return share_file(Path(folder), self.args.process_index, self.args.world_size)
 
     def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
         """Return the length of the training: after its last update, no epoch, also in the middle of one."""

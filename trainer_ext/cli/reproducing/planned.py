@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,9 +107,10 @@ def _planned(options: ReproduceOptions, given: list[str], command: str, card: Ca
     rollouts = affordable_rollouts(options.budget, measured.estimate.num_rollouts, seconds)
     training = training_of(presets, over, [*given, *_epochs(rollouts)], command)
     plan = _plan(options, memory, (over, given), card, training, measured)
-    _check_room(plan, training.config, measured.disk_bytes(training.config), card)
+    parts = measured.seconds_by_part(training.options, training.config, plan.rollouts)
+    _check_room(plan, training.config, measured.disk_bytes(training.config), card, parts)
     if plan.hours > ASKED_HOURS:
-        agree(f"That is about {plan.hours:.3g} hours of work, without rewards.", options.yes)
+        agree(f"That is about {plan.hours:.3g} hours of work.", options.yes)
     KitFiles(training.config.folder).write_plan(plan)
     return training
 
@@ -167,13 +168,15 @@ def _check_downloads(options: RunOptions, yes: bool) -> None:
         agree(f"{total / GB:.3g} GB are downloaded before anything can be measured.", yes)
 
 
-def _check_room(plan: Plan, config: DDPOConfig, disk_bytes: int, card: Card) -> None:
+def _check_room(plan: Plan, config: DDPOConfig, disk_bytes: int, card: Card, parts: Mapping[str, float]) -> None:
     """Say what the run takes, and check that there is room for it."""
     needed, kind = plan.training_bytes, "card" if card.is_gpu else "machine"
     print(
-        f"memory      about {needed / GB:.3g} GB to train, of {card.num_bytes / GB:.3g} GB of this {kind}\n"
-        f"disk        about {disk_bytes / GB:.3g} GB\n"
-        f"time        about {plan.hours:.3g} h for {plan.rollouts} rollouts, {plan.updates} updates, evaluations and pictures",
+        f"memory      about {needed / GB:.3g} GB to train, of {card.num_bytes / GB:.3g} GB of this {kind}",
+        f"disk        about {disk_bytes / GB:.3g} GB",
+        f"time        about {plan.hours:.3g} h for {plan.rollouts} rollouts, {plan.updates} updates",
+        f"            {', '.join(f'{name} {part:.2g} s' for name, part in parts.items())}",
+        sep="\n",
         flush=True,
     )
     check_disk(config.folder, disk_bytes, "the run")

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from ..options import LoraOptions, RunOptions
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from peft import LoraConfig
 
     from ...config import DDPOConfig
+    from ...scoring.functions import DetectorFunction, RewardFunction
     from ...trainer import DDPOTrainer
 
 REWARD_KWARGS = '{"my_reward": {"scale": 2}}'
 
 
-def build_trainer(options: RunOptions, lora: LoraOptions, config: DDPOConfig, preset: Mapping[str, Any]) -> DDPOTrainer:
-    """Turn names into objects, everything that can fail cheaply first."""
-    from ...loop.optimizer import check_optimizer
-    from ...plugins import functions_from_plugins, guidance_from_plugins, installed_plugins
-    from ...runs.checkpoint import check_output_dir
-    from ...trainer import DDPOTrainer
+@dataclass(frozen=True)
+class Parts:
+    """
+    What judges a training, and on which prompts.
+
+    Parameters:
+        prompts (`Dataset`):
+            The rows to train on.
+        evaluated (`Mapping[str, Dataset]`):
+            The rows of evaluations, by name.
+        rewards, held_out (`Sequence[RewardFunction]`), detectors (`Sequence[DetectorFunction]`):
+            The functions.
+    """
+
+    prompts: Dataset
+    evaluated: Mapping[str, Dataset]
+    rewards: Sequence[RewardFunction]
+    held_out: Sequence[RewardFunction]
+    detectors: Sequence[DetectorFunction]
+
+
+def build_parts(options: RunOptions, config: DDPOConfig, preset: Mapping[str, Any]) -> Parts:
+    """Load prompts, rewards and detectors, everything that can fail cheaply first."""
+    from ...plugins import functions_from_plugins, installed_plugins
     from ..evaluations.presets import fit_evaluation
     from ..prompts import load_prompts
 
-    check_output_dir(config.folder, checkpoint_of(config.resume_from_checkpoint) is not None)
-    check_optimizer(config)
     catalogue = installed_plugins()
     if not options.reward_funcs:
         raise ConfigError(
@@ -35,25 +54,44 @@ def build_trainer(options: RunOptions, lora: LoraOptions, config: DDPOConfig, pr
         )
     train_dataset = load_prompts(options.prompts, catalogue)
     evaluated = {source: load_prompts(source, catalogue) for source in options.eval_prompts or []}
-    eval_names, evaluated = fit_evaluation(options, config, preset, train_dataset, evaluated)
+    held_out, evaluated = fit_evaluation(options, config, preset, train_dataset, evaluated)
     names = options.reward_funcs
     rewards, detectors = functions_from_plugins(
-        dict.fromkeys([*names, *eval_names]),
+        dict.fromkeys([*names, *held_out]),
         options.detectors or [],
         reward_kwargs(options.reward_kwargs),
         config.device,
         catalogue,
     )
+    return Parts(
+        train_dataset,
+        evaluated,
+        [rewards[name] for name in names],
+        [rewards[name] for name in held_out],
+        list(detectors.values()),
+    )
+
+
+def build_trainer(options: RunOptions, lora: LoraOptions, config: DDPOConfig, preset: Mapping[str, Any]) -> DDPOTrainer:
+    """Turn names into objects."""
+    from ...loop.optimizer import check_optimizer
+    from ...plugins import guidance_from_plugins
+    from ...runs.checkpoint import check_output_dir
+    from ...trainer import DDPOTrainer
+
+    check_output_dir(config.folder, checkpoint_of(config.resume_from_checkpoint) is not None)
+    check_optimizer(config)
+    parts = build_parts(options, config, preset)
     return DDPOTrainer(
         options.model_name_or_path,
-        [rewards[name] for name in names],
+        parts.rewards,
         config,
-        train_dataset,
-        evaluated if len(evaluated) > 1 else next(iter(evaluated.values()), None),
-        eval_reward_funcs=[rewards[name] for name in eval_names],
-        detectors=list(detectors.values()),
+        parts.prompts,
+        dict(parts.evaluated) if len(parts.evaluated) > 1 else next(iter(parts.evaluated.values()), None),
+        eval_reward_funcs=parts.held_out,
+        detectors=parts.detectors,
         peft_config=None if config.full_finetuning else lora_config(lora),
-        guidance_rules=guidance_from_plugins(catalogue),
+        guidance_rules=guidance_from_plugins(),
     )
 
 
