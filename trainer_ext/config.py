@@ -109,8 +109,8 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
         """The options that are not the defaults, as JSON holds them. `TrainingArguments` computes some of the defaults."""
         names = [item.name for item in fields(self) if item.init]
         names = [name for name in names if name not in self._defaults or getattr(self, name) != self._defaults[name]]
-        values = self.to_dict()
-        return {name: values[name] for name in names}
+        values = super().to_dict()
+        return dict(masked({name: values[name] for name in names}))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options without secrets: trackers and their files get them from here."""

@@ -1,6 +1,7 @@
 """The package's metadata says what the source needs, and workflows run what the scripts do."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import sys
@@ -15,7 +16,6 @@ from support.pages import ROOT
 PACKAGES = ("ddpo_plugins", "reward_plugins", "trainer_ext")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-DISTRIBUTIONS = importlib.metadata.packages_distributions()
 UNIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios"}
 
 
@@ -37,14 +37,18 @@ def imported(nodes):
             yield node.module.split(".")[0]
 
 
+@functools.cache
 def modules(*folders):
     """Third-party modules that are imported anywhere below folders, or in functions."""
     trees = [ast.parse(file.read_text()) for folder in folders for file in (ROOT / folder).rglob("*.py")]
     return {name for tree in trees for name in imported(ast.walk(tree)) if name not in sys.stdlib_module_names}
 
 
+all_distributions = functools.cache(importlib.metadata.packages_distributions)  # takes a second, so not at import
+
+
 def distributions(module):
-    return {canonicalize_name(name) for name in DISTRIBUTIONS.get(module, ())}
+    return {canonicalize_name(name) for name in all_distributions().get(module, ())}
 
 
 @pytest.mark.parametrize("module", sorted(modules(*PACKAGES) - set(PACKAGES)))

@@ -10,7 +10,8 @@ from PIL import Image
 from ddpo_plugins.errors import DDPOError, RewardError
 from trainer_ext.errors import ConfigError
 from trainer_ext.scoring.functions import RewardFunction
-from trainer_ext.scoring.suite import RewardSuite, Scores
+from trainer_ext.scoring.scores import Scores
+from trainer_ext.scoring.suite import RewardSuite
 
 ROWS = [
     {"prompt": "a cat", "animal": "cat"},

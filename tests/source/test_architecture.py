@@ -17,27 +17,34 @@ def test_no_room_has_too_many_modules():
         assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= MAX_FILES, folder
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_edge_loads_plugins(path):
-    names = {
-        alias.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def path(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def nodes(path):
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@pytest.fixture(scope="module")
+def pipeline_classes():
+    classes = {name for name in dir(diffusers) if name.endswith("Pipeline")} - {"DiffusionPipeline"}
+    assert len(classes) > 100
+    return classes
+
+
+def test_only_the_edge_loads_plugins(path, nodes):
+    names = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
     room = path.relative_to(PACKAGE).parts[0]
     assert "load_catalogue" not in names or room in ("cli", "plugins.py")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_pipeline_class_has_code_of_its_own(path):
+def test_no_pipeline_class_has_code_of_its_own(nodes, pipeline_classes):
     """Neither as a name nor in a text, except for the base class of all pipelines."""
-    classes = {name for name in dir(diffusers) if name.endswith("Pipeline")} - {"DiffusionPipeline"}
-    assert len(classes) > 100
-    nodes = list(ast.walk(ast.parse(path.read_text())))
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     names |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
     texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     words = {word for text in texts for word in re.findall(r"\w+", text)}
-    assert not classes & (names | words)
+    assert not pipeline_classes & (names | words)

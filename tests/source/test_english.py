@@ -20,34 +20,34 @@ BARE = re.compile(
 WORDS = re.compile(r"\b(anew|whatever|for a while|for ever|in the making|likewise|mends?|somebody|takes? up)\b", re.I)
 
 
-def documented(path):
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node, ast.get_docstring(node) or ""
+@pytest.fixture(scope="module", params=FILES, ids=IDS)  # every test of one file, then of the next: each is parsed once
+def path(request):
+    return request.param
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_every_class_has_a_summary(path):
-    for node, text in documented(path):
+@pytest.fixture(scope="module")
+def nodes(path):
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@pytest.fixture(scope="module")
+def documented(nodes):
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    return [(node, ast.get_docstring(node) or "") for node in nodes if isinstance(node, kinds)]
+
+
+def test_every_class_has_a_summary(documented):
+    for node, text in documented:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             assert re.match(r"(?!Args:|Parameters:)[\w\[`]", text), node.name
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_no_parameter_is_described_by_a_bare_preposition(path):
-    found = [
-        f"{getattr(node, 'name', path.name)}: {text}" for node, doc in documented(path) for text in BARE.findall(doc)
-    ]
+def test_no_parameter_is_described_by_a_bare_preposition(path, documented):
+    found = [f"{getattr(node, 'name', path.name)}: {text}" for node, doc in documented for text in BARE.findall(doc)]
     assert not found
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_words_that_readers_stumble_over(path):
-    texts = [
-        node.value
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
+def test_words_that_readers_stumble_over(path, nodes):
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     comments = re.findall(r"#.*", path.read_text())
     assert not [match for text in [*texts, *comments] for match in WORDS.findall(text)]

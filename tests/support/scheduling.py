@@ -11,6 +11,7 @@ TOGETHER = {
     "a reproduction": ("tests/reproduction/test_reproduce.py",),
     "wheels, and an environment of them": ("tests/docs/test_third_party.py",),
     "distributions": ("tests/docs/test_packaging.py",),
+    "the sources, parsed": ("tests/source/test_architecture.py", "tests/source/test_english.py"),
     "a recipe that was followed": ("tests/model/test_embedded_recipe.py",),
     "a plugin that was written": ("tests/cli/test_new_plugin.py",),
     "adapters in stock diffusers": (

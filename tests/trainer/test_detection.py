@@ -17,7 +17,8 @@ from support.trainers import (
 from ddpo_plugins.errors import RewardError
 from trainer_ext import DetectorFunction, RewardFunction
 from trainer_ext.errors import ConfigError
-from trainer_ext.scoring.suite import RewardSuite, Scores
+from trainer_ext.scoring.scores import Scores
+from trainer_ext.scoring.suite import RewardSuite
 
 ROWS = [{"prompt": "a cat"}, {"prompt": "a dog"}, {"prompt": "a cat"}]
 IMAGES = torch.zeros(3, 2, 2, 3, dtype=torch.uint8)

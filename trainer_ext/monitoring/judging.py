@@ -19,7 +19,8 @@ from ..images import to_pil
 from ..loop.describing import describing
 from ..rollouts.measure import image_records
 from ..rollouts.schedule import SamplingPlan
-from ..scoring.suite import RewardSuite, Scores
+from ..scoring.scores import Scores
+from ..scoring.suite import RewardSuite
 from ..types import FloatArray
 from .pixels import mean_distances, pixel_figures, thumbnail
 

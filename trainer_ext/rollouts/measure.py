@@ -11,7 +11,7 @@ from ddpo_plugins.errors import RewardError
 from ddpo_plugins.names import DETECTORS, REWARDS
 
 from ..runs.measures.formulas import column
-from ..scoring.suite import Scores
+from ..scoring.scores import Scores
 from .schedule import SamplingPlan
 
 

@@ -18,7 +18,7 @@ from ..policy.recording.memory import RolloutMemory, allocation
 from ..policy.recording.trajectory import Trajectory
 from ..policy.seeds import image_generators
 from ..scoring.background import BackgroundScorer
-from ..scoring.suite import Scores
+from ..scoring.scores import Scores
 from .schedule import SamplingPlan
 
 

@@ -99,7 +99,8 @@ def picture_grid(rows: int, columns: int) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), dpi=120)
     edges = {"left": GAP / 2 / width, "right": 1 - GAP / 2 / width, "bottom": GAP / height, "top": 1 - CAPTION / height}
     between = {"wspace": GAP / PICTURE, "hspace": CAPTION / PICTURE}
-    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, **between})
+    no_ticks = {"xticks": (), "yticks": ()}  # which would take a quarter of the time, though their axes are off
+    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, **between}, subplot_kw=no_ticks)
 
 
 def load_images(folder: Path) -> torch.Tensor:

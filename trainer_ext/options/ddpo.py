@@ -1,73 +1,11 @@
-"""
-The options of a run. Imports nothing heavy, so that `ddpo train --help` is instant.
-
-Each option is described once, by its help: the command line, the manual's table and `help(DDPOOptions)` all show it.
-"""
+"""The options that DDPO adds."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import textwrap
-from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from .errors import ConfigError
-
-Options = TypeVar("Options")
-
-MAPPING_EXAMPLE = '{"height": 512}'
-
-
-def option(default: Any, text: str) -> Any:
-    """Return a dataclass field with this default and help."""
-    return field(default=default, metadata={"help": text})
-
-
-def default_of(item: Field[Any]) -> Any:
-    """Return the default of a dataclass's field."""
-    return item.default if item.default_factory is MISSING else item.default_factory()
-
-
-def described(cls: type[Options]) -> type[Options]:
-    """Add a dataclass's options, with their help, to its docstring."""
-    cls.__doc__ = f"{inspect.getdoc(cls)}\n\nParameters:\n{parameters(cls)}"
-    return cls
-
-
-def parameters(*kinds: type) -> str:
-    """Return the options of dataclasses as a docstring has them: type, default and help."""
-    items = {item.name: item for kind in kinds for item in fields(kind) if "help" in item.metadata}
-    return "".join(
-        f"    {item.name} (`{item.type}`, *optional*, defaults to `{default_of(item)!r}`):\n"
-        f"{textwrap.indent(textwrap.fill(item.metadata['help'], 110), ' ' * 8)}\n"
-        for item in items.values()
-    )
-
-
-@described
-@dataclass
-class TrainerDefaults:
-    """Fields of `transformers.TrainingArguments` with another default or a more specific meaning here."""
-
-    learning_rate: float = option(3e-4, "Initial learning rate of AdamW.")
-    weight_decay: float = option(1e-4, "Weight decay of AdamW.")
-    lr_scheduler_type: str = option("constant", "Learning rate schedule.")
-    num_train_epochs: float = option(100.0, "Number of rollouts, each with the training on it.")
-    per_device_train_batch_size: int = option(
-        8,
-        "Images trained on at once on each device; a forward pass takes one denoising step of each (see rows_per_forward).",
-    )
-    gradient_accumulation_steps: int = option(8, "Batches of images in one optimizer update.")
-    logging_strategy: str = option("epoch", "When to log: 'epoch' (each rollout), 'steps' or 'no'.")
-    save_steps: float = option(0.1, "Updates between two checkpoints; below 1, a share of the run.")
-    save_total_limit: int | None = option(3, "Number of checkpoints to keep.")
-    remove_unused_columns: bool = option(False, "Leave this off: rewards receive every column of the dataset.")
-    disable_tqdm: bool | None = option(False, "Show no progress bars, only a line for each rollout.")
-    report_to: None | str | list[str] = option(  # noqa: RUF036 - the order that HfArgumentParser can read
-        "none", "Trackers to report to: 'tensorboard', 'wandb', ..."
-    )
-    output_dir: str | None = option("ddpo-output", "Folder for everything that the run writes.")
+from .descriptions import described, option
 
 
 @described
@@ -250,64 +188,3 @@ class DDPOOptions:
     sample_every: int = option(
         10, "Rollouts between two drawings of the fixed prompts; 0 for only the first and the last."
     )
-
-
-@described
-@dataclass
-class InheritedOptions:
-    """Fields of `transformers.TrainingArguments` that most runs need, for pages of help; transformers itself defines them."""
-
-    resume_from_checkpoint: str | None = option(
-        None, "Checkpoint to resume from: a folder, 'true' for the newest of the output folder, or hf://owner/name."
-    )
-    seed: int = option(42, "Seed of everything that is drawn at random. Two runs with the same seed are the same.")
-    max_steps: int = option(-1, "Optimizer updates; above 0 it replaces num_train_epochs.")
-    max_grad_norm: float = option(1.0, "Norm to which gradients are clipped.")
-    bf16: bool = option(False, "Mixed precision in bfloat16, with frozen weights in it: half the memory on a GPU.")
-    fp16: bool = option(False, "Mixed precision in float16, for GPUs without bfloat16.")
-    use_cpu: bool = option(False, "Train on the processor, even if there is a GPU.")
-    eval_strategy: str = option("no", "When to evaluate: 'no', 'epoch' (each rollout) or 'steps' (every eval_steps).")
-    eval_steps: float | None = option(None, "Updates between two evaluations; below 1, a share of the run.")
-    save_strategy: str = option("steps", "When to save a checkpoint: 'no', 'epoch' (each rollout), 'steps' or 'best'.")
-    push_to_hub: bool = option(False, "Push checkpoints and the result to the Hub.")
-    hub_model_id: str | None = option(None, "Repository to push to; by default the name of the output folder.")
-
-
-@described
-@dataclass
-class FileOptions:
-    """Options that name a file of options."""
-
-    config: str | None = option(None, "YAML file of options, one `name: value` a line; flags win over it.")
-
-
-#: The values that options take, where these are names of ours; `None` where something else decides.
-CHOICES = {
-    "algorithm": ("ddpo_is", "ddpo_sf", "rwr", "sparse_rwr", "awm", "nft", "grpo_guard", "flow_dppo"),
-    "advantages": ("per_prompt", "batch", "group", "group_over_batch", "win_rate"),
-    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum", "gdpo"),
-    "sampler": ("ddim", "flow_sde", "dance_sde", "cps", "precise", "own"),
-    "quantization": ("int8", "int4", "nf4"),
-    "eval_strategy": ("no", "steps", "epoch"),
-    "logging_strategy": ("no", "steps", "epoch"),
-    "save_strategy": ("no", "steps", "epoch", "best"),
-}
-
-
-def parse_mapping(name: str, text: str, example: str = MAPPING_EXAMPLE) -> dict[str, Any]:
-    """
-    Read an option that is an object, as JSON.
-
-    Raises:
-        [`ConfigError`]: it is no JSON, or no object.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{name} is not JSON ({error}; its {len(text)} characters are not shown, because they may hold a key). Give an "
-            f"object such as '{example}'."
-        ) from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name} is a JSON {type(value).__name__}; it must be an object such as '{example}'.")
-    return value
