@@ -102,17 +102,17 @@ class Costs:
 
     Parameters:
         image, step, default_image (`float`):
-            To sample an image, one denoising step of it, and an image with the base's own steps and guidance.
+            Sampling an image, one denoising step of it, and an image with the base's own steps and guidance.
         training (`float`):
-            Forward and backward passes of the training on a rollout.
+            All forward and backward passes of the training on a rollout.
         update (`float`):
             An update of the optimizer.
         rewards, judges ([`Judging`]):
-            To judge an image of a rollout, and one of an evaluation, with its pictures on the disk.
+            Judging an image of a rollout, and one of an evaluation, with its pictures on the disk.
         sheet (`float`):
-            To draw the fixed samples on a sheet.
+            Drawing the fixed samples on a sheet.
         checkpoint (`float`):
-            To write a checkpoint.
+            Writing a checkpoint.
     """
 
     image: float
