@@ -66,25 +66,20 @@ def test_help_describes_every_option_of_ours():
     assert max(map(len, text.splitlines())) <= 130
 
 
+def checked(tmp_path, tool, *options):
+    """What a type checker prints about the code of a user."""
+    pytest.importorskip(tool)
+    code = tmp_path / "user.py"
+    code.write_text(USER_CODE)
+    command = [sys.executable, "-m", tool, *options, str(code)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
 @pytest.mark.full  # mypy reads torch and transformers, unless its cache has them
 def test_types_hold_for_the_code_of_a_user(tmp_path):
     """Two mistakes are found: an option that does not exist, and a number that is no text. Nothing else is."""
-    pytest.importorskip("mypy")
-    (tmp_path / "user.py").write_text(USER_CODE)
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--follow-imports",
-        "silent",
-        "--config-file",
-        "pyproject.toml",
-        "--cache-dir",
-        str(ROOT / ".mypy_cache"),
-        str(tmp_path / "user.py"),
-    ]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+    options = ["--strict", "--follow-imports", "silent", "--config-file", "pyproject.toml"]
+    found = checked(tmp_path, "mypy", *options, "--cache-dir", str(ROOT / ".mypy_cache")).splitlines()
     errors = [line.partition("error: ")[2] for line in found if "user.py:" in line and "error: " in line]
     assert len(errors) == 2, found
     assert 'Unexpected keyword argument "detectors_weights" for "DDPOConfig"' in errors[0]
@@ -94,18 +89,7 @@ def test_types_hold_for_the_code_of_a_user(tmp_path):
 @pytest.mark.full
 def test_pyright_finds_the_same_two_mistakes(tmp_path):
     """What Visual Studio Code shows to a user."""
-    pytest.importorskip("pyright")
-    (tmp_path / "user.py").write_text(USER_CODE)
-    command = [
-        sys.executable,
-        "-m",
-        "pyright",
-        "--pythonpath",
-        sys.executable,
-        "--outputjson",
-        str(tmp_path / "user.py"),
-    ]
-    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout)
+    found = json.loads(checked(tmp_path, "pyright", "--pythonpath", sys.executable, "--outputjson"))
     rules = [row["rule"] for row in found["generalDiagnostics"]]
     assert rules == ["reportCallIssue", "reportAssignmentType"], found
     assert 'No parameter named "detectors_weights"' in found["generalDiagnostics"][0]["message"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from transformers import TrainerCallback
 
 from trainer_ext import Algorithm, DDPOConfig, DDPOTrainer
 from trainer_ext.runs.folder import RunFolder
@@ -110,6 +111,26 @@ def assert_same(first, second):
 
 def differ(first, second):
     return not torch.equal(as_vector(first), as_vector(second))
+
+
+class Gradients(TrainerCallback):
+    """The gradients of each update, by name."""
+
+    def __init__(self):
+        self.of_updates = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.of_updates.append({name: value.grad.clone() for name, value in trained.items()})
+
+
+def train_with_gradients(make_trainer, folder, gradients, **options):
+    """The trainer, the gradient of each update, what was logged, and the figures of each denoising step of a rollout."""
+    trainer = make_trainer(folder=folder, callbacks=[gradients], **options)
+    trainer.train()
+    (log,) = logs_of(trainer, "reward")
+    figures = {name: value for name, value in log.items() if "second" not in name}
+    return trainer, list(map(as_vector, gradients.of_updates)), figures, RunFolder(trainer.args.folder).steps()
 
 
 # What a run leaves behind

@@ -6,14 +6,19 @@ import pytest
 import torch
 from peft import LoraConfig
 from support import zoo
-from support.trainers import CHECKPOINTING, all_records, as_vector, assert_same, logs_of, trained_weights
-from transformers import TrainerCallback
+from support.trainers import (
+    CHECKPOINTING,
+    Gradients,
+    all_records,
+    assert_same,
+    train_with_gradients,
+    trained_weights,
+)
 
 from ddpo_plugins.errors import RewardError
 from trainer_ext.learning.fused.memory import ImageGradients
 from trainer_ext.learning.policy_gradient import PolicyGradient, ScoreFunction
 from trainer_ext.policy.recording.trajectory import Trajectory
-from trainer_ext.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def run_options():
     }
 
 
-class Gradients(TrainerCallback):
+class AwayFromTheStart(Gradients):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Away from where adapters begin, with half of their gradients 0."""
         generator = torch.Generator().manual_seed(1)
@@ -39,18 +44,11 @@ class Gradients(TrainerCallback):
                 if "lora_B" in name:
                     value.copy_(0.05 * torch.randn(value.shape, generator=generator))
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.found = as_vector({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
-
 
 def trained(make_trainer, folder, **options):
     """The trainer, the gradient of its update, what was logged, and the figures of each denoising step."""
-    gradients = Gradients()
-    trainer = make_trainer(folder=folder, callbacks=[gradients], **options)
-    trainer.train()
-    (log,) = logs_of(trainer, "reward")
-    figures = {name: value for name, value in log.items() if "second" not in name}
-    return trainer, gradients.found, figures, RunFolder(trainer.args.folder).steps()
+    trainer, gradients, figures, steps = train_with_gradients(make_trainer, folder, AwayFromTheStart(), **options)
+    return trainer, gradients[-1], figures, steps
 
 
 def flow_matching():

@@ -3,12 +3,10 @@
 import pytest
 import torch
 from support import zoo
-from support.trainers import CHECKPOINTING, as_vector, logs_of
-from transformers import TrainerCallback
+from support.trainers import CHECKPOINTING, Gradients, logs_of, train_with_gradients
 
 from trainer_ext.errors import ConfigError, PipelineError
 from trainer_ext.policy.pipeline import LogProbPipeline
-from trainer_ext.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -18,23 +16,10 @@ def run_options():
     return {"num_inference_steps": 4, "guidance_scale": 3.0, "max_grad_norm": 0.0, "clip_range": 0.1, **batches}
 
 
-class Gradients(TrainerCallback):
-    def __init__(self):
-        self.of_updates = []
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.of_updates.append(as_vector({name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
-
-
 def trained(make_trainer, folder, **options):
     """Gradients of the updates, what was logged, and the figures of each denoising step."""
-    gradients = Gradients()
-    trainer = make_trainer(folder=folder, callbacks=[gradients], **options)
-    trainer.train()
-    (log,) = logs_of(trainer, "reward")
-    figures = {name: value for name, value in log.items() if "second" not in name}
-    steps = [row for rows in RunFolder(trainer.args.folder).steps() for row in rows]
-    return gradients.of_updates, figures, steps
+    _, gradients, figures, steps = train_with_gradients(make_trainer, folder, Gradients(), **options)
+    return gradients, figures, [row for rows in steps for row in rows]
 
 
 def flow_matching():

@@ -5,14 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from support.trainers import (
-    FOUR_ANIMALS,
-    all_records,
-    brightness,
-    logs_of,
-    prompts,
-)
-from transformers import TrainerCallback
+from support.trainers import FOUR_ANIMALS, Gradients, all_records, brightness, logs_of, prompts
 
 from trainer_ext import RewardFunction
 from trainer_ext.learning.algorithms import ALGORITHMS
@@ -88,11 +81,6 @@ def test_a_regression_never_uses_the_same_noise_twice(make_trainer, algorithm, w
         assert trainer._rollout.weights.nonzero().flatten().tolist() == rewards.topk(2).indices.sort().values.tolist()
 
 
-class Gradients(TrainerCallback):
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
 def test_the_gradient_is_clipped_to_its_norm(make_trainer):
     found = {}
     for max_grad_norm in (0.0, 1e-4):
@@ -104,7 +92,7 @@ def test_the_gradient_is_clipped_to_its_norm(make_trainer):
             folder=str(max_grad_norm),
         )
         trainer.train()
-        found[max_grad_norm] = callback.gradients
+        found[max_grad_norm] = callback.of_updates[-1]
     norm = torch.cat([value.flatten() for value in found[0.0].values()]).norm()
     assert norm > 1e-3
     for name, value in found[0.0].items():
