@@ -44,9 +44,14 @@ class ResumableTrainer(TrackedTrainer):
             self._updates_before = state.global_step
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
+    @property
+    def _in_shares(self) -> bool:
+        """Whether each process saves its own share. Without FSDP nobody is asked: a later trainer may have reset what knows."""
+        return self.is_fsdp_enabled and is_sharded(self.accelerator)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save. See `Trainer.save_model`, which writes nothing where each process saves its own share."""
-        if not is_sharded(self.accelerator):
+        if not self._in_shares:
             super().save_model(output_dir, _internal_call)
             return
         if _internal_call and self.args.full_finetuning:
@@ -56,7 +61,7 @@ class ResumableTrainer(TrackedTrainer):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not is_sharded(self.accelerator):
+        if not self._in_shares:
             super()._save_optimizer_and_scheduler(output_dir)
             return
         write_share(self._share_in(output_dir), self.model, self.optimizer)
@@ -64,7 +69,7 @@ class ResumableTrainer(TrackedTrainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not is_sharded(self.accelerator):
+        if checkpoint is None or not self._in_shares:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         read_share(self._share_in(checkpoint), self.model, self.optimizer)
