@@ -50,7 +50,8 @@ def test_the_whole_kit(name, kind, tmp_path, capsys):
     assert {"finished": "PASS", "ratio": "PASS", "replay": "PASS"}.items() <= outcomes.items()
     reload = found["evidence"]["reload"]
     assert reload["n"] == 2
-    assert reload["error"] <= 0.01 * reload["change"]  # the decoder rounds one value in 24,576 otherwise, with SD 3.5
+    # With SD 3.5 and FLUX the decoder rounds one of all values otherwise, by one step.
+    assert reload["error"] * 24_576 < 1.5
     assert found["pipeline"] == kind
     assert not found["embedded"]
 
