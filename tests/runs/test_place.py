@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,6 +109,22 @@ for _ in range(500):
         process.stdin.flush()
     told = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_a_folder_that_another_process_removed_meanwhile_is_tried_again(tmp_path, monkeypatch, error):
+    """mkdir finds that it exists, and a moment later that it is no folder: it is gone."""
+    made = Path.mkdir
+    errors = [error("just removed")]
+
+    def mkdir(path, *arguments, **options):
+        if errors:
+            raise errors.pop()
+        made(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    check_writable(tmp_path / "run")
+    assert not errors
 
 
 # ---- in the run ----
