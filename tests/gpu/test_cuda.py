@@ -102,3 +102,20 @@ def test_memory_is_given_back_to_the_next_rollout(tmp_path):
         trainer_on_gpu(tmp_path / f"of-{rollouts}", num_train_epochs=rollouts).train()
         peaks.append(torch.cuda.max_memory_allocated())
     assert peaks[1] <= 1.05 * peaks[0]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_four_bits_take_less_memory_and_start_at_ratio_1(tmp_path, precision):
+    pytest.importorskip("bitsandbytes")
+    held = []
+    for quantization in (None, "nf4"):
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        options = {"use_cpu": False, precision: True, "quantization": quantization, "learning_rate": 1e-3}
+        trainer = make_trainer("embedded", tmp_path / str(quantization), **options)
+        held.append(torch.cuda.memory_allocated() - before)
+        trainer.train()
+        assert logs_of(trainer, "ratio")[0]["ratio"] == pytest.approx(1, abs=1e-5)
+        assert logs_of(trainer, "grad_norm")[0]["grad_norm"] > 0
+        del trainer
+    assert held[1] < 0.6 * held[0]
