@@ -262,12 +262,14 @@ FAMILIES = {
 
 
 def write(name: str, folder: Path, size: str) -> None:
-    """Write a pipeline; a full one is built in bfloat16, in half the memory."""
+    """Write a pipeline; a full one is built in bfloat16, in half the memory, and on a GPU if there is one, which is faster."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if size == "full" else before)
     try:
-        FAMILIES[name].build(size).save_pretrained(folder)
+        with torch.device("cuda" if size == "full" and torch.cuda.is_available() else "cpu"):
+            pipeline = FAMILIES[name].build(size)
+        pipeline.save_pretrained(folder)
     finally:
         torch.set_default_dtype(before)
 

@@ -84,6 +84,14 @@ def test_after_training(make_trainer, pipeline, options, error):
         assert after[name] == value, name
 
 
+def test_what_is_not_trained_stays_as_it_came(make_trainer, pipeline):
+    """PyTorch multiplies by frozen weights in another order: pictures would not be the stock pipeline's."""
+    before = state(pipeline)["trainable"]
+    trainer = make_trainer(model=pipeline)
+    assert state(pipeline)["trainable"] == before
+    assert all("lora_" in name for name, value in trainer.model.named_parameters() if value.requires_grad)
+
+
 def test_the_trained_adapter_is_in_the_pipeline_and_active(make_trainer, pipeline, tiny_pipeline):
     trainer = make_trainer(model=pipeline, learning_rate=0.1)
     trainer.train()

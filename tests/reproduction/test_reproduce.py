@@ -1,5 +1,6 @@
 """`ddpo reproduce` from the command to its result, in small runs of the embedded model."""
 
+import gc
 import json
 import shlex
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from support.trainers import CHECKPOINTING, as_flags
@@ -51,10 +53,34 @@ def outcomes(document):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """The folder of a small run, its exit status, and what was printed."""
+def loaded():
+    """How many models there are in memory when another one is loaded."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, loaded):
+    """The folder of a small run, and its exit status."""
     folder = tmp_path_factory.mktemp("small") / "run"
-    return folder, reproduce(folder)
+    from_pretrained = DiffusionPipeline.from_pretrained
+    before = {id(model) for model in models()}
+
+    def counted(*args, **options):
+        loaded.append(sum(id(model) not in before for model in models()))
+        return from_pretrained(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(DiffusionPipeline, "from_pretrained", counted)
+        return folder, reproduce(folder)
+
+
+def models():
+    return [value for value in gc.get_objects() if isinstance(value, UNet2DConditionModel)]
+
+
+def test_one_model_is_freed_before_the_next_is_loaded(small, loaded):
+    """That is measured, the one that is trained, and the one that loads the adapter: a card has room for one."""
+    assert loaded == [0, 0, 0]
 
 
 def test_a_run_leaves_a_result_and_a_report(small):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 
@@ -19,7 +18,6 @@ from ..loop.optimizer import check_optimizer
 from ..policy.guidance.candidates import GuidanceRule, resolve_rule
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.calls import DenoiserCall
-from ..policy.runner import find_denoiser
 from ..policy.self_check import check_unchanged
 from .denoiser import TrainedDenoiser
 from .handover import given_back_on_error, remember
@@ -96,7 +94,7 @@ def build_policy(
     pipeline = open_pipeline(model, args.weights_dtype, args.quantization)
     check_pipeline(pipeline, args.full_finetuning)
     if pipeline is model:
-        remember(pipeline, find_denoiser(pipeline))
+        remember(pipeline)
     with given_back_on_error(pipeline):
         prepare_pipeline(pipeline).to(args.device)
         decode_in_parts(pipeline, args.vae_slicing, args.vae_tiling)
@@ -108,7 +106,10 @@ def build_policy(
 
 def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraConfig | None = None) -> TrainedDenoiser:
     """
-    Freeze the pipeline and make its denoiser trainable: by an adapter, or all its weights.
+    Make a pipeline's denoiser trainable: by an adapter on frozen weights, or all its weights.
+
+    The other components stay as they came. They are called without gradients, and PyTorch's `linear` takes another kernel for a
+    frozen weight: a frozen VAE would not round as the stock pipeline's does.
 
     Args:
         policy ([`LogProbPipeline`]):
@@ -124,7 +125,7 @@ def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraC
     """
     with given_back_on_error(policy.pipeline):
         adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
-        freeze(policy.pipeline)
+        policy.denoiser.requires_grad_(False)
         calls = policy.first_calls() if adapter is not None else []
         denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter, keep_reference=args.beta > 0)
         _check_unchanged(calls, denoiser)
@@ -138,10 +139,3 @@ def _check_unchanged(calls: Sequence[DenoiserCall], denoiser: TrainedDenoiser) -
     except PipelineError:
         remove_adapter(denoiser.base)
         raise
-
-
-def freeze(pipeline: DiffusionPipeline) -> None:
-    """Make all components of a pipeline untrainable."""
-    for component in pipeline.components.values():
-        if isinstance(component, torch.nn.Module):
-            component.requires_grad_(False)

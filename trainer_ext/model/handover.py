@@ -30,8 +30,6 @@ class PipelineState:
             Settings of the progress bar.
         devices (`Mapping[torch.nn.Module, torch.device | None]`):
             Where the weights of each component are, if it has any.
-        trainable (`Mapping[torch.nn.Parameter, bool]`):
-            Whether each weight outside of the denoiser can have a gradient.
         in_training (`Mapping[torch.nn.Module, bool]`):
             Whether each module is in training mode.
         recomputing (`Mapping[ModelMixin, bool]`):
@@ -43,22 +41,19 @@ class PipelineState:
     safety_checker: Any
     progress_bar: Mapping[str, Any]
     devices: Mapping[torch.nn.Module, torch.device | None]
-    trainable: Mapping[torch.nn.Parameter, bool]
     in_training: Mapping[torch.nn.Module, bool]
     recomputing: Mapping[ModelMixin, bool]
     parts: Mapping[ModelMixin, Mapping[str, bool]]
 
     @classmethod
-    def of(cls, pipeline: DiffusionPipeline, denoiser_name: str) -> PipelineState:
+    def of(cls, pipeline: DiffusionPipeline) -> PipelineState:
         """Return the state of a pipeline."""
         networks = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-        others = [part for name, part in networks.items() if name != denoiser_name]
         models = [part for part in networks.values() if isinstance(part, ModelMixin)]
         return cls(
             pipeline.components.get("safety_checker"),
             dict(vars(pipeline).get("_progress_bar_config", {})),
             {part: _device(part) for part in networks.values()},
-            {value: value.requires_grad for part in others for value in part.parameters()},
             {module: module.training for part in networks.values() for module in part.modules()},
             {model: model.is_gradient_checkpointing for model in models},
             {model: {name: value for name, value in vars(model).items() if name in IN_PARTS} for model in models},
@@ -73,8 +68,6 @@ class PipelineState:
             for part, device in self.devices.items():
                 if _device(part) != device:
                     part.to(device)
-        for parameter, trainable in self.trainable.items():
-            parameter.requires_grad_(trainable)
         for module, training in self.in_training.items():
             module.training = training
         for model, recomputing in self.recomputing.items():
@@ -92,9 +85,9 @@ def _device(module: torch.nn.Module) -> torch.device | None:
 _CAME: weakref.WeakKeyDictionary[DiffusionPipeline, PipelineState] = weakref.WeakKeyDictionary()
 
 
-def remember(pipeline: DiffusionPipeline, denoiser_name: str) -> None:
+def remember(pipeline: DiffusionPipeline) -> None:
     """Note the state in which a pipeline comes, before anything in it is changed."""
-    _CAME.setdefault(pipeline, PipelineState.of(pipeline, denoiser_name))
+    _CAME.setdefault(pipeline, PipelineState.of(pipeline))
 
 
 def give_back(pipeline: DiffusionPipeline) -> None:
@@ -128,7 +121,7 @@ class Loan:
         self.pipeline = pipeline
         self.denoiser = denoiser
         self.came = _CAME.get(pipeline)
-        self.working = PipelineState.of(pipeline, denoiser.name)
+        self.working = PipelineState.of(pipeline)
         self.depth = 0
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -120,6 +121,7 @@ def _examined(training: Training) -> tuple[Report, torch.Tensor]:
             as_run=True,
             on_images=images.append,
         )
+    gc.collect()  # the model, whose adapter refers to it: the run loads its own, and there may not be room for two
     if report.refusal is not None:
         raise PipelineError(report.refusal)
     return report, images[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def reload_of(folder: RunFolder, config: DDPOConfig) -> Reload | None:
     if len(sheets) < 2:
         return None
     options = SampleOptions(**recorded_settings(str(folder.path)))
+    gc.collect()  # the trainer, which refers to itself: there may not be room for two models
     pipeline = load_pipeline(options.model_name_or_path, config.weights_dtype).to(config.device)
     load_adapter(pipeline, newest_weights_of(str(folder.path)))(True)
     before, after = (_pictures(sheet) for sheet in (sheets[0], sheets[-1]))
