@@ -26,7 +26,7 @@ from trainer_ext.images import to_pil
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.policy.stock import stock_images
 
-SETTINGS = {"num_inference_steps": 6, "guidance_scale": 1.0, "eta": 1.0}  # the preset's
+SETTINGS = {"num_inference_steps": 10, "guidance_scale": 1.0, "eta": 1.0}  # the preset's
 FIRST_SEED = 10_000  # far from those of evaluations
 COLUMNS, ROWS = 10, 5  # of a sheet
 TILE, CAPTION = 128, 28  # pixels
