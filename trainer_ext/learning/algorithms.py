@@ -38,7 +38,10 @@ ALGORITHMS: dict[str, NamedAlgorithm] = {
     for named in (
         NamedAlgorithm(ImportanceSampling, lambda options: ImportanceSampling(options.clip_range)),
         NamedAlgorithm(ScoreFunction, lambda options: ScoreFunction()),
-        NamedAlgorithm(RewardWeightedRegression, lambda options: RewardWeightedRegression(options.rwr_beta)),
+        NamedAlgorithm(
+            RewardWeightedRegression,
+            lambda options: RewardWeightedRegression(options.rwr_beta, options.rwr_resample),
+        ),
         NamedAlgorithm(
             SparseRewardWeightedRegression, lambda options: SparseRewardWeightedRegression(options.rwr_quantile)
         ),

@@ -1,4 +1,4 @@
-"""Which denoising steps are trained, and in which order: pure functions of the run's seed."""
+"""Which images and denoising steps are trained, and in which order: pure functions of the run's seed."""
 
 from __future__ import annotations
 
@@ -43,6 +43,29 @@ def shuffled_steps(steps: torch.Tensor, num_images: int, fraction: float, genera
     kept = num_kept(steps, fraction)
     order = torch.rand(num_images, len(steps), generator=generator).argsort(dim=1)
     return steps[order[:, :kept]]
+
+
+def resampled(weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """
+    Draw as many images as there are, in proportion to their weights, with replacement: systematic resampling (Kitagawa, 1996).
+
+    Of B images, each is drawn B * weight / sum(weights) times on average, and never a whole time more or less than that. So the
+    mean of a loss over the drawn images, times the mean weight, is an unbiased estimate of mean(weights * losses).
+
+    Args:
+        weights (`torch.Tensor` of shape `(B,)`):
+            At least 0. If all are 0, each image is drawn once.
+        generator (`torch.Generator`):
+            Source of the draw, and of its order.
+
+    Returns:
+        `torch.Tensor` of shape `(B,)`, int64, in random order.
+    """
+    shares = weights.double() if weights.any() else torch.ones(len(weights), dtype=torch.float64)
+    ends = shares.cumsum(0) / shares.sum() * len(shares)  # image i has the part of [0, B) that ends at ends[i]
+    places = torch.arange(len(shares), dtype=torch.float64) + torch.rand(1, generator=generator, dtype=torch.float64)
+    drawn = torch.searchsorted(ends, places, right=True).clamp(max=int(shares.nonzero().max()))
+    return drawn[torch.randperm(len(drawn), generator=generator)]
 
 
 def trainable_steps(table: TransitionTable, skip_last: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from ..types import FloatArray
 from .algorithm import Algorithm
 from .losses import LossOutput, weighted_denoising_loss
 from .minibatch import NoisedLatents
+from .order import resampled
 from .rollout import Rollout
 from .weighting import RegressionWeighting, quantile_weights, softmax_weights
 
@@ -77,15 +78,37 @@ class RewardWeightedRegression(Regression):
     Parameters:
         beta (`float`, *optional*, defaults to 0.2):
             Inverse temperature.
+        resample (`bool`, *optional*, defaults to `False`):
+            Draw the images in proportion to their weights, instead of multiplying their losses by them. The expected loss is the
+            same, and a batch holds no images that hardly count.
     """
 
     name: ClassVar[str] = "rwr"
 
     beta: float = 0.2
+    resample: bool = False
 
     def weights(self, rewards: FloatArray) -> FloatArray:
         """See [`softmax_weights`]."""
         return softmax_weights(rewards, self.beta)
+
+    def order(self, rollout: Rollout[FinalLatents], generator: torch.Generator) -> torch.Tensor:
+        """Go through all images, or through as many that are drawn anew in each pass; see [`resampled`]."""
+        return resampled(rollout.weights, generator) if self.resample else super().order(rollout, generator)
+
+    def minibatch(
+        self,
+        rollout: Rollout[FinalLatents],
+        images: torch.Tensor,
+        steps: torch.Tensor,
+        noising: NoisingTable,
+        generator: torch.Generator,
+    ) -> NoisedLatents:
+        """Add noise to the final latents. Images that were drawn by their weights all have the mean weight."""
+        minibatch = super().minibatch(rollout, images, steps, noising, generator)
+        if not self.resample:
+            return minibatch
+        return replace(minibatch, weights=rollout.weights.mean().expand(len(images)))
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,12 @@ class DDPOOptions:
         "element, for the other algorithms the mean squared difference of the predicted final latents.",
     )
     rwr_beta: float = option(0.2, "Inverse temperature of RWR's weights, softmax(rwr_beta * reward).")
+    rwr_resample: bool = option(
+        False,
+        "RWR draws the images of a pass in proportion to their weights (systematic resampling), instead of multiplying their "
+        "losses by them. The expected loss is the same, and no image that hardly counts takes a place in a batch: for a large "
+        "rwr_beta.",
+    )
     rwr_quantile: float = option(0.9, "Sparse RWR keeps the images whose reward is at or above this quantile.")
     nft_strength: float = option(
         1.0,

@@ -15,7 +15,7 @@ GROUPS = {
         "algorithm", "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "per_device_train_batch_size",
         "gradient_accumulation_steps", "num_inner_epochs", "timestep_fraction", "skip_last_steps", "clip_range", "beta",
         "advantages", "scale_rewards", "multi_objective_aggregation", "advantage_clip", "stat_buffer_size", "stat_min_count",
-        "rwr_beta", "rwr_quantile", "nft_strength", "kl_threshold",
+        "rwr_beta", "rwr_resample", "rwr_quantile", "nft_strength", "kl_threshold",
     ),
     "weights and precision": (
         "lora_r", "lora_alpha", "lora_target_modules", "full_finetuning", "quantization", "ema_decay", "bf16", "fp16",
