@@ -23,7 +23,7 @@ def run_options():
 
 LEARNING = {
     "ddpo_sf": {"num_train_epochs": 4, "learning_rate": 2e-3, "skip_last_steps": 2},
-    "rwr": {"num_train_epochs": 3, "learning_rate": 3e-3, "num_inner_epochs": 2, "rwr_beta": 1.0},
+    "rwr": {"num_train_epochs": 3, "learning_rate": 3e-3, "num_inner_epochs": 2, "rwr_beta": 1.0, "rwr_resample": True},
     "awm": {"num_train_epochs": 3, "learning_rate": 3e-3, "num_inner_epochs": 2},
     "nft": {"num_train_epochs": 3, "learning_rate": 3e-3, "num_inner_epochs": 2},
     "sparse_rwr": {"num_train_epochs": 3, "learning_rate": 3e-3, "num_inner_epochs": 2, "rwr_quantile": 0.8},
@@ -55,8 +55,10 @@ def test_rewards_of_opposite_signs_drive_apart(make_trainer, tiny_pipeline, algo
 # ---- what is trained on ----
 
 
-@pytest.mark.parametrize(("algorithm", "weights"), [("rwr", 8), ("sparse_rwr", 2)])
-def test_a_regression_never_uses_the_same_noise_twice(make_trainer, algorithm, weights):
+@pytest.mark.parametrize(
+    ("algorithm", "options"), [("rwr", {}), ("rwr", {"rwr_resample": True}), ("sparse_rwr", {"rwr_quantile": 0.75})]
+)
+def test_a_regression_never_uses_the_same_noise_twice(make_trainer, algorithm, options):
     """Over two passes of two batches; and the sparse one sees nothing but the best quarter, all with weight 1."""
     seen = []
 
@@ -65,7 +67,7 @@ def test_a_regression_never_uses_the_same_noise_twice(make_trainer, algorithm, w
             seen.append(super().minibatch(*arguments))
             return seen[-1]
 
-    spy = Spy(*dataclasses.astuple(ALGORITHMS[algorithm].build(DDPOOptions(rwr_quantile=0.75))))
+    spy = Spy(*dataclasses.astuple(ALGORITHMS[algorithm].build(DDPOOptions(**options))))
     trainer = make_trainer(algorithm=spy, advantages="batch", num_inner_epochs=2)
     trainer.train()
     noise = torch.cat([batch.targets for batch in seen]).flatten(1)  # epsilon prediction: the target is the noise
@@ -73,7 +75,9 @@ def test_a_regression_never_uses_the_same_noise_twice(make_trainer, algorithm, w
     trained = torch.cat([batch.weights for batch in seen])
     (rows,) = all_records(trainer.args.output_dir)
     rewards = torch.tensor([row["reward"] for row in rows])
-    if algorithm == "rwr":
+    if "rwr_resample" in options:
+        torch.testing.assert_close(trained, torch.ones(len(noise)), rtol=1e-6, atol=0)
+    elif algorithm == "rwr":
         expected = 8 * torch.softmax(0.2 * rewards, 0)
         torch.testing.assert_close(trained.unique(), expected.unique(), rtol=1e-4, atol=1e-6)
     else:

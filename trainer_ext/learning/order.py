@@ -62,7 +62,8 @@ def resampled(weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor
         `torch.Tensor` of shape `(B,)`, int64, in random order.
     """
     shares = weights.double() if weights.any() else torch.ones(len(weights), dtype=torch.float64)
-    ends = shares.cumsum(0) / shares.sum() * len(shares)  # image i has the part of [0, B) that ends at ends[i]
+    ends = shares.cumsum(0)
+    ends = ends / ends[-1] * len(shares)  # of each image's part of [0, B)
     places = torch.arange(len(shares), dtype=torch.float64) + torch.rand(1, generator=generator, dtype=torch.float64)
     drawn = torch.searchsorted(ends, places, right=True).clamp(max=int(shares.nonzero().max()))
     return drawn[torch.randperm(len(drawn), generator=generator)]
