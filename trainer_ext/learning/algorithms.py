@@ -14,7 +14,7 @@ from .bounds.flow_dppo import DivergenceMasked
 from .bounds.grpo_guard import GuardedImportanceSampling
 from .matching import AdvantageWeightedMatching, NegativeAwareFineTuning
 from .policy_gradient import ImportanceSampling, ScoreFunction
-from .regression import RewardWeightedRegression, SparseRewardWeightedRegression
+from .regression import Regression, RewardWeightedRegression, SparseRewardWeightedRegression
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Sizes(Protocol):
     """The options of a run that decide which algorithms can run with them."""
 
     beta: float
+    diversity_shaping: str | None
     eta: float
     sampler: str | None
     num_images_per_rollout: int
@@ -104,6 +105,11 @@ def check_kind(kind: type[Algorithm[Any, Any]], options: Sizes) -> None:
         raise ConfigError(
             f"beta is {options.beta} and the algorithm is {kind.name!r}, which defines no distance from the model before "
             "training. Set beta=0, or define its method divergence."
+        )
+    if options.diversity_shaping is not None and issubclass(kind, Regression):
+        raise ConfigError(
+            f"diversity_shaping is {options.diversity_shaping!r} and the algorithm is {kind.name!r}, which has no advantages; "
+            "use one that has them, such as 'ddpo_is' or 'nft'."
         )
     if kind.policy_gradient:
         _check_log_probs(kind, options)

@@ -100,6 +100,26 @@ class DDPOOptions:
         "Weight in the loss of the distance from the model before training: for DDPO the KL divergence in nats per latent "
         "element, for the other algorithms the mean squared difference of the predicted final latents.",
     )
+    kl_gate: bool = option(
+        False,
+        "Let beta's distance count only for images that the trained reward overrates most: those that beat more of the rollout "
+        "by it than by the rewards whose reward_weights is 0, which are only compared with (GARDO). Of these images it takes a "
+        "tenth, and then from 2 to 20 %, as they become less or more.",
+    )
+    reference_reset: int | None = option(
+        None,
+        "Rollouts after which the reference of beta's distance becomes the trained policy of then; GARDO takes 15. By default it "
+        "stays the model before training.",
+    )
+    reference_reset_kl: float | None = option(
+        None,
+        "The same at the end of a rollout in which an update's mean distance was above this value.",
+    )
+    diversity_shaping: str | None = option(
+        None,
+        "Name of a detector of the run. Advantages above 0 are multiplied by 1 minus its value; with 'near_duplicates', a good "
+        "image counts by its distance from the nearest other image of its prompt (GARDO).",
+    )
     rwr_beta: float = option(0.2, "Inverse temperature of RWR's weights, softmax(rwr_beta * reward).")
     rwr_resample: bool = option(
         False,
