@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import ConfigError
-from ..options import DDPOOptions
+from ..options import DDPOOptions, clip_range_of
 from ..policy.transitions.samplers import OWN
 from .algorithm import Algorithm
 from .bounds.flow_dppo import DivergenceMasked
@@ -36,7 +36,9 @@ class NamedAlgorithm:
 ALGORITHMS: dict[str, NamedAlgorithm] = {
     named.kind.name: named
     for named in (
-        NamedAlgorithm(ImportanceSampling, lambda options: ImportanceSampling(options.clip_range)),
+        NamedAlgorithm(
+            ImportanceSampling, lambda options: ImportanceSampling(clip_range_of("ddpo_is", options.clip_range))
+        ),
         NamedAlgorithm(ScoreFunction, lambda options: ScoreFunction()),
         NamedAlgorithm(
             RewardWeightedRegression,
@@ -50,7 +52,10 @@ ALGORITHMS: dict[str, NamedAlgorithm] = {
             NegativeAwareFineTuning,
             lambda options: NegativeAwareFineTuning(options.advantage_clip, options.nft_strength),
         ),
-        NamedAlgorithm(GuardedImportanceSampling, lambda options: GuardedImportanceSampling(options.clip_range)),
+        NamedAlgorithm(
+            GuardedImportanceSampling,
+            lambda options: GuardedImportanceSampling(clip_range_of("grpo_guard", options.clip_range)),
+        ),
         NamedAlgorithm(DivergenceMasked, lambda options: DivergenceMasked(options.kl_threshold)),
     )
 }

@@ -7,6 +7,17 @@ from typing import Any
 
 from .descriptions import described, option
 
+CLIP_RANGES = {"ddpo_is": 1e-4, "grpo_guard": 2e-6}  #: the authors', by algorithm
+
+
+def clip_range_of(algorithm: str, given: float | None) -> float:
+    """
+    Return the `clip_range` of a run: the one that was given, or that of the algorithm's authors.
+
+    Algorithms that clip nothing have DDPO-IS's, because replayed steps are held to a part of it.
+    """
+    return CLIP_RANGES.get(algorithm, CLIP_RANGES["ddpo_is"]) if given is None else given
+
 
 @described
 @dataclass
@@ -86,9 +97,10 @@ class DDPOOptions:
         "ddpo_is",
         "What is learned from a rollout: 'ddpo_is', 'ddpo_sf', 'rwr', 'sparse_rwr', 'awm', 'nft', 'grpo_guard' or 'flow_dppo'.",
     )
-    clip_range: float = option(
-        1e-4,
-        "Half-width of the interval around 1 to which DDPO-IS and GRPO-Guard clip the ratio; GRPO-Guard needs about 2e-6.",
+    clip_range: float | None = option(
+        None,
+        "Half-width of the interval around 1 to which DDPO-IS and GRPO-Guard clip the ratio. By default that of the algorithm's "
+        "authors: 1e-4, and for 'grpo_guard', whose ratios are normalised, 2e-6.",
     )
     kl_threshold: float = option(
         1e-5,

@@ -19,6 +19,7 @@ from ..loop.lockstep import Lockstep
 from ..loop.metrics import RunMetrics, mean_of
 from ..loop.stopping import StopRules, rollout_rules
 from ..model.weights import RunWeights
+from ..options import clip_range_of
 from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.self_check import (
@@ -162,10 +163,11 @@ class RolloutCollector:
         """Check once, before the first update, that replaying steps gives what was sampled, and a gradient."""
         if self._replay_checked:
             return
-        check_replay(self.policy, model, trajectory, self.args.clip_range)
+        clip_range = clip_range_of(self.algorithm.algorithm.name, self.args.clip_range)
+        check_replay(self.policy, model, trajectory, clip_range)
         replayed = self._as_trained(trajectory)
         if self.algorithm.algorithm.clips_ratio:
-            check_training_shape(self.policy, model, replayed, self.args.clip_range)
+            check_training_shape(self.policy, model, replayed, clip_range)
         if self.lockstep.accelerator.distributed_type != DistributedType.FSDP:  # where no process has the whole module
             check_gradients(self.policy, self.weights.denoiser, replayed)
         if self.args.torch_compile:

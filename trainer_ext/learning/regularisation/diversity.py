@@ -16,7 +16,7 @@ def diversity_shaped(advantages: FloatArray, similarities: FloatArray) -> FloatA
         advantages (`np.ndarray` of shape `(B,)`):
             A of each image.
         similarities (`np.ndarray` of shape `(B,)`):
-            Of each image to the most similar one of its prompt, in [0, 1]; NaN where there is no other.
+            Similarity of each image to the most similar other one of its prompt, in [0, 1]; NaN where there is none.
     """
     distances = 1 - np.nan_to_num(similarities, nan=0.0)
     return np.where(advantages > 0, advantages * distances, advantages)

@@ -10,11 +10,13 @@ from ...options import DDPOOptions
 @dataclass(frozen=True)
 class ResetRule:
     """
+    A rule by which the reference moves.
+
     Parameters:
         rollouts (`int`, *optional*):
-            Rollouts after which it does at the latest.
+            Rollouts after which it moves at the latest.
         distance (`float`, *optional*):
-            Mean distance from the reference in an update above which it does at the end of the rollout.
+            Mean distance from the reference in an update; if it is exceeded, the reference moves at the end of the rollout.
     """
 
     rollouts: int | None
