@@ -19,6 +19,7 @@ from .errors import ConfigError
 from .inherited import check_inherited, naming_refusals
 from .learning.algorithm import Algorithm
 from .learning.algorithms import ALGORITHMS, check_kind, resolve_algorithm
+from .learning.regularisation.checks import check_regularisation
 from .learning.weighting import AGGREGATIONS, BASELINES, WITHIN_GROUPS
 from .loop.lockstep import join_process_group
 from .loop.optimizer import check_schedule
@@ -193,6 +194,7 @@ class DDPOConfig(DDPOOptions, TrainerDefaults, TrainingArguments):
                 f"advantages={self.advantages!r} compares the images of a prompt with each other, and num_images_per_prompt is "
                 f"{self.num_images_per_prompt}; it must be at least 2."
             )
+        check_regularisation(self)
 
     def _check_judging(self) -> None:
         if self.sample_defaults and (self.full_finetuning or not self.num_sample_images):

@@ -1,5 +1,5 @@
 """Detectors that ship with this project."""
 
-from . import blank, diversity, text
+from . import blank, diversity, duplicates, text
 
-DETECTORS = (*text.DETECTORS, *blank.DETECTORS, *diversity.DETECTORS)
+DETECTORS = (*text.DETECTORS, *blank.DETECTORS, *diversity.DETECTORS, *duplicates.DETECTORS)

@@ -14,6 +14,8 @@ from support.pages import MANUAL, ROOT, blocks, prose, read, section, spans, tab
 from ddpo_plugins import hookspecs, load_catalogue
 from trainer_ext.cli import main
 from trainer_ext.config import CHOICES
+from trainer_ext.learning.advantages import win_rates
+from trainer_ext.learning.algorithms import ALGORITHMS
 from trainer_ext.options import DDPOOptions, TrainerDefaults
 from trainer_ext.policy.transitions.samplers import SAMPLERS
 
@@ -36,6 +38,15 @@ def test_the_shortest_plugin_is_the_example():
 def test_the_options_are_what_the_generator_writes():
     page = read("docs/options.md")
     assert runpy.run_path(ROOT / "docs" / "write_options.py")["rewritten"](page) == page
+
+
+def test_the_lines_of_code_of_algorithms_are_counted():
+    page = read("docs/algorithms.md")
+    writer = runpy.run_path(ROOT / "docs" / "write_lines.py")
+    assert writer["rewritten"](page) == page
+    rows = table("docs/algorithms.md", "algorithm | its class | functions of its formulas | what it shares")
+    assert [name for row in rows for name in spans(row[0])] == list(ALGORITHMS)
+    assert writer["num_lines"](win_rates) == 5  # without its four lines of docstring
 
 
 def test_the_tables_of_options_are_complete_and_true():

@@ -1,6 +1,7 @@
 """The algorithms through their public methods, on a small rollout of a real pipeline."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +316,26 @@ def test_kl_to_the_model_before_training(policy, name, lora):
     kl_alone = gradient(beta * expected, learner.weights.denoiser)
     summed = gradient(without.loss, learner.weights.denoiser) + kl_alone
     assert (gradient(output.loss, learner.weights.denoiser) - summed).norm() < 1e-3 * kl_alone.norm()
+
+
+def test_kl_counts_by_each_image_s_weight(policy):
+    """Here it counts for the second image alone, three times; what is logged is the mean of all."""
+    beta, counted = 0.7, torch.tensor([0.0, 3.0, 0.0])
+    reference = copy.deepcopy(policy.denoiser)
+    learner = learner_of(policy, algorithm_of("ddpo_is", policy), beta)
+    perturb(learner.weights.denoiser, 0.1)
+    rollout = rollout_of(policy, learner.algorithm)
+    gated = dataclasses.replace(rollout, distance_weights=counted)
+    plain = GradientAccumulator(policy, learner.algorithm, learner.weights, 0.0, learner.accelerator)
+    output, without = loss_of(learner, gated), loss_of(plain, rollout)
+    images, _ = every_transition()
+    each = stock_kl(policy, learner.weights.denoiser, reference, rollout)
+    expected = beta * (counted[images] * each).mean()
+    torch.testing.assert_close(output.loss - without.loss, expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(output.metrics["kl"], each.detach().mean(), rtol=1e-3, atol=0)
+    alone = gradient(expected, learner.weights.denoiser)
+    summed = gradient(without.loss, learner.weights.denoiser) + alone
+    assert (gradient(output.loss, learner.weights.denoiser) - summed).norm() < 1e-3 * alone.norm()
 
 
 @pytest.mark.parametrize("lora", [True, False], ids=["adapter", "all weights"])

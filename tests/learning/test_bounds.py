@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.trainers import FOUR_ANIMALS, logs_of, trained_weights
 
+from trainer_ext import DDPOConfig
 from trainer_ext.learning.bounds.flow_dppo import DivergenceMasked
 from trainer_ext.learning.bounds.grpo_guard import GuardedImportanceSampling, ratio_norm
 from trainer_ext.learning.losses import clipped_surrogate_loss, masked_surrogate_loss
@@ -148,6 +149,28 @@ def test_they_train(make_trainer, algorithm):
     (log, *_) = logs_of(trainer, "clipfrac")
     assert log["clipfrac"] > 0
     assert log["ratio"] != 1  # after the first update on the rollout
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kind"), [("ddpo_is", ImportanceSampling), ("grpo_guard", GuardedImportanceSampling)]
+)
+def test_a_clip_range_that_nobody_gave_is_the_algorithm_s(tmp_path, algorithm, kind):
+    """As an option, by name beside other options, and of an object; and what is given stays."""
+    expected = {"ddpo_is": 1e-4, "grpo_guard": 2e-6}[algorithm]
+    named, plain, given = (
+        DDPOConfig(str(tmp_path), use_cpu=True, **options)
+        for options in ({"algorithm": algorithm}, {}, {"clip_range": 0.1})
+    )
+    for chosen in (named.resolve_algorithm(None), plain.resolve_algorithm(algorithm), kind()):
+        assert chosen.clip_range == expected
+    assert given.resolve_algorithm(algorithm) == kind(0.1)
+
+
+def test_a_clip_range_of_another_algorithm_is_named(caplog):
+    GuardedImportanceSampling(9e-5)
+    assert not caplog.records
+    GuardedImportanceSampling(1e-4)
+    assert "clip_range is 0.0001, and the ratios of 'grpo_guard' are normalised" in caplog.text
 
 
 def test_their_options_reach_them(make_trainer):

@@ -66,7 +66,8 @@ def how(tmp_path_factory, judge, encoder_folder, far):
         **dict.fromkeys(["embedded_judge", "reading_judge"], of_the_world),
         "yes_probability": {"options": judge},
         "remote": {"options": far},
-        "low_diversity": {"independent": False},  # it compares images
+        "low_diversity": {"independent": False},  # it compares images, and so does the next
+        "near_duplicates": {"independent": False},
     }
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from support.stand_ins import save_classifier
 
 from ddpo_plugins import load_catalogue
+from reward_plugins.detectors.duplicates import nearest_cosines
 
 DETECTORS = load_catalogue().detectors
 ANIMALS = ["cat", "dog", "lion", "bear", "frog"]
@@ -198,3 +200,27 @@ def test_no_false_alarms_on_the_embedded_model(embedded_pipeline):
     scores, found = score("low_diversity", images, prompts)
     assert max(scores) < 0.7
     assert found["group_size"] == [4] * 20
+
+
+def test_near_duplicates_of_the_nearest_image():
+    """Unlike the mean of low_diversity: two that are equal, among three that are not."""
+    images = [scene(1), scene(2), scene(1), scene(3), scene(4)]
+    scores, _ = score("near_duplicates", images, ["a"] * 5)
+    assert scores[0] == scores[2] == pytest.approx(1.0, abs=1e-5)
+    assert all(0 <= value < 0.999 for value in (scores[1], scores[3], scores[4]))
+    assert score("near_duplicates", [scene(1)] * 3, ["a", "b", "b"])[0] == [None, pytest.approx(1), pytest.approx(1)]
+
+
+def test_near_duplicates_by_hand():
+    features = torch.tensor([[2.0, 0.0], [3.0, 4.0], [0.0, 1.0], [-1.0, 0.0]])
+    # cosines: 0.6 and 0 and -1 for the first; 0.6, 0.8 and -0.6 for the second; 0, 0.8, 0; and -1, -0.6, 0
+    assert nearest_cosines(features).tolist() == pytest.approx([0.6, 0.8, 0.8, 0.0])
+
+
+def test_near_duplicates_by_a_network_of_the_user_s(tmp_path):
+    torch.manual_seed(0)
+    save_classifier(tmp_path, ["cat", "dog"])
+    detector = DETECTORS["near_duplicates"].spec.factory(device="cpu", model=str(tmp_path), batch_size=2)
+    scores = detector(images=[scene(1), scene(2), scene(1)], prompts=["a"] * 3)
+    assert scores[0] == scores[2] == pytest.approx(1.0, abs=1e-5)
+    assert scores[1] < 1

@@ -113,6 +113,8 @@ def test_none_is_no_reward_and_never_zero(images):
     scores = suite(returning([1.0, None, None]), returning([-5.0, 7.0, None]), weights=[1.0, 3.0]).score(images, ROWS)
     np.testing.assert_array_equal(scores.values, [[1, -5], [np.nan, 7], [np.nan, np.nan]])
     np.testing.assert_array_equal(scores.total, [-14, 21, np.nan])
+    watched = suite(returning([1.0, None, None]), returning([-5.0, 7.0, None]), weights=[1.0, 0.0]).score(images, ROWS)
+    np.testing.assert_array_equal(watched.total, [1, np.nan, np.nan], "a reward of weight 0 stands for no other")
 
 
 @pytest.mark.parametrize(

@@ -207,8 +207,16 @@ TRAININGS = {
     },  # pictures by one process
     # the best image of a rollout: one process has it, the other has none
     "sparse_rwr": {"algorithm": "sparse_rwr", "advantages": "batch", "rwr_quantile": 0.99},
-    # an old policy beside the trained one; after the first rollout it has stayed behind
-    "nft": {"algorithm": "nft", "advantages": "group", "num_train_epochs": 3},
+    # an old policy beside the trained one; after the first rollout it has stayed behind. And a reference that follows by the mean
+    # distance over both processes
+    "nft": {
+        "algorithm": "nft",
+        "advantages": "group",
+        "num_train_epochs": 3,
+        "beta": 1.0,
+        "reference_reset_kl": 1e-12,
+        "reference_reset": 50,
+    },
     "one update": {**ONE_UPDATE, "evaluate": CAT_AND_DOG},
     "one update, fused": {**ONE_UPDATE, "fused": True},
     "stopped by a rule": {"detectors": sure_in_one, "stop_when": ["sure_in_one>0.4"]},
@@ -294,6 +302,7 @@ REFUSED_WITH_FSDP = {
     "full_finetuning": {"full_finetuning": True},
     "ema_decay": {"ema_decay": 0.5},
     "num_sample_images": {"num_sample_images": 2},
+    "reference_reset": {"beta": 1.0, "reference_reset": 1},
 }
 
 

@@ -23,6 +23,7 @@ from ..model.denoiser import TrainedDenoiser
 from ..model.handover import give_back
 from ..model.loading import open_pipeline
 from ..model.ownership import remove_adapter
+from ..options import clip_range_of
 from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.seeds import image_generators
@@ -123,7 +124,7 @@ def _training_facts(
         sampled = _sample(policy, model, on_step, effort.num_images)
     on_images(sampled.images)
     yield from call_facts(policy, sampled.trajectory)
-    yield _replay_facts(policy, model, sampled, args.clip_range)
+    yield _replay_facts(policy, model, sampled, clip_range_of(args.algorithm, args.clip_range))
     _randomise_lora(denoiser)
     rows, steps = mixed_steps(sampled.trajectory, effort.num_pairs)
     saved = SavedTensors(denoiser)

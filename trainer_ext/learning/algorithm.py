@@ -16,6 +16,7 @@ from ..types import FloatArray
 from .losses import LossOutput
 from .minibatch import Batch
 from .old_policy import OldPolicy
+from .regularisation.gating import OpenGate, gate_of
 from .rollout import Rollout, RolloutData
 from .weighting import Weighting
 
@@ -136,10 +137,11 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
                 The steps of the run's sampler.
 
         Raises:
-            [`ConfigError`]: no step can be trained.
+            [`ConfigError`]: no step can be trained, or `kl_gate` has no rewards to compare.
         """
         weighting = self.weighting(options, reward_weights)
-        return BoundAlgorithm(self, weighting, noising, self.steps(table, options.skip_last_steps))
+        gate = gate_of(options, reward_weights)
+        return BoundAlgorithm(self, weighting, noising, self.steps(table, options.skip_last_steps), gate)
 
 
 @dataclass(frozen=True)
@@ -151,17 +153,20 @@ class BoundAlgorithm(Generic[RolloutData, Batch]):
         algorithm ([`Algorithm`]):
             The algorithm itself.
         weighting ([`Weighting`]):
-            Turns rewards into weights; the only part that has state.
+            Turns rewards into weights; has state.
         noising ([`NoisingTable`]):
             The forward process at the sampler's steps.
         trained_steps (`torch.Tensor` of shape `(S,)`, int64):
             The steps that can be trained.
+        gate ([`OpenGate`]):
+            Turns rewards into weights of the distance from the reference; may have state.
     """
 
     algorithm: Algorithm[RolloutData, Batch]
     weighting: Weighting
     noising: NoisingTable
     trained_steps: torch.Tensor
+    gate: OpenGate
 
     def steps_of(self, rollout: Rollout[Any]) -> torch.Tensor:
         """Return those of the trained steps that have noise in a rollout, for a policy gradient; else all of them."""

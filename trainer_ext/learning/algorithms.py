@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import ConfigError
-from ..options import DDPOOptions
+from ..options import DDPOOptions, clip_range_of
 from ..policy.transitions.samplers import OWN
 from .algorithm import Algorithm
 from .bounds.flow_dppo import DivergenceMasked
 from .bounds.grpo_guard import GuardedImportanceSampling
 from .matching import AdvantageWeightedMatching, NegativeAwareFineTuning
 from .policy_gradient import ImportanceSampling, ScoreFunction
-from .regression import RewardWeightedRegression, SparseRewardWeightedRegression
+from .regression import Regression, RewardWeightedRegression, SparseRewardWeightedRegression
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class NamedAlgorithm:
 ALGORITHMS: dict[str, NamedAlgorithm] = {
     named.kind.name: named
     for named in (
-        NamedAlgorithm(ImportanceSampling, lambda options: ImportanceSampling(options.clip_range)),
+        NamedAlgorithm(
+            ImportanceSampling, lambda options: ImportanceSampling(clip_range_of("ddpo_is", options.clip_range))
+        ),
         NamedAlgorithm(ScoreFunction, lambda options: ScoreFunction()),
         NamedAlgorithm(
             RewardWeightedRegression,
@@ -50,7 +52,10 @@ ALGORITHMS: dict[str, NamedAlgorithm] = {
             NegativeAwareFineTuning,
             lambda options: NegativeAwareFineTuning(options.advantage_clip, options.nft_strength),
         ),
-        NamedAlgorithm(GuardedImportanceSampling, lambda options: GuardedImportanceSampling(options.clip_range)),
+        NamedAlgorithm(
+            GuardedImportanceSampling,
+            lambda options: GuardedImportanceSampling(clip_range_of("grpo_guard", options.clip_range)),
+        ),
         NamedAlgorithm(DivergenceMasked, lambda options: DivergenceMasked(options.kl_threshold)),
     )
 }
@@ -78,6 +83,7 @@ class Sizes(Protocol):
     """The options of a run that decide which algorithms can run with them."""
 
     beta: float
+    diversity_shaping: str | None
     eta: float
     sampler: str | None
     num_images_per_rollout: int
@@ -104,6 +110,11 @@ def check_kind(kind: type[Algorithm[Any, Any]], options: Sizes) -> None:
         raise ConfigError(
             f"beta is {options.beta} and the algorithm is {kind.name!r}, which defines no distance from the model before "
             "training. Set beta=0, or define its method divergence."
+        )
+    if options.diversity_shaping is not None and issubclass(kind, Regression):
+        raise ConfigError(
+            f"diversity_shaping is {options.diversity_shaping!r} and the algorithm is {kind.name!r}, which has no advantages; "
+            "use one that has them, such as 'ddpo_is' or 'nft'."
         )
     if kind.policy_gradient:
         _check_log_probs(kind, options)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from ..options import DDPOOptions
+from ..options import CLIP_RANGES, DDPOOptions
 from ..policy.recording.trajectory import Trajectory
 from ..policy.transitions.gaussian import TransitionTable, kl_divergence
 from ..policy.transitions.noising import NoisingTable
@@ -92,7 +92,7 @@ class ImportanceSampling(RatioGradient):
     name: ClassVar[str] = "ddpo_is"
     clips_ratio: ClassVar[bool] = True
 
-    clip_range: float = 1e-4
+    clip_range: float = CLIP_RANGES["ddpo_is"]
 
     def ratio_loss(self, log_ratio: torch.Tensor, advantages: torch.Tensor) -> LossOutput:
         """See [`clipped_surrogate_loss`]."""

@@ -93,7 +93,7 @@ class RewardWeightedRegression(Regression):
         return softmax_weights(rewards, self.beta)
 
     def order(self, rollout: Rollout[FinalLatents], generator: torch.Generator) -> torch.Tensor:
-        """Go through all images, or through as many that are drawn anew in each pass; see [`resampled`]."""
+        """Go through all images, or through as many that each pass draws by their weights; see [`resampled`]."""
         return resampled(rollout.weights, generator) if self.resample else super().order(rollout, generator)
 
     def minibatch(

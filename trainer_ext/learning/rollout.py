@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
@@ -25,11 +25,14 @@ class Rollout(Generic[RolloutData]):
             The part of the denoising runs that the algorithm needs, in host memory; or gradients that are ready.
         weights (`torch.Tensor` of shape `(B,)`, float32):
             Training weight of each image: its advantage, or its weight in a regression.
+        distance_weights (`torch.Tensor` of shape `(B,)` or `()`, float32, *optional*, defaults to 1):
+            How much each image's distance from the reference counts, where there is one in the loss.
     """
 
     index: int
     data: RolloutData
     weights: torch.Tensor
+    distance_weights: torch.Tensor = field(default_factory=lambda: torch.ones(()))
 
     def __len__(self) -> int:
         return len(self.weights)

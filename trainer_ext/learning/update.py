@@ -33,8 +33,11 @@ class LendsEarlier(Protocol):
     def denoiser(self) -> Trained:
         """The trained module."""
 
-    def untrained(self) -> AbstractContextManager[Callable[..., Any]]:
-        """Lend the denoiser in its state before training."""
+    def reference(self) -> AbstractContextManager[Callable[..., Any]]:
+        """Lend the denoiser with the weights that the distance in the loss is measured from."""
+
+    def note_distances(self, distances: torch.Tensor) -> None:
+        """Note the distances `(N,)` from the reference in a forward pass."""
 
     def old_policy(self) -> AbstractContextManager[Callable[..., Any]]:
         """Lend the denoiser with the weights of the algorithm's old policy."""
@@ -51,9 +54,9 @@ class GradientAccumulator:
         algorithm ([`BoundAlgorithm`]):
             Chooses what to replay, and defines the loss.
         weights ([`LendsEarlier`]):
-            The trained module; lends the model before training, and the old policy of an algorithm that has one.
+            The trained module; lends the reference, and the old policy of an algorithm that has one.
         beta (`float`):
-            Weight in the loss of the divergence from the model before training.
+            Weight in the loss of the divergence from the reference.
         accelerator (`Accelerator`):
             The trainer's own: precision, and when processes exchange gradients.
         rows_per_forward (`int`, *optional*):
@@ -137,14 +140,18 @@ class GradientAccumulator:
         algorithm = self.algorithm.algorithm
         if algorithm.old_policy is not None:
             minibatch = minibatch.beside(self._predicted(predict, self.weights.old_policy()))
+        # before the prediction, whose gradient needs the trained weights to stay as they are
+        reference = self._predicted(predict, self.weights.reference()) if self.beta else None
         prediction = predict(model)
         output = algorithm.loss(minibatch, prediction)
-        if not self.beta:
+        if reference is None:
             return output
-        each = algorithm.divergence(minibatch, prediction, self._predicted(predict, self.weights.untrained()))
-        mean, name = each.mean(), algorithm.divergence_name
+        each, name = algorithm.divergence(minibatch, prediction, reference), algorithm.divergence_name
+        self.weights.note_distances(each)
+        counted = rollout.distance_weights.expand(len(rollout))[chosen.images].to(each)
         by_transition = {**output.by_transition, name: each.detach()}
-        return LossOutput(output.loss + self.beta * mean, {**output.metrics, name: mean.detach()}, by_transition)
+        metrics = {**output.metrics, name: each.detach().mean()}
+        return LossOutput(output.loss + self.beta * (counted * each).mean(), metrics, by_transition)
 
     @torch.no_grad()
     def _predicted(

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 from transformers import TrainerCallback
 
 from ..config import DDPOConfig
 from ..errors import ConfigError
 from ..learning.old_policy import OldPolicy
+from ..learning.regularisation.resets import ResetRule
 from .denoiser import TrainedDenoiser
 from .ema import MovingAverage, check_average
 from .handover import Loan
 from .old_weights import OldWeights
+from .reference import MovingReference
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,15 @@ class RunWeights:
             The weights of the algorithm's old policy, if it has one.
         loan ([`Loan`]):
             The pipeline that they are in, which is given back when it is not in use.
+        moving ([`MovingReference`], *optional*):
+            The reference of the distance in the loss, if it does not stay the model before training.
     """
 
     denoiser: TrainedDenoiser
     average: MovingAverage | None
     old: OldWeights | None
     loan: Loan
+    moving: MovingReference | None = None
 
     @classmethod
     def of(
@@ -53,12 +59,14 @@ class RunWeights:
         """Return the weights of a run that begins."""
         average = MovingAverage(denoiser, args.ema_decay) if args.ema_decay else None
         old = None if old_policy is None else OldWeights(denoiser, old_policy, args.updates_per_rollout)
-        return cls(denoiser, average, old, Loan(pipeline, denoiser))
+        rule = ResetRule.of(args)
+        moving = None if rule is None else MovingReference(denoiser, rule, args.updates_per_rollout)
+        return cls(denoiser, average, old, Loan(pipeline, denoiser), moving)
 
     @property
     def callbacks(self) -> list[TrainerCallback]:
         """Callbacks that follow the updates."""
-        return [follower for follower in (self.average, self.old) if follower is not None]
+        return [follower for follower in (self.average, self.old, self.moving) if follower is not None]
 
     def sampling(self) -> AbstractContextManager[Any]:
         """Context manager that swaps in the weights to sample rollouts with: the trained ones, unless the old policy samples."""
@@ -69,6 +77,15 @@ class RunWeights:
         if self.old is None:
             raise ConfigError("This run's algorithm has no old policy.")
         return self.old.lent()
+
+    def reference(self) -> AbstractContextManager[Any]:
+        """Context manager that lends the denoiser with the weights that the distance in the loss is measured from."""
+        return self.untrained() if self.moving is None else self.moving.lent()
+
+    def note_distances(self, distances: torch.Tensor) -> None:
+        """Note the distances `(N,)` from the reference in a forward pass, for a rule by which it moves."""
+        if self.moving is not None:
+            self.moving.note(distances)
 
     def evaluated(self) -> AbstractContextManager[None]:
         """Context manager that swaps in the weights to evaluate, draw and save."""
@@ -90,26 +107,24 @@ class RunWeights:
             self.denoiser.save(folder, pipeline, state)
 
     def add_to_checkpoint(self, folder: Path) -> None:
-        """Write the trained weights into a checkpoint that holds their average, and those of the old policy."""
-        if self.average is not None:
-            self.average.save(folder)
-        if self.old is not None:
-            self.old.save(folder)
+        """Write the trained weights into a checkpoint that holds their average, and earlier ones that the run needs."""
+        for kept in (self.average, self.old, self.moving):
+            if kept is not None:
+                kept.save(folder)
 
     def load_checkpoint(self, folder: Path, ema_decay: float | None) -> None:
         """
-        Load the trained weights, their average, and those of the old policy.
+        Load the trained weights, their average, and earlier ones that the run needs.
 
         Raises:
-            [`CheckpointError`]: only one of the checkpoint and the run has an average, or the checkpoint has no old policy.
+            [`CheckpointError`]: only one of the checkpoint and the run has an average, or the checkpoint lacks earlier weights.
             [`ConfigError`]: its weights do not fit.
         """
         check_average(folder, ema_decay)
         self.denoiser.load(folder)
-        if self.average is not None:
-            self.average.load(folder)
-        if self.old is not None:
-            self.old.load(folder)
+        for kept in (self.average, self.old, self.moving):
+            if kept is not None:
+                kept.load(folder)
 
     def load_saved(self, folder: Path) -> None:
         """Load saved weights as the trained weights, as their average and as the old policy's."""

@@ -5,18 +5,20 @@ Each option is described once, by its help: the command line, the manual's table
 """
 
 from .choices import CHOICES
-from .ddpo import DDPOOptions
+from .ddpo import CLIP_RANGES, DDPOOptions, clip_range_of
 from .descriptions import default_of, described, option, parameters
 from .mappings import MAPPING_EXAMPLE, parse_mapping
 from .transformers_options import FileOptions, InheritedOptions, TrainerDefaults
 
 __all__ = [
     "CHOICES",
+    "CLIP_RANGES",
     "MAPPING_EXAMPLE",
     "DDPOOptions",
     "FileOptions",
     "InheritedOptions",
     "TrainerDefaults",
+    "clip_range_of",
     "default_of",
     "described",
     "option",

@@ -7,6 +7,17 @@ from typing import Any
 
 from .descriptions import described, option
 
+CLIP_RANGES = {"ddpo_is": 1e-4, "grpo_guard": 2e-6}  #: the authors', by algorithm
+
+
+def clip_range_of(algorithm: str, given: float | None) -> float:
+    """
+    Return the `clip_range` of a run: the one that was given, or that of the algorithm's authors.
+
+    Algorithms that clip nothing have DDPO-IS's, because replayed steps are held to a part of it.
+    """
+    return CLIP_RANGES.get(algorithm, CLIP_RANGES["ddpo_is"]) if given is None else given
+
 
 @described
 @dataclass
@@ -86,9 +97,10 @@ class DDPOOptions:
         "ddpo_is",
         "What is learned from a rollout: 'ddpo_is', 'ddpo_sf', 'rwr', 'sparse_rwr', 'awm', 'nft', 'grpo_guard' or 'flow_dppo'.",
     )
-    clip_range: float = option(
-        1e-4,
-        "Half-width of the interval around 1 to which DDPO-IS and GRPO-Guard clip the ratio; GRPO-Guard needs about 2e-6.",
+    clip_range: float | None = option(
+        None,
+        "Half-width of the interval around 1 to which DDPO-IS and GRPO-Guard clip the ratio. By default that of the algorithm's "
+        "authors: 1e-4, and for 'grpo_guard', whose ratios are normalised, 2e-6.",
     )
     kl_threshold: float = option(
         1e-5,
@@ -99,6 +111,26 @@ class DDPOOptions:
         0.0,
         "Weight in the loss of the distance from the model before training: for DDPO the KL divergence in nats per latent "
         "element, for the other algorithms the mean squared difference of the predicted final latents.",
+    )
+    kl_gate: bool = option(
+        False,
+        "Let beta's distance count only for images that the trained reward overrates most: those that beat more of the rollout "
+        "by it than by the rewards whose reward_weights is 0, which are only compared with (GARDO). Of these images it takes a "
+        "tenth, and then from 2 to 20 %, as they become less or more.",
+    )
+    reference_reset: int | None = option(
+        None,
+        "Rollouts after which the reference of beta's distance becomes the trained policy of then; GARDO takes 15. By default it "
+        "stays the model before training.",
+    )
+    reference_reset_kl: float | None = option(
+        None,
+        "The same at the end of a rollout in which an update's mean distance was above this value.",
+    )
+    diversity_shaping: str | None = option(
+        None,
+        "Name of a detector of the run. Advantages above 0 are multiplied by 1 minus its value; with 'near_duplicates', a good "
+        "image counts by its distance from the nearest other image of its prompt (GARDO).",
     )
     rwr_beta: float = option(0.2, "Inverse temperature of RWR's weights, softmax(rwr_beta * reward).")
     rwr_resample: bool = option(

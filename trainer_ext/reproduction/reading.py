@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..options import DDPOOptions
+from ..options import DDPOOptions, clip_range_of
 from ..runs.drawings import Evaluation
 from ..runs.folder import RunFolder
 from ..runs.measures.paired import PairedFigure, bootstrapped_figure, paired_columns, paired_figure
@@ -28,7 +28,9 @@ def evidence_of(folder: RunFolder) -> Evidence:
     plan, sessions = kit.plan(), kit.sessions()
     return Evidence(
         precision=precision_of(setup),
-        clip_range=float(setup["options"].get("clip_range", DDPOOptions.clip_range)),
+        clip_range=clip_range_of(
+            setup["options"].get("algorithm", DDPOOptions.algorithm), setup["options"].get("clip_range")
+        ),
         updates=sessions[-1].updates if sessions else 0,
         planned_updates=plan.updates,
         ratio_error=_first_ratio_error(folder),

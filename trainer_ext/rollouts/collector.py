@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import DistributedType, gather_object
 
@@ -20,6 +19,7 @@ from ..loop.lockstep import Lockstep
 from ..loop.metrics import RunMetrics, mean_of
 from ..loop.stopping import StopRules, rollout_rules
 from ..model.weights import RunWeights
+from ..options import clip_range_of
 from ..policy.pipeline import LogProbPipeline, Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.self_check import (
@@ -31,7 +31,6 @@ from ..policy.self_check import (
     comparable_steps,
 )
 from ..runs.folder import RunFolder
-from ..runs.measures.formulas import column
 from ..runs.records import write_records
 from ..scoring.judges import Judges
 from ..types import FloatArray
@@ -40,6 +39,7 @@ from .keeping import ImageKeeper
 from .measure import detection_metrics, image_records, reward_metrics
 from .sampling import Collected, RecordedSampling, sample_and_score
 from .schedule import PromptSchedule, SamplingPlan
+from .weighing import weigh_images
 from .windows import NoiseWindow
 
 
@@ -122,14 +122,13 @@ class RolloutCollector:
             on_failure()
             raise
         self._check_rules(index, measured, collected)
-        weights = self._weigh(records, metrics)
+        objectives = list(self.judges.trained.objectives)
+        weights = weigh_images(self.algorithm, records, objectives, self.args.diversity_shaping)
         with self.lockstep.guarded():
-            self._record(index, records, weights)
-        metrics.note(measured)
+            self._record(index, records, weights.values)
+        metrics.note(measured | weights.metrics)
         metrics.note(collected.measured(len(records)))
-        first = self.args.process_index * len(plan.seeds)
-        own = torch.from_numpy(weights[first : first + len(plan.seeds)]).float()
-        return Rollout(index, collected.data, own)
+        return Rollout(index, collected.data, *weights.of_process(self.args.process_index, len(plan.seeds)))
 
     def _sample_and_score(
         self, model: torch.nn.Module, index: int, plan: SamplingPlan, trainer_state: Any
@@ -164,10 +163,11 @@ class RolloutCollector:
         """Check once, before the first update, that replaying steps gives what was sampled, and a gradient."""
         if self._replay_checked:
             return
-        check_replay(self.policy, model, trajectory, self.args.clip_range)
+        clip_range = clip_range_of(self.algorithm.algorithm.name, self.args.clip_range)
+        check_replay(self.policy, model, trajectory, clip_range)
         replayed = self._as_trained(trajectory)
         if self.algorithm.algorithm.clips_ratio:
-            check_training_shape(self.policy, model, replayed, self.args.clip_range)
+            check_training_shape(self.policy, model, replayed, clip_range)
         if self.lockstep.accelerator.distributed_type != DistributedType.FSDP:  # where no process has the whole module
             check_gradients(self.policy, self.weights.denoiser, replayed)
         if self.args.torch_compile:
@@ -192,12 +192,3 @@ class RolloutCollector:
         if self._rules.rules:
             logged = mean_of(gather_object([dict(collected.scores.metrics)]))
             self._rules.check(index, {**logged, **measured})
-
-    def _weigh(self, records: Sequence[Mapping[str, Any]], metrics: RunMetrics) -> FloatArray:
-        """Compute the training weight of every image, over all processes, `(B,)`."""
-        total = column(records, "reward")
-        objectives = np.stack([column(records, name) for name in self.judges.trained.objectives], axis=1)
-        objectives[np.isnan(total)] = np.nan  # without a reward, a detector's value alone must not train
-        weights = self.algorithm.weighting.update([record["prompt"] for record in records], objectives, total)
-        metrics.note({"frac_reward_zero_std": weights.frac_reward_zero_std})
-        return weights.values

@@ -31,6 +31,8 @@ class DDPOState:
             Name of the run's algorithm.
         weighting (`Sequence[Mapping[str, Sequence[float]]]`):
             Remembered rewards by prompt, one mapping for each baseline.
+        gate (`Mapping[str, Sequence[float]]`):
+            What the gate of the distance from the reference remembers.
         rollout ([`Rollout`], *optional*):
             The rollout in training, if updates on it are still to come.
         metrics (`Mapping[str, Sequence[float]]`):
@@ -40,6 +42,7 @@ class DDPOState:
     setup: Mapping[str, Any]
     algorithm: str
     weighting: Sequence[Mapping[str, Sequence[float]]]
+    gate: Mapping[str, Sequence[float]]
     rollout: Rollout[Any] | None
     metrics: Mapping[str, Sequence[float]]
 
@@ -50,6 +53,7 @@ class DDPOState:
             "setup": dict(self.setup),
             "algorithm": self.algorithm,
             "weighting": list(self.weighting),
+            "gate": dict(self.gate),
             "rollout": None if self.rollout is None else _rollout_to_plain(self.rollout),
             "metrics": dict(self.metrics),
         }
@@ -75,7 +79,8 @@ class DDPOState:
                 "version, or begin a new run in another output_dir."
             )
         rollout = None if plain["rollout"] is None else _rollout_from_plain(plain["rollout"])
-        return cls(plain["setup"], plain["algorithm"], plain["weighting"], rollout, plain["metrics"])
+        memory = (plain["weighting"], plain.get("gate", {}))  # none in checkpoints of version 0.1.0
+        return cls(plain["setup"], plain["algorithm"], *memory, rollout, plain["metrics"])
 
 
 def _file_name(process: int) -> str:
@@ -88,7 +93,7 @@ def _num_shares(folder: Path) -> int:
 
 def _rollout_to_plain(rollout: Rollout[Any]) -> dict[str, Any]:
     data = rollout.data
-    common = {"index": rollout.index, "weights": rollout.weights}
+    common = {"index": rollout.index, "weights": rollout.weights, "distance_weights": rollout.distance_weights}
     if isinstance(data, ImageGradients):
         return {**common, "gradients": dict(data.by_weight)}
     common |= {"latents": data.latents, "conditioning": _conditioning_to_plain(data.conditioning)}
@@ -98,13 +103,14 @@ def _rollout_to_plain(rollout: Rollout[Any]) -> dict[str, Any]:
 
 
 def _rollout_from_plain(plain: Mapping[str, Any]) -> Rollout[Any]:
+    weights = (plain["weights"], plain.get("distance_weights", torch.ones(())))
     if "gradients" in plain:
-        return Rollout(plain["index"], ImageGradients(plain["gradients"]), plain["weights"])
+        return Rollout(plain["index"], ImageGradients(plain["gradients"]), *weights)
     conditioning = _conditioning_from_plain(plain["conditioning"])
     data: FinalLatents | Trajectory = FinalLatents(plain["latents"], conditioning)
     if "table" in plain:
         data = Trajectory(TransitionTable(**plain["table"]), plain["latents"], plain["model_outputs"], conditioning)
-    return Rollout(plain["index"], data, plain["weights"])
+    return Rollout(plain["index"], data, *weights)
 
 
 def _conditioning_to_plain(conditioning: Conditioning) -> dict[str, Any]:

@@ -133,8 +133,8 @@ class Checkpointer:
                 yield
         finally:
             self.args.save_total_limit = limit
-        name, memory = self.algorithm.algorithm.name, self.algorithm.weighting.state_dict()
-        own = DDPOState(self.setup.as_dict(), name, memory, rollout, metrics.state_dict())
+        memory = (self.algorithm.weighting.state_dict(), self.algorithm.gate.state_dict())
+        own = DDPOState(self.setup.as_dict(), self.algorithm.algorithm.name, *memory, rollout, metrics.state_dict())
         own.save(folder, self.args.process_index, self.args.world_size)
         if self.args.should_save:
             self.weights.add_to_checkpoint(folder)
@@ -184,6 +184,7 @@ class Checkpointer:
         memory, forgotten = remembered(state.setup, setup, state.weighting)
         if memory is not None:
             self.algorithm.weighting.load_state_dict(memory)
+        self.algorithm.gate.load_state_dict(state.gate)
         if self.args.should_save:
             self._say_what_is_different(folder, changes(state.setup, setup), forgotten)
         self.newest, self.resumed_setup = folder.resolve(), state.setup

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ddpo_plugins.names import DETECTORS, PIXEL_FIGURES, PIXELS, REWARDS
 
+from ..errors import ConfigError
 from ..options import DDPOOptions
 from .background import BackgroundScorer
 from .calls import Calls
@@ -44,7 +45,8 @@ class Judges:
         Build the judges from the trainer's arguments.
 
         Raises:
-            [`ConfigError`]: there is no reward, something is no function, two have one name, or the number of weights is wrong.
+            [`ConfigError`]: there is no reward, something is no function, two have one name, the number of weights is wrong, or
+                `diversity_shaping` is no detector.
         """
         rewards, others = (named_functions(given, RewardFunction) for given in (reward_funcs, eval_reward_funcs))
         calls = Calls()
@@ -55,6 +57,11 @@ class Judges:
             options.detector_weights,
             calls,
         )
+        if options.diversity_shaping not in (None, *trained.detector_names):
+            raise ConfigError(
+                f"diversity_shaping is {options.diversity_shaping!r}, which is no detector of this run; it must be one of "
+                f"`detectors`: {', '.join(trained.detector_names) or 'there are none'}."
+            )
         RewardSuite([*rewards, *others])  # checks that no name is in both
         held_out = RewardSuite(others, calls=calls) if others else None
         return cls(trained, held_out, BackgroundScorer(calls, options.overlap_rewards, options.reward_timeout))

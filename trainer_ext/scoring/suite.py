@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ddpo_plugins.contract import RewardLog
 from ddpo_plugins.errors import RewardError
@@ -141,7 +142,7 @@ class RewardSuite:
         return [*rewards, *detectors]
 
     def _check_total(self, total: FloatArray, values: FloatArray, batch: Batch) -> None:
-        overflown = ~(np.abs(total) <= LARGEST) & ~np.isnan(values).all(axis=1)
+        overflown = ~(np.abs(total) <= LARGEST) & ~_is_missing(values, self.weights)
         for image in np.flatnonzero(overflown):
             raise RewardError(
                 f"The weighted sum of the rewards is {total[image]} for prompt {batch.prompts[image]!r}: "
@@ -151,11 +152,20 @@ class RewardSuite:
 
 
 def weighted_total(values: FloatArray, weights: FloatArray) -> FloatArray:
-    """Sum rewards `(B, K)` with weights `(K,)`, leaving out missing ones; NaN where all of an image's are missing."""
+    """
+    Sum rewards `(B, K)` with weights `(K,)`, leaving out missing ones; NaN where all are missing that have a weight.
+
+    A reward of weight 0 is only looked at: it cannot stand for those that are trained on.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by name
         total = np.nansum(values * weights, axis=1)
-    total[np.isnan(values).all(axis=1)] = np.nan
+    total[_is_missing(values, weights)] = np.nan
     return total
+
+
+def _is_missing(values: FloatArray, weights: FloatArray) -> NDArray[np.bool_]:
+    """Return whether all rewards of an image are missing that have a weight, `(B,)`."""
+    return np.asarray(np.isnan(values[:, weights != 0] if weights.any() else values).all(axis=1))
 
 
 def _of_all(found: list[float], watched: range, number: int) -> FloatArray:

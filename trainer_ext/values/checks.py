@@ -35,13 +35,13 @@ LIMITS = (
         lambda value: value >= 1,
         "num_inference_steps num_images_per_rollout num_images_per_prompt rollout_batch_size num_inner_epochs stat_buffer_size "
         "stat_min_count lora_r lora_alpha per_device_train_batch_size gradient_accumulation_steps save_total_limit "
-        "eval_images_per_prompt detector_every rows_per_forward sde_window_size",
+        "eval_images_per_prompt detector_every rows_per_forward sde_window_size reference_reset",
     ),
     Limit(
         "greater than 0",
         lambda value: value > 0,
         "clip_range kl_threshold advantage_clip rwr_beta nft_strength keep_images_gb learning_rate adam_epsilon "
-        "num_train_epochs save_steps logging_steps eval_steps ddp_timeout",
+        "num_train_epochs save_steps logging_steps eval_steps ddp_timeout reference_reset_kl",
     ),
     Limit(
         "at least 0",

@@ -14,6 +14,7 @@ GROUPS = {
     "learning": (
         "algorithm", "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "per_device_train_batch_size",
         "gradient_accumulation_steps", "num_inner_epochs", "timestep_fraction", "skip_last_steps", "clip_range", "beta",
+        "kl_gate", "reference_reset", "reference_reset_kl", "diversity_shaping",
         "advantages", "scale_rewards", "multi_objective_aggregation", "advantage_clip", "stat_buffer_size", "stat_min_count",
         "rwr_beta", "rwr_resample", "rwr_quantile", "nft_strength", "kl_threshold",
     ),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
+from ...options import CLIP_RANGES
 from ..losses import LossOutput, clipped_surrogate_loss
 from ..minibatch import Transitions
 from ..policy_gradient import PolicyGradient
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,17 @@ class GuardedImportanceSampling(PolicyGradient):
     name: ClassVar[str] = "grpo_guard"
     clips_ratio: ClassVar[bool] = True
 
-    clip_range: float = 2e-6
+    clip_range: float = CLIP_RANGES["grpo_guard"]
+
+    def __post_init__(self) -> None:
+        if self.clip_range >= CLIP_RANGES["ddpo_is"]:
+            logger.warning(
+                "clip_range is %g, and the ratios of %r are normalised: so wide an interval clips hardly any. Its authors "
+                "use %g, which is the default.",
+                self.clip_range,
+                self.name,
+                CLIP_RANGES["grpo_guard"],
+            )
 
     def loss(self, minibatch: Transitions, prediction: torch.Tensor) -> LossOutput:
         """See [`clipped_surrogate_loss`]."""

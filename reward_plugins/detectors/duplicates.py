@@ -1,0 +1,101 @@
+"""Detector of images that nearly repeat another image of their prompt, by the features of a network."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ddpo_plugins import DetectorSpec, Reward
+
+from ..embedded_judge import load_judge, shipped_judge
+from ..vision import batches, load_image_processor, naming
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+def near_duplicates(
+    device: torch.device | str, model: str | None = None, revision: str = "main", batch_size: int = 32
+) -> Reward:
+    """
+    Build the detector: the cosine of an image's features and those of the most similar image of its prompt, in [0, 1].
+
+    1 for an image that repeats another; `None` for the only image of its prompt. It sees the images of one call, so put those of
+    a prompt into one batch.
+
+    Args:
+        device (`torch.device` or `str`):
+            Device for the network.
+        model (`str`, *optional*):
+            Hub id or folder of a network of transformers that sums up an image, such as `"facebook/dinov2-small"`. By default the
+            judge of the embedded model, which ships: it was trained on small emoji, and knows nothing else.
+        revision (`str`):
+            Its commit on the Hub.
+        batch_size (`int`):
+            Images that go through the network at once.
+
+    Raises:
+        `OSError`: the network is not there.
+    """
+    embed = load_judge(shipped_judge(), device).features if model is None else load_embedding(model, revision, device)
+
+    def detect(images: list[Image.Image], prompts: list[str], **columns: Any) -> list[float | None]:
+        import torch
+
+        features = [row.float().cpu() for batch in batches(images, batch_size) for row in embed(batch)]
+        groups = defaultdict(list)
+        for index, prompt in enumerate(prompts):
+            groups[prompt].append(index)
+        found: list[float | None] = [None] * len(images)
+        for members in groups.values():
+            if len(members) > 1:
+                nearest = nearest_cosines(torch.stack([features[index] for index in members]))
+                for index, value in zip(members, nearest.tolist(), strict=True):
+                    found[index] = value
+        return found
+
+    return detect
+
+
+def nearest_cosines(features: torch.Tensor) -> torch.Tensor:
+    """Return the largest cosine of each row of features `(n, D)` with another row, at least 0, `(n,)`; n is at least 2."""
+    import torch
+
+    directions = torch.nn.functional.normalize(features, dim=1)
+    cosines = (directions @ directions.T).fill_diagonal_(-1.0)
+    return cosines.amax(dim=1).clamp(0.0, 1.0)
+
+
+def load_embedding(
+    model: str, revision: str, device: torch.device | str
+) -> Callable[[Sequence[Image.Image]], torch.Tensor]:
+    """
+    Load a network that maps images to what its pooling gives, `(B, D)`.
+
+    Raises:
+        `OSError`: it is not there.
+    """
+    import torch
+    from transformers import AutoModel
+
+    with naming(model, revision):
+        network = AutoModel.from_pretrained(model, revision=revision, dtype=torch.float32).to(device).eval()
+    processor = load_image_processor(model, revision)
+
+    def embed(images: Sequence[Image.Image]) -> torch.Tensor:
+        pixels = processor(images=list(images), return_tensors="pt")["pixel_values"].to(device)
+        with torch.inference_mode():
+            return network(pixel_values=pixels).pooler_output.flatten(1)
+
+    return embed
+
+
+DETECTORS = (
+    DetectorSpec(
+        "near_duplicates",
+        near_duplicates,
+        "How much does an image resemble the nearest other one of its prompt, by a network's features? For diversity_shaping.",
+    ),
+)
