@@ -1,22 +1,13 @@
 """Two processes, by torchrun and gloo, against each other and against one. What they do is in two_processes.py."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from accelerate.utils import DistributedType
-from diffusers import DiffusionPipeline
-from safetensors.torch import load_file
 from support import several_trainings as trainings
 from support.divergence import divergences
-from support.trainers import records
-from torch.distributed.fsdp import StateDictType
+from support.trainers import difference, records
 
-from trainer_ext.errors import CheckpointError, ConfigError
+from trainer_ext.errors import CheckpointError
 from trainer_ext.file_names import KOHYA_FILE, LORA_FILE
-from trainer_ext.loop.sharding import check_sharding
-from trainer_ext.loop.shards import share_file
-from trainer_ext.runs.contents import check_contents
 from trainer_ext.runs.equality import differences
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.manifest import find_damage
@@ -34,11 +25,6 @@ def one(folder):
 
 def rollout(folder, name, index=0):
     return records(folder / name, index)
-
-
-def difference(first, second):
-    """The norm of the difference, relative."""
-    return ((first - second).norm() / second.norm()).item()
 
 
 # ---- one policy ----
@@ -200,67 +186,7 @@ def test_one_process_pushes_and_a_push_that_fails_in_the_middle_changes_nothing(
     assert {"README.md", KOHYA_FILE} <= files.keys()
 
 
-# ---- FSDP2 ----
-
-
-def test_sharded_training_is_that_of_whole_models(folder, two):
-    """FSDP2's update is DDP's: 6e-8 apart when measured. So are the adapter's file and what is evaluated."""
-    for seen in two:
-        whole, sharded = seen["one update"], seen["sharded"]["one update"]
-        assert sharded["kinds"] == {"DTensor"}
-        assert whole["kinds"] == {"Parameter"}
-        assert difference(sharded["after"][0] - whole["before"], whole["after"][0] - whole["before"]) < 1e-5
-        assert sharded["evaluated"]["eval_reward"] == pytest.approx(whole["evaluated"]["eval_reward"], abs=0.01)
-    saved, expected = (load_file(folder / f"one update{kind}" / LORA_FILE) for kind in (", sharded", ""))
-    assert saved.keys() == expected.keys()
-    for name, value in saved.items():
-        assert torch.allclose(value, expected[name], rtol=1e-4, atol=1e-6), name
-
-
-def test_sharded_training_resumes_exactly(two):
-    """With the KL divergence, for which the adapter is switched off now and then."""
-    for seen in two:
-        (resumed,) = seen["sharded"]["kl, resumed"]["after"]
-        assert torch.equal(resumed, seen["sharded"]["kl"]["after"][-1])
-        assert difference(resumed - seen["kl"]["before"], seen["kl"]["after"][-1] - seen["kl"]["before"]) < 1e-2
-
-
-def test_an_adapter_in_shares(folder, two):
-    """Bit for bit as where it is saved whole; the adapter that stock diffusers loads is the same file."""
-    for seen in two:
-        sharded = seen["sharded"]
-        (resumed,) = sharded["kl in shares, resumed"]["after"]
-        assert torch.equal(resumed, sharded["kl in shares"]["after"][-1])
-        assert torch.equal(resumed, sharded["kl"]["after"][-1])
-    (in_shares, whole) = (load_file(folder / name / LORA_FILE) for name in ("kl in shares", "kl, sharded"))
-    assert in_shares.keys() == whole.keys()
-    assert all(torch.equal(in_shares[name], whole[name]) for name in whole)
-
-
-def test_all_weights_in_shares_resume_exactly_after_a_kill(folder, two):
-    """From update 3, because the checkpoint after update 4 was cut short. Each process holds and saves its own share."""
-    for seen in two:
-        trained, resumed = (seen["sharded"][f"all weights{name}"] for name in ("", ", resumed"))
-        assert trained["kinds"] == {"DTensor"}
-        assert len(resumed["after"]) == 1
-        assert torch.equal(resumed["after"][-1], trained["after"][-1])
-        assert not torch.equal(trained["after"][-1], trained["before"])
-        assert resumed["checkpoints"] == {"checkpoint-3": None, "checkpoint-4": None}
-    shares = [load_file(share_file(folder / "all weights" / "checkpoint-3", process, 2)) for process in (0, 1)]
-    weights = [sum(value.numel() for name, value in share.items() if name.startswith("weight.")) for share in shares]
-    assert sum(weights) == len(two[0]["sharded"]["all weights"]["before"])
-    assert max(weights) < 0.6 * sum(weights)
-
-
-def test_all_weights_in_shares_are_saved_whole_once(folder, two):
-    """As a pipeline that stock diffusers loads; its checkpoints hold no pickles but those that torch reads as plain values."""
-    run = folder / "all weights"
-    unet = DiffusionPipeline.from_pretrained(run).unet
-    saved = torch.cat([value.detach().flatten() for value in unet.parameters()])
-    assert torch.equal(saved, two[0]["sharded"]["all weights"]["after"][-1])
-    assert not (run / "checkpoint-3" / "unet").exists()
-    check_contents(run / "checkpoint-3")
-    assert {path.suffix for path in (run / "checkpoint-3").iterdir()} <= {".safetensors", ".json", ".pt", ".pth"}
+# ---- interruption ----
 
 
 def test_a_slow_disk_of_one_process_changes_nothing(two):
@@ -268,42 +194,6 @@ def test_a_slow_disk_of_one_process_changes_nothing(two):
     for seen in two:
         assert all(map(torch.equal, seen["slow disk"]["after"], seen["ddpo_is"]["after"]))
         assert seen["slow disk"]["checkpoints"] == {f"checkpoint-{update}": None for update in (1, 2, 3, 4)}
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        *((name, f"{name} is ") for name in trainings.REFUSED_WITH_FSDP),
-        ("uneven", "eval_dataset has 5 rows for 2 processes"),
-        ("load_best_model_at_end", "checkpoints hold shares, and no whole pipeline"),
-    ],
-)
-def test_what_sharding_rules_out_is_refused(two, name, text):
-    for seen in two:
-        kind, message = seen["sharded"][name]
-        assert kind == "ConfigError"
-        assert text in message
-        assert "FSDP" in message
-
-
-@pytest.mark.parametrize(
-    ("version", "kind"), [(1, StateDictType.FULL_STATE_DICT), (2, StateDictType.LOCAL_STATE_DICT)], ids=str
-)
-def test_other_kinds_of_sharding_are_refused(version, kind):
-    state = SimpleNamespace(fsdp_plugin=SimpleNamespace(fsdp_version=version, state_dict_type=kind))
-    expected = (
-        f"version {version} and state_dict_type {kind.name}; it must have version 2 and FULL_STATE_DICT or SHARDED"
-    )
-    with pytest.raises(ConfigError, match=expected):
-        check_sharding(SimpleNamespace(distributed_type=DistributedType.FSDP, state=state), None)
-
-
-def test_deepspeed_is_refused():
-    with pytest.raises(ConfigError, match="DeepSpeed is not supported"):
-        check_sharding(SimpleNamespace(distributed_type=DistributedType.DEEPSPEED), None)
-
-
-# ---- interruption ----
 
 
 @pytest.mark.parametrize(("name", "step"), list(zip(trainings.INTERRUPTED, (3, 2, 2), strict=True)))

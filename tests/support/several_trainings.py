@@ -5,20 +5,16 @@ import logging
 import os
 import signal
 import time
-from functools import partial
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from support import trainers
 from support.trainers import CAT_AND_DOG, TINY, brightness, prompts
 from trainer_ext import RewardFunction
-from trainer_ext.loop.shards import share_file
 from trainer_ext.runs import checkpointer
-from trainer_ext.runs.manifest import MANIFEST, find_damage
+from trainer_ext.runs.manifest import find_damage
 from trainer_ext.scoring.provenance import Provenance
 
 PROCESS = int(os.environ.get("RANK", "0"))
@@ -264,83 +260,6 @@ def error_of(action):
 
 
 @contextlib.contextmanager
-def sharded(**config):
-    """FSDP2 on two CPUs. accelerate has it for accelerators only, so it is told that these are."""
-    original = PartialState.__init__
-
-    def init(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        if self.distributed_type == DistributedType.MULTI_CPU:
-            self.distributed_type = DistributedType.MULTI_GPU
-
-    PartialState.__init__ = init
-    SEVERAL.update(fsdp="full_shard", fsdp_config={**FSDP_CONFIG, **config})
-    try:
-        yield
-    finally:
-        PartialState.__init__ = original
-        del SEVERAL["fsdp"], SEVERAL["fsdp_config"]
-        os.environ.pop("ACCELERATE_USE_FSDP", None)  # which accelerate leaves for whatever is made next
-
-
-FSDP_CONFIG = {
-    "version": 2,
-    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-    "transformer_layer_cls_to_wrap": ["BasicTransformerBlock", "ResnetBlock2D"],
-    "state_dict_type": "FULL_STATE_DICT",
-}
-
-SHARDED = {
-    "one update": TRAININGS["one update"],
-    "kl": {**TRAININGS["kl"], "save_strategy": "steps", "save_steps": 3},
-}
-
-#: All weights, of which each process saves its own share.
-IN_SHARES = {"full_finetuning": True, "save_strategy": "steps", "save_steps": 3, "learning_rate": 1e-3}
-
-REFUSED_WITH_FSDP = {
-    "full_finetuning": {"full_finetuning": True},
-    "ema_decay": {"ema_decay": 0.5},
-    "num_sample_images": {"num_sample_images": 2},
-    "reference_reset": {"beta": 1.0, "reference_reset": 1},
-}
-
-
-def train_sharded(folder):
-    """Return what this process sees of trainings by FSDP2."""
-    with sharded():
-        seen = {name: train(folder, f"{name}, sharded", **SHARDED[name]) for name in SHARDED}
-        third = str(folder / "kl, sharded" / "checkpoint-3")
-        seen["kl, resumed"] = train(folder, "kl, sharded", resume=third, **SHARDED["kl"])
-        seen["uneven"] = error_of(make_trainer(folder, "refused").evaluate)
-        for name, options in REFUSED_WITH_FSDP.items():
-            seen[name] = error_of(partial(make_trainer, folder, "refused", **options))
-    with sharded(state_dict_type="SHARDED_STATE_DICT"):
-        seen["kl in shares"] = train(folder, "kl in shares", **SHARDED["kl"])
-        third = str(folder / "kl in shares" / "checkpoint-3")
-        seen["kl in shares, resumed"] = train(folder, "kl in shares", resume=third, **SHARDED["kl"])
-        seen["all weights"] = train(folder, "all weights", **IN_SHARES)
-        cut_short(folder / "all weights" / "checkpoint-4")
-        seen["all weights, resumed"] = train(folder, "all weights", resume=True, **IN_SHARES)
-        best = {
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "reward",
-            "eval_strategy": "steps",
-            "eval_steps": 3,
-        }
-        seen["load_best_model_at_end"] = error_of(partial(make_trainer, folder, "refused", **IN_SHARES, **best))
-    return seen
-
-
-def cut_short(checkpoint):
-    """Leave what there is of a checkpoint where process 1 is killed before it writes its share."""
-    if PROCESS == 0:
-        (checkpoint / MANIFEST).unlink()
-        share_file(checkpoint, 1, 2).unlink()
-    PartialState().wait_for_everyone()
-
-
-@contextlib.contextmanager
 def slow_disk(seconds):
     """Every file that torch writes takes some seconds more in process 1."""
     save = torch.save
@@ -405,7 +324,6 @@ def train_all(folder):
     name = "reward of process 0 fails in evaluation"
     seen[name] = error_of(make_trainer(folder, name, InBatch(fail, 0, batch=2)).evaluate)
     make_trainer(folder, "saved").save_model(str(folder / f"saved by {PROCESS}"))
-    seen["sharded"] = train_sharded(folder)
     return seen
 
 

@@ -109,6 +109,11 @@ def assert_same(first, second):
         assert torch.equal(value, second[name]), name
 
 
+def difference(first, second):
+    """The norm of the difference, relative."""
+    return ((first - second).norm() / second.norm()).item()
+
+
 def differ(first, second):
     return not torch.equal(as_vector(first), as_vector(second))
 

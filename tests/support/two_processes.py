@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from support import several_trainings as trainings
+from support import sharded_trainings
 from support.places import meet
 from support.trainers import TINY, as_flags
 from trainer_ext.cli import main as ddpo
@@ -64,6 +65,7 @@ def main(folder, port, other_port):
         "exit status where one is killed": lost,
         "places": meet(),
         **trainings.train_all(folder),
+        "sharded": sharded_trainings.train_some(folder),
     }
     torch.save(seen, folder / f"{PROCESS}.pt")
     return command_line(folder)
