@@ -6,10 +6,11 @@ How far, how fast: the main job on both JPEG rewards and several seeds, each in 
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from commands import check_new, run
 
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.summary import RunSummary
@@ -32,15 +33,11 @@ def paired_change(folder: Path) -> str:
     return f"{sign * paired.difference / abs(paired.before):+.1%} ({low:+.2f} to {high:+.2f})"
 
 
-def run(reward: str, seed: int, folder: Path, options: list[str]) -> float:
+def train(reward: str, seed: int, folder: Path, options: list[str]) -> float:
     """Train and return the wall-clock seconds."""
     command = [sys.executable, "-m", "trainer_ext.cli", "train", "--reward_funcs", reward, "--seed", str(seed)]
     start = time.perf_counter()
-    subprocess.run(
-        [*command, "--output_dir", str(folder), "--disable_tqdm", "true", *options],
-        check=True,
-        env={**os.environ, **MALLOC},
-    )
+    run([*command, "--output_dir", str(folder), "--disable_tqdm", "true", *options], {**os.environ, **MALLOC})
     return time.perf_counter() - start
 
 
@@ -49,17 +46,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output_dir", type=Path, default=Path("main-job"))
     arguments, options = parser.parse_known_args()
+    folders = {
+        (reward, seed): arguments.output_dir / f"{reward}-{seed}" for reward in REWARDS for seed in arguments.seeds
+    }
+    check_new(folders.values())
     print(
         "| reward | seed | first rollout, kB | last rollout, kB | change | fixed samples: change (95 % interval, kB) | wall, s |"
     )
     print("|-|-|-|-|-|-|-|")
-    for reward in REWARDS:
-        for seed in arguments.seeds:
-            folder = arguments.output_dir / f"{reward}-{seed}"
-            seconds = run(reward, seed, folder, options)
-            first, last = mean_size(folder, 0), mean_size(folder, -1)
-            row = [reward, seed, f"{first:.2f}", f"{last:.2f}", f"{last / first - 1:+.1%}", paired_change(folder)]
-            print("|", " | ".join(map(str, [*row, f"{seconds:.0f}"])), "|", flush=True)
+    for (reward, seed), folder in folders.items():
+        seconds = train(reward, seed, folder, options)
+        first, last = mean_size(folder, 0), mean_size(folder, -1)
+        row = [reward, seed, f"{first:.2f}", f"{last:.2f}", f"{last / first - 1:+.1%}", paired_change(folder)]
+        print("|", " | ".join(map(str, [*row, f"{seconds:.0f}"])), "|", flush=True)
 
 
 if __name__ == "__main__":

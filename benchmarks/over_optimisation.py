@@ -9,11 +9,11 @@ of the icon sets. A run that is there already is not made again.
 """
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from commands import run
 from PIL import Image
 
 from trainer_ext import reward_from_plugin
@@ -39,7 +39,7 @@ def train(kind: str, seed: int, folder: Path) -> None:
     if RunFolder(folder).curve_file.exists():  # drawn last
         return
     command = [sys.executable, "-m", "trainer_ext.cli", "train", *KINDS[kind][0], *OPTIONS, "--seed", str(seed)]
-    subprocess.run([*command, "--output_dir", str(folder)], check=True)
+    run([*command, "--output_dir", str(folder)])
 
 
 def second_opinion(evaluations: list[Evaluation]) -> dict[int, float]:

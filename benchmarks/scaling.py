@@ -9,11 +9,11 @@ one thread, so that more processes than cores gain nothing; on one with several 
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
+from commands import check_new, run
 from two_processes import IMAGES, OPTIONS, images_per_second
 
 
@@ -28,12 +28,7 @@ def train(processes: int, folder: Path, options: list[str]) -> None:
         str(IMAGES // processes),
     ]
     command = [*launcher, "-m", "trainer_ext.cli", "train", *OPTIONS, *batch, "--output_dir", str(folder), *options]
-    subprocess.run(
-        command + (cpu if not torch.cuda.is_available() else []),
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
+    run(command + (cpu if not torch.cuda.is_available() else []), {**os.environ, "OMP_NUM_THREADS": "1"}, shows=False)
 
 
 def main() -> None:
@@ -41,11 +36,12 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("scaling"))
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     arguments, options = parser.parse_known_args()
+    folders = {processes: arguments.output_dir / str(processes) for processes in arguments.processes}
+    check_new(folders.values())
     print(f"{os.cpu_count()} cores, {torch.cuda.device_count()} GPUs")
     print("| processes | images/s | ideal | efficiency |\n|-|-|-|-|")
     first = 0.0
-    for processes in arguments.processes:
-        folder = arguments.output_dir / str(processes)
+    for processes, folder in folders.items():
         train(processes, folder, options)
         speed = images_per_second(folder)
         first = first or speed / processes

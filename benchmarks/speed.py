@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
@@ -103,8 +104,10 @@ def run_ours(turns, name, options):
 
 
 def run_trl(turns, name, options):
+    from accelerate import PartialState
     from trl import DDPOConfig, DDPOTrainer, DefaultDDPOStableDiffusionPipeline
 
+    PartialState()  # TRL warns through accelerate, before it has made one, that the model's folder holds no adapter
     config = DDPOConfig(
         num_epochs=options.rounds + 2,
         sample_num_steps=options.steps,
@@ -176,15 +179,20 @@ class Way:
     def __init__(self, name, python, options):
         environment = {**os.environ, **MALLOC, "OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
         command = [python, __file__, *sys.argv[1:], "--way", name, "--model", str(options.model)]
-        log = (options.output_dir / f"{name}.log").open("w")
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
-        self.name, self.process = name, subprocess.Popen(command, env=environment, **pipes)
+        self.name, self.log = name, options.output_dir / f"{name}.log"
+        with self.log.open("w") as log:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
+            self.process = subprocess.Popen(command, env=environment, **pipes)
 
     def epoch(self):
-        print(file=self.process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # it ended, and has no answer
+            print(file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"{self.name} ended; its log is beside the others in the output folder")
+            lines = self.log.read_text().splitlines()
+            raise SystemExit(
+                "\n".join([*lines[-3:], f"{self.name} ended before its epochs did; its log is {self.log}"])
+            )
         return json.loads(answer)
 
 

@@ -8,12 +8,12 @@ Both make one update on each rollout, so that they should differ by rounding alo
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from commands import check_new, run
 from safetensors.numpy import load_file
 
 from trainer_ext.runs.folder import RunFolder
@@ -32,12 +32,8 @@ def train(processes: int, folder: Path, options: list[str]) -> float:
     batch = ["--per_device_train_batch_size", str(IMAGES // processes)]
     command = [*LAUNCHERS[processes], "-m", "trainer_ext.cli", "train", *OPTIONS, *several, *batch]
     start = time.perf_counter()
-    subprocess.run(
-        [*command, "--output_dir", str(folder), *options],
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run([*command, "--output_dir", str(folder), *options], environment, shows=False)
     return time.perf_counter() - start
 
 
@@ -58,6 +54,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("two-processes"))
     arguments, options = parser.parse_known_args()
     folders = {processes: arguments.output_dir / str(processes) for processes in LAUNCHERS}
+    check_new(folders.values())
     seconds = {processes: train(processes, folder, options) for processes, folder in folders.items()}
     print(
         "| rollout | seeds and prompts | mean reward, 1 process | 2 processes | images whose reward differs | by at most |"

@@ -1,6 +1,7 @@
 """The command `ddpo`, as users run it."""
 
 import csv
+import gc
 import json
 import shlex
 import subprocess
@@ -19,6 +20,7 @@ from support.trainers import checkpoints, records
 
 from trainer_ext.cli import main
 from trainer_ext.cli import train as train_command
+from trainer_ext.cli.screens.starting import stage, started, starting
 from trainer_ext.errors import ProcessLostError
 from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.loading import load_pipeline
@@ -206,6 +208,18 @@ def test_a_training_says_what_it_does_in_plain_lines(train, capsys):
     assert "\x1b" not in out + error
 
 
+@pytest.mark.parametrize(("command", "waits"), [("train", True), ("doctor", False), ("rewards", False)])
+def test_no_garbage_is_collected_until_a_long_command_has_started(command, waits):
+    """Looking through all that imports make is a fifth of their time; commands that never say that they have started collect."""
+    with starting(command, []):
+        assert gc.isenabled() is not waits
+        started()
+        assert gc.isenabled()
+        stage("the next part")
+        assert not gc.isenabled()
+    assert gc.isenabled()  # after a mistake too
+
+
 def test_files_that_are_not_there_are_not_named(train, capsys):
     assert train("--num_sample_images", "0", "--resume_from_checkpoint=false") == 0
     out = capsys.readouterr().out
@@ -326,6 +340,7 @@ def test_mistakes(train, capsys, tmp_path, arguments, messages):
         assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "run" / "rollouts").exists()
+    assert gc.isenabled()
 
 
 def test_an_empty_prompts_file(train, capsys, tmp_path):

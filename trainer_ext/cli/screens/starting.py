@@ -1,56 +1,73 @@
-"""Says at once that a command has begun: the libraries that it needs take seconds to import."""
+"""Says at once that a command has begun: the libraries that it needs take seconds to import. And shortens these seconds."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
-if TYPE_CHECKING:
-    from rich.status import Status
-
-#: Commands that import torch, and of these those that also say so in a file.
+#: Commands that import torch, and of these those that also say so in a file and call [`started`].
 SLOW = ("train", "reproduce", "sample", "doctor", "audit", "export")
 LONG = ("train", "reproduce", "sample")
 HELP = {"-h", "--help", "--help_all"}
 
-_statuses: list[Status] = []  # that are shown now: one at most
+_ends: list[Callable[[], None]] = []  # what to call when the command has started
 
 
 @contextlib.contextmanager
 def starting(command: str, arguments: list[str]) -> Iterator[None]:
     """Context manager for a command, which says that it has begun until [`started`] is called, or it ends."""
-    if command not in SLOW or HELP & set(arguments) or os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    from ...loop.console import on_terminal
-
-    text = f"ddpo {command}: loading libraries"
-    if on_terminal():
-        stage(text)
-    elif command in LONG:
-        print(text, flush=True)
+    if command in SLOW and not HELP & set(arguments):
+        if os.environ.get("RANK", "0") == "0":
+            _announce(command)
+        if command in LONG:
+            _collect_later()
     try:
         yield
     finally:
         started()
 
 
+def _announce(command: str) -> None:
+    from ...loop.console import on_terminal
+
+    text = f"ddpo {command}: loading libraries"
+    if on_terminal():
+        _show(text)
+    elif command in LONG:
+        print(text, flush=True)
+
+
+def _collect_later() -> None:
+    """Collect no garbage for now: what imports make stays, and looking through it again and again is a fifth of their time."""
+    if gc.isenabled():
+        gc.disable()
+        _ends.append(gc.enable)
+
+
 def stage(text: str) -> None:
-    """Show what the command does before it has started; only on a terminal, on a line that goes away."""
-    from ...loop.console import console, on_terminal
+    """Begin the next part of a command that has not started; on a terminal, say so on a line that goes away."""
+    from ...loop.console import on_terminal
 
     started()
+    _collect_later()
     if on_terminal():
-        from rich.status import Status
+        _show(text)
 
-        _statuses.append(Status(text, console=console(), refresh_per_second=5))
-        _statuses[-1].start()
-        console().show_cursor(True)  # a command that is killed would take it along
+
+def _show(text: str) -> None:
+    from rich.status import Status
+
+    from ...loop.console import console
+
+    status = Status(text, console=console(), refresh_per_second=5)
+    status.start()
+    _ends.append(status.stop)
+    console().show_cursor(True)  # a command that is killed would take it along
 
 
 def started() -> None:
-    """Remove that line: from here on, the command shows itself what it does."""
-    while _statuses:
-        _statuses.pop().stop()
+    """Remove that line, and collect garbage: from here on, the command shows itself what it does."""
+    while _ends:
+        _ends.pop()()
