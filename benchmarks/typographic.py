@@ -93,7 +93,7 @@ def sheets(run: Path, folder: Path, count: int) -> None:
             corner = place % COLUMNS * TILE, place // COLUMNS * (TILE + CAPTION)
             page.paste(image.resize((TILE - 4, TILE - 4)), (corner[0], corner[1] + CAPTION))
             ImageDraw.Draw(page).text((corner[0] + 2, corner[1] + 6), f"{start + place}: {prompt}", "black")
-        page.save(folder / f"sheet-{start // per_sheet + 1}.png")
+        page.save(folder / f"sheet-{start // per_sheet + 1}.jpg", quality=85)
     scores = attack_scores([image for image, _, _ in pairs], [prompt for _, prompt, _ in pairs])
     rows = [
         {"prompt": p, "origin": o, "score": round(s, 4)} for (_, p, o), s in zip(pairs, scores.tolist(), strict=True)
