@@ -51,7 +51,7 @@ def near_duplicates(
 
     Raises:
         `OSError`: the network is not there.
-        `ValueError`: `far` is not above 0.
+        `ValueError`: `far` is not above 0, or the network's pooling has no weights.
     """
     if far is None:
         far = FAR_FOR_THE_JUDGE if model is None else 1.0
@@ -94,12 +94,21 @@ def load_embedding(
 
     Raises:
         `OSError`: it is not there.
+        `ValueError`: its pooling has no weights.
     """
     import torch
     from transformers import AutoModel
 
     with naming(model, revision):
-        network = AutoModel.from_pretrained(model, revision=revision, dtype=torch.float32).to(device).eval()
+        network, loaded = AutoModel.from_pretrained(
+            model, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    if missing := sorted(loaded["missing_keys"]):
+        raise ValueError(
+            f"{model!r} has no weights for {', '.join(missing[:3])}, so that what sums up an image would be random. Use "
+            "a network that was saved with its pooling, such as 'facebook/dinov2-small'."
+        )
+    network.to(device).eval()
     processor = load_image_processor(model, revision)
 
     def embed(images: Sequence[Image.Image]) -> torch.Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from support.stand_ins import save_classifier
+from transformers import Dinov2Config, Dinov2Model
 
 from ddpo_plugins import load_catalogue
 from reward_plugins.detectors.duplicates import nearest_distances
@@ -221,6 +222,10 @@ def test_near_duplicates_by_hand():
 def test_near_duplicates_by_a_network_of_the_user_s(tmp_path):
     torch.manual_seed(0)
     save_classifier(tmp_path, ["cat", "dog"])
+    with pytest.raises(ValueError, match="has no weights for pooler.dense.bias.*would be random"):
+        DETECTORS["near_duplicates"].spec.factory(device="cpu", model=str(tmp_path))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path)  # beside the classifier's image processor
     detector = DETECTORS["near_duplicates"].spec.factory(device="cpu", model=str(tmp_path), batch_size=2)
     batch = {"images": [scene(1), scene(2), scene(1)], "prompts": ["a"] * 3}
     scores = detector(**batch)
