@@ -16,11 +16,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+FAR_FOR_THE_JUDGE = (
+    0.06  #: mean cosine distance of an image of the embedded model from the nearest of eight of its prompt
+)
+
+
 def near_duplicates(
-    device: torch.device | str, model: str | None = None, revision: str = "main", batch_size: int = 32
+    device: torch.device | str,
+    model: str | None = None,
+    revision: str = "main",
+    far: float | None = None,
+    batch_size: int = 32,
 ) -> Reward:
     """
-    Build the detector: the cosine of an image's features and those of the most similar image of its prompt, in [0, 1].
+    Build the detector: 1 - min(1, distance / far), where distance is the cosine distance of an image's features from those of
+    the nearest other image of its prompt.
 
     1 for an image that repeats another; `None` for the only image of its prompt. It sees the images of one call, so put those of
     a prompt into one batch.
@@ -33,12 +43,20 @@ def near_duplicates(
             judge of the embedded model, which ships: it was trained on small emoji, and knows nothing else.
         revision (`str`):
             Its commit on the Hub.
+        far (`float`, *optional*):
+            Cosine distance at and above which two images have nothing in common: 1 by default, and 0.06 for the judge, whose
+            features are alike for all images.
         batch_size (`int`):
             Images that go through the network at once.
 
     Raises:
         `OSError`: the network is not there.
+        `ValueError`: `far` is not above 0, or the network's pooling has no weights.
     """
+    if far is None:
+        far = FAR_FOR_THE_JUDGE if model is None else 1.0
+    if not far > 0:
+        raise ValueError(f"far is {far}; it must be greater than 0: a cosine distance, such as 0.5.")
     embed = load_judge(shipped_judge(), device).features if model is None else load_embedding(model, revision, device)
 
     def detect(images: list[Image.Image], prompts: list[str], **columns: Any) -> list[float | None]:
@@ -51,21 +69,21 @@ def near_duplicates(
         found: list[float | None] = [None] * len(images)
         for members in groups.values():
             if len(members) > 1:
-                nearest = nearest_cosines(torch.stack([features[index] for index in members]))
-                for index, value in zip(members, nearest.tolist(), strict=True):
-                    found[index] = value
+                distances = nearest_distances(torch.stack([features[index] for index in members]))
+                for index, distance in zip(members, distances.tolist(), strict=True):
+                    found[index] = 1 - min(1.0, distance / far)
         return found
 
     return detect
 
 
-def nearest_cosines(features: torch.Tensor) -> torch.Tensor:
-    """Return the largest cosine of each row of features `(n, D)` with another row, at least 0, `(n,)`; n is at least 2."""
+def nearest_distances(features: torch.Tensor) -> torch.Tensor:
+    """Return the smallest 1 - cosine of each row of features `(n, D)` with another row, in [0, 2], `(n,)`; n is at least 2."""
     import torch
 
     directions = torch.nn.functional.normalize(features, dim=1)
     cosines = (directions @ directions.T).fill_diagonal_(-1.0)
-    return cosines.amax(dim=1).clamp(0.0, 1.0)
+    return (1 - cosines.amax(dim=1)).clamp(min=0.0)
 
 
 def load_embedding(
@@ -76,12 +94,21 @@ def load_embedding(
 
     Raises:
         `OSError`: it is not there.
+        `ValueError`: its pooling has no weights.
     """
     import torch
     from transformers import AutoModel
 
     with naming(model, revision):
-        network = AutoModel.from_pretrained(model, revision=revision, dtype=torch.float32).to(device).eval()
+        network, loaded = AutoModel.from_pretrained(
+            model, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    if missing := sorted(loaded["missing_keys"]):
+        raise ValueError(
+            f"{model!r} has no weights for {', '.join(missing[:3])}, so that what sums up an image would be random. Use "
+            "a network that was saved with its pooling, such as 'facebook/dinov2-small'."
+        )
+    network.to(device).eval()
     processor = load_image_processor(model, revision)
 
     def embed(images: Sequence[Image.Image]) -> torch.Tensor:

@@ -53,10 +53,10 @@ def check_sharding(
             options.algorithm if keeps_old_policy else None,
             "one without an old policy, such as 'ddpo_is': it would be swapped in for weights that are not there",
         ),
-        "reference_reset": (
-            options.reference_reset or options.reference_reset_kl,
-            "None, and reference_reset_kl too: the reference would be swapped in for weights that are not there",
-        ),
+        **{
+            name: (vars(options)[name], "None: the reference would be swapped in for weights that are not there")
+            for name in ("reference_reset", "reference_reset_kl")
+        },
         "num_sample_images": (
             options.num_sample_images,
             "0: one process draws them, and has only a share of the model",
