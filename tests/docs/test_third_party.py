@@ -118,10 +118,8 @@ def test_it_is_listed(environment, tmp_path):
 
 
 def test_it_trains_by_name(environment, tmp_path):
-    options = "--num_train_epochs 1 --num_images_per_rollout 4 --num_images_per_prompt 4 --rollout_batch_size 4 --skip_last_steps 0 --per_device_train_batch_size 4 --num_inference_steps 2"
-    result = ddpo(
-        environment, "train", "--reward_funcs", "redness", "--num_sample_images", "0", *options.split(), folder=tmp_path
-    )
+    options = "--num_sample_images 0 --eval_strategy no --num_train_epochs 1 --num_images_per_rollout 4 --num_images_per_prompt 4 --rollout_batch_size 4 --skip_last_steps 0 --per_device_train_batch_size 4 --num_inference_steps 2"
+    result = ddpo(environment, "train", "--reward_funcs", "redness", *options.split(), folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "mean reward " in result.stdout
     assert (tmp_path / "ddpo-output" / "pytorch_lora_weights.safetensors").is_file()

@@ -371,25 +371,38 @@ def test_resumed_equals_uninterrupted(made, tmp_path, stage):
     assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
 
 
-def test_the_adapter_for_posters(made, tmp_path):
-    """Stopped after every single step, it is the same; stock diffusers loads it; nothing held out is on a poster."""
-    start = f"--start={made / 'pipeline'}"
-    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    for work in (stopped, whole):
-        work.mkdir()
-        (work / "art.npz").symlink_to(made / "art.npz")
-    assert [run("posters", stopped, start, "--minutes=0") for _ in range(3)] == [STOPPED] * 2 + [0]
-    assert run("posters", whole, start) == 0
-    (file,) = (whole / "posters" / "adapter").iterdir()
-    weights, again = load_file(file), load_file(stopped / file.relative_to(whole))
-    assert all(torch.equal(value, again[key]) for key, value in weights.items())
-    assert {value.dtype for value in weights.values()} == {torch.float16}
+@pytest.fixture(scope="module")
+def posters(made, tmp_path_factory):
+    """Where the stage was made in one go."""
+    work = tmp_path_factory.mktemp("posters")
+    (work / "art.npz").symlink_to(made / "art.npz")
+    assert run("posters", work, f"--start={made / 'pipeline'}") == 0
+    return work
+
+
+def adapter_of(work):
+    (file,) = (work / "posters" / "adapter").iterdir()
+    return file
+
+
+def test_the_adapter_for_posters(made, posters):
+    """Stock diffusers loads it; nothing held out is on a poster."""
+    assert {value.dtype for value in load_file(adapter_of(posters)).values()} == {torch.float16}
     pipeline = StableDiffusionPipeline.from_pretrained(made / "pipeline")
-    pipeline.load_lora_weights(file.parent)
+    pipeline.load_lora_weights(adapter_of(posters).parent)
     assert {"unet", "text_encoder"} == set(pipeline.get_list_adapters())
-    (scenes_file,) = (whole / "poster-scenes").iterdir()
+    (scenes_file,) = (posters / "poster-scenes").iterdir()
     plain = [caption for caption in shards.captions(scenes_file) if not caption.startswith("a sign that says ")]
     assert not HELD_OUT.words & {word for caption in plain for word in caption.split()}
+
+
+@pytest.mark.full
+def test_an_adapter_that_was_stopped_after_every_step_is_the_same(made, posters, tmp_path):
+    (tmp_path / "art.npz").symlink_to(made / "art.npz")
+    start = f"--start={made / 'pipeline'}"
+    assert [run("posters", tmp_path, start, "--minutes=0") for _ in range(3)] == [STOPPED] * 2 + [0]
+    weights, again = load_file(adapter_of(posters)), load_file(adapter_of(tmp_path))
+    assert all(torch.equal(value, again[key]) for key, value in weights.items())
 
 
 def test_posters_are_for_a_pipeline(made, tmp_path):

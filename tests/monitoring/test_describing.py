@@ -146,6 +146,10 @@ def all_of_it(folder):
     shutil.rmtree(folder)
 
 
+def full(row):
+    return pytest.param(row, marks=pytest.mark.full)
+
+
 def all_samples(folder):
     shutil.rmtree(folder / "samples")
 
@@ -158,7 +162,7 @@ def no_pictures(folder):
     shutil.rmtree(folder / "samples" / "update-00000")
 
 
-@pytest.mark.parametrize("damage", [all_of_it, all_samples, a_picture, no_pictures])
+@pytest.mark.parametrize("damage", [all_of_it, a_picture, full(all_samples), full(no_pictures)])
 def test_a_folder_that_somebody_damages_in_the_run(make_trainer, damage):
     trainer = make_trainer(callbacks=[Destroy(damage)], save_strategy="steps", save_steps=1, **PICTURES)
     trainer.train()
@@ -168,7 +172,7 @@ def test_a_folder_that_somebody_damages_in_the_run(make_trainer, damage):
     assert (trainer.args.folder / "pytorch_lora_weights.safetensors").is_file()
 
 
-@pytest.mark.parametrize("damage", [a_picture, no_pictures, all_samples])
+@pytest.mark.parametrize("damage", [a_picture, full(no_pictures), full(all_samples)])
 def test_damaged_pictures_do_not_keep_a_run_from_its_end(make_trainer, damage):
     options = {"folder": "run", "save_strategy": "steps", "save_steps": 1, **PICTURES}
     first = make_trainer(**{**options, "num_train_epochs": 1})
@@ -179,7 +183,7 @@ def test_damaged_pictures_do_not_keep_a_run_from_its_end(make_trainer, damage):
     assert resumed.state.global_step == 2
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.5])
+@pytest.mark.parametrize("ema_decay", [full(None), 0.5])
 def test_before_is_before_training_in_another_folder_too(make_trainer, ema_decay):
     """A run that is resumed into a new folder finds no pictures there: the adapter is switched off for them."""
     options = {"save_strategy": "steps", "save_steps": 1, "learning_rate": 1e-1, "ema_decay": ema_decay, **PICTURES}

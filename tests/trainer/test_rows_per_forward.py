@@ -52,7 +52,7 @@ KINDS = {
     "all weights": {"rows_per_forward": 6, "full_finetuning": True, "learning_rate": 1e-5},
     "a window of flow matching": {"rows_per_forward": 6, "model": flow_matching, "sde_window": [1, 2]},
 }
-SLOW = {"ddpo_is, all at once", "sparse rwr", "checkpointing", "all weights"}
+SLOW = {"ddpo_is, all at once", "ddpo_is, fewer than a batch", "sparse rwr", "checkpointing", "all weights"}
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[full] if kind in SLOW else []) for kind in KINDS])

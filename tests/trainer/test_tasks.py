@@ -39,7 +39,7 @@ def run(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("task", ["compressibility", "incompressibility"])
+@pytest.mark.parametrize("task", ["compressibility", pytest.param("incompressibility", marks=pytest.mark.full)])
 def test_jpeg(run, task):
     table, _ = run(task, {})
     sizes = table[f"rewards/jpeg_{task}"]

@@ -30,8 +30,11 @@ LEARNING = {
 }
 
 
+SLOW = {"awm", "nft", "sparse_rwr"}  # the regressions but one; that awm learns is in learning/test_matching.py too
+
+
 @pytest.mark.parametrize(
-    "algorithm", [pytest.param(name, marks=[pytest.mark.full] if name == "nft" else []) for name in LEARNING]
+    "algorithm", [pytest.param(name, marks=[pytest.mark.full] if name in SLOW else []) for name in LEARNING]
 )
 def test_rewards_of_opposite_signs_drive_apart(make_trainer, tiny_pipeline, algorithm):
     """Two runs that differ in nothing else: what else a regression does to a random model is in both. For DDPO-IS: test_trainer."""
