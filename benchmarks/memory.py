@@ -88,7 +88,7 @@ def measure(kind: str, images: int, side: int, steps: int, folder: Path) -> None
         else:
             data = memory.whole()
     with Peak() as saving:
-        DDPOState({}, "ddpo_is", [], Rollout(0, data, torch.zeros(images)), {}).save(folder, 0, 1)
+        DDPOState({}, "ddpo_is", [], {}, Rollout(0, data, torch.zeros(images)), {}).save(folder, 0, 1)
     size = sum(value.nbytes for value in data.rows().values())
     print(f"{making.megabytes - one / 1e6:.0f} {saving.megabytes:.0f} {size / 1e6:.0f}")
 

@@ -37,3 +37,12 @@ def test_a_command_that_fails_ends_it(monkeypatch):
     run([sys.executable, "-c", "pass"])
     with pytest.raises(SystemExit, match="failed with status 2"):
         run([sys.executable, "-c", "raise SystemExit(2)"])
+
+
+def test_the_memory_of_a_rollout_is_measured(script, tmp_path, monkeypatch, capsys):
+    options = ["--kind", "preallocated", "--images", "16", "--side", "4", "--steps", "2", "--folder"]
+    monkeypatch.setattr(sys, "argv", ["memory", *options, str(tmp_path)])
+    script("memory")
+    made, saved, size = map(float, capsys.readouterr().out.split())
+    assert min(made, saved, size) >= 0
+    assert [file.name for file in tmp_path.iterdir()] == ["ddpo_state_0.pt"]

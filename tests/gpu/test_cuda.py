@@ -120,3 +120,20 @@ def test_four_bits_take_less_memory_and_start_at_ratio_1(tmp_path, precision):
         assert logs_of(trainer, "grad_norm")[0]["grad_norm"] > 0
         del trainer
     assert held[1] < 0.6 * held[0]
+
+
+def test_offloaded_components_leave_the_device_after_each_layer(tmp_path):
+    """And the images are the same."""
+    whole, parts = (trainer_on_gpu(tmp_path / f"{offload}", offload_components=offload) for offload in (False, True))
+    made = [
+        trainer.policy.sample(["a cat", "a dog"], [torch.Generator().manual_seed(seed) for seed in (1, 2)]).images
+        for trainer in (whole, parts)
+    ]
+    pipeline = parts.policy.pipeline
+    assert {value.device.type for part in (pipeline.vae, pipeline.text_encoder) for value in part.parameters()} == {
+        "cpu"
+    }
+    assert parts.policy.device.type == "cuda"
+    assert made[1].equal(made[0])
+    parts.train()
+    assert np.isfinite(logs_of(parts, "ratio")[0]["grad_norm"])

@@ -14,6 +14,7 @@ from ..config import DDPOConfig
 from ..learning.order import num_kept
 from ..loop.metrics import timed
 from ..model.denoiser import TrainedDenoiser
+from ..model.offloading import offloaded_from
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
 from ..policy.self_check import Replayed, comparable_steps
@@ -68,7 +69,8 @@ def measured_shapes(
     calls = trajectory.conditioning.groups[0]
     prompts = [value for call in calls for value in call.per_image.values() if isinstance(value, torch.Tensor)]
     modules = [module for module in policy.pipeline.components.values() if isinstance(module, torch.nn.Module)]
-    weights = [value for module in modules for value in (*module.parameters(), *module.buffers())]
+    on_device = [module for module in modules if offloaded_from(module) in (None, torch.device("cpu"))]
+    weights = [value for module in on_device for value in (*module.parameters(), *module.buffers())]
     return Shapes(
         weights_bytes=sum(value.nbytes for value in weights),
         trained_parameters=sum(value.numel() for value in denoiser.parameters() if value.requires_grad),

@@ -23,7 +23,7 @@ class Shapes:
 
     Parameters:
         weights_bytes (`int`):
-            All components of the pipeline, with the adapter.
+            All components of the pipeline that are not offloaded, with the adapter.
         trained_parameters (`int`):
             Parameters that are trained.
         retained_bytes (`int`):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 
@@ -18,12 +19,14 @@ from ..loop.optimizer import check_optimizer
 from ..policy.guidance.candidates import GuidanceRule, resolve_rule
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.calls import DenoiserCall
+from ..policy.runner import find_denoiser
 from ..policy.self_check import check_unchanged
 from .denoiser import TrainedDenoiser
 from .handover import given_back_on_error, remember
 from .inspection import check_pipeline
 from .loading import decode_in_parts, open_pipeline, prepare_pipeline
 from .lora import complete_lora_config
+from .offloading import offload
 from .ownership import remove_adapter
 from .quantization import check_quantization
 
@@ -96,12 +99,25 @@ def build_policy(
     if pipeline is model:
         remember(pipeline)
     with given_back_on_error(pipeline):
-        prepare_pipeline(pipeline).to(args.device)
+        _place(prepare_pipeline(pipeline), args)
         decode_in_parts(pipeline, args.vae_slicing, args.vae_tiling)
         options = {**args.policy_kwargs, "sampler": args.sampler or sampler}
         policy = LogProbPipeline(pipeline, **options, guidance=rule, guidance_rules=guidance_rules)
         pairs_at_once(policy, args.rows_per_forward, args.per_device_train_batch_size)  # or not one fits
     return policy
+
+
+def _place(pipeline: DiffusionPipeline, args: DDPOConfig) -> None:
+    """Bring a pipeline to the run's device, or only its denoiser."""
+    if not args.offload_components:
+        pipeline.to(args.device)
+        return
+    denoiser = find_denoiser(pipeline)
+    for name, part in pipeline.components.items():
+        if name == denoiser:
+            part.to(args.device)
+        elif isinstance(part, torch.nn.Module):
+            offload(part, args.device)
 
 
 def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraConfig | None = None) -> TrainedDenoiser:

@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline, ModelMixin
 from ..errors import PipelineError
 from .denoiser import TrainedDenoiser
 from .inspection import GRADIENTS_OFF
+from .offloading import offload, offloaded_from, stop_offloading
 
 IN_PARTS = ("use_slicing", "use_tiling")  #: attributes of diffusers' VAEs
 
@@ -30,6 +31,8 @@ class PipelineState:
             Settings of the progress bar.
         devices (`Mapping[torch.nn.Module, torch.device | None]`):
             Where the weights of each component are, if it has any.
+        offloaded (`Mapping[torch.nn.Module, torch.device | None]`):
+            Where each component computes that is offloaded.
         in_training (`Mapping[torch.nn.Module, bool]`):
             Whether each module is in training mode.
         recomputing (`Mapping[ModelMixin, bool]`):
@@ -41,6 +44,7 @@ class PipelineState:
     safety_checker: Any
     progress_bar: Mapping[str, Any]
     devices: Mapping[torch.nn.Module, torch.device | None]
+    offloaded: Mapping[torch.nn.Module, torch.device | None]
     in_training: Mapping[torch.nn.Module, bool]
     recomputing: Mapping[ModelMixin, bool]
     parts: Mapping[ModelMixin, Mapping[str, bool]]
@@ -54,6 +58,7 @@ class PipelineState:
             pipeline.components.get("safety_checker"),
             dict(vars(pipeline).get("_progress_bar_config", {})),
             {part: _device(part) for part in networks.values()},
+            {part: offloaded_from(part) for part in networks.values()},
             {module: module.training for part in networks.values() for module in part.modules()},
             {model: model.is_gradient_checkpointing for model in models},
             {model: {name: value for name, value in vars(model).items() if name in IN_PARTS} for model in models},
@@ -64,10 +69,17 @@ class PipelineState:
         if "safety_checker" in pipeline.components:
             pipeline.register_modules(safety_checker=self.safety_checker)
         pipeline.set_progress_bar_config(**self.progress_bar)
+        changed = [part for part, device in self.offloaded.items() if offloaded_from(part) != device]
+        for part in changed:
+            if offloaded_from(part) is not None:
+                stop_offloading(part)
         if not torch.distributed.is_initialized():  # several processes share what they have on their devices
             for part, device in self.devices.items():
                 if _device(part) != device:
                     part.to(device)
+        for part in changed:
+            if (device := self.offloaded[part]) is not None:
+                offload(part, device)
         for module, training in self.in_training.items():
             module.training = training
         for model, recomputing in self.recomputing.items():

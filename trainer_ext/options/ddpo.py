@@ -68,6 +68,11 @@ class DDPOOptions:
     vae_tiling: bool = option(
         False, "Decode each image in tiles that overlap, for very large images; changes them a little where tiles meet."
     )
+    offload_components: bool = option(
+        False,
+        "Keep text encoders and VAE in host memory, and bring each of their layers to the device while it computes: more memory "
+        "for training, and slower rollouts.",
+    )
     rollout_on_disk: bool = option(
         False,
         "Hold a rollout's denoising runs in a file in output_dir that is mapped into memory: for rollouts larger than host "

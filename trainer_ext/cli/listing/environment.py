@@ -14,7 +14,15 @@ PACKAGES = (
     "safetensors", "numpy", "pillow", "rich",
 )  # fmt: skip
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
-VARIABLES = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "WORLD_SIZE", "DDPO_DEBUG")
+VARIABLES = (
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "WORLD_SIZE",
+    "DDPO_DEBUG",
+)
 
 
 def run(arguments: list[str]) -> int:
