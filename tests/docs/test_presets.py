@@ -22,6 +22,7 @@ def test_a_preset_sets_what_exists(name):
     kinds = (DDPOOptions, TrainerDefaults, RunOptions, LoraOptions)
     known = {field.name for kind in kinds for field in fields(kind)} | {
         "max_grad_norm",
+        "adam_beta2",
         "adam_epsilon",
         "eval_strategy",
         "eval_steps",
