@@ -14,8 +14,8 @@ from trainer_ext.learning.batches import ForwardPass
 from trainer_ext.learning.rollout import Rollout
 from trainer_ext.learning.update import GradientAccumulator
 from trainer_ext.model.denoiser import TrainedDenoiser
+from trainer_ext.model.earlier.old_policy import OldWeights
 from trainer_ext.model.lora import default_lora_config
-from trainer_ext.model.old_weights import OldWeights
 from trainer_ext.model.weights import RunWeights
 from trainer_ext.options import DDPOOptions
 from trainer_ext.policy.pipeline import LogProbPipeline

@@ -16,8 +16,8 @@ from trainer_ext.learning.losses import negative_aware_loss, scaled_squares, sig
 from trainer_ext.learning.matching import AdvantageWeightedMatching, NegativeAwareFineTuning
 from trainer_ext.learning.old_policy import OldPolicy
 from trainer_ext.learning.policy_gradient import ImportanceSampling
+from trainer_ext.model.earlier.old_policy import OLD_FILE
 from trainer_ext.model.loading import DTYPE_ARGUMENT, embedded_model, load_pipeline
-from trainer_ext.model.old_weights import OLD_FILE
 from trainer_ext.policy.recording.trajectory import FinalLatents
 from trainer_ext.policy.transitions.own import own_noising
 from trainer_ext.runs.folder import RunFolder

@@ -9,7 +9,7 @@ from trainer_ext import DetectorFunction
 from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.learning.regularisation.diversity import diversity_shaped
 from trainer_ext.learning.regularisation.gating import UncertaintyGate, most_overrated, uncertainty
-from trainer_ext.model.reference import REFERENCE_FILE
+from trainer_ext.model.earlier.reference import REFERENCE_FILE
 
 # ---- the gate ----
 

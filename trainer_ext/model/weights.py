@@ -18,10 +18,10 @@ from ..errors import ConfigError
 from ..learning.old_policy import OldPolicy
 from ..learning.regularisation.resets import ResetRule
 from .denoiser import TrainedDenoiser
+from .earlier.old_policy import OldWeights
+from .earlier.reference import MovingReference
 from .ema import MovingAverage, check_average
 from .handover import Loan
-from .old_weights import OldWeights
-from .reference import MovingReference
 
 
 @dataclass(frozen=True)

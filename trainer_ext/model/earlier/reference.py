@@ -9,8 +9,8 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from ..learning.regularisation.resets import ResetRule
-from .earlier_weights import EarlierWeights
+from ...learning.regularisation.resets import ResetRule
+from .weights import EarlierWeights
 
 REFERENCE_FILE = "reference.safetensors"  #: of a checkpoint of a run whose reference moves
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from ..errors import CheckpointError
+from ...errors import CheckpointError
 
 
 class EarlierWeights(TrainerCallback):

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from ..learning.old_policy import OldPolicy
-from .earlier_weights import EarlierWeights
+from ...learning.old_policy import OldPolicy
+from .weights import EarlierWeights
 
 OLD_FILE = "old_policy.safetensors"  #: of a checkpoint of a run whose algorithm has an old policy
 
