@@ -3,7 +3,6 @@
 import csv
 import gc
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -219,16 +218,6 @@ def test_no_garbage_is_collected_until_a_long_command_has_started(command, waits
         stage("the next part")
         assert not gc.isenabled()
     assert gc.isenabled()  # after a mistake too
-
-
-@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_that_wait_leave_the_processor_to_others(monkeypatch, given, expected):
-    """Unless the user says otherwise: spinning was forty times slower where another program needs the processor too."""
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # so that it is put back
-    if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    with starting("train", []):
-        assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 def test_files_that_are_not_there_are_not_named(train, capsys):

@@ -12,10 +12,6 @@ SLOW = ("train", "reproduce", "sample", "doctor", "audit", "export")
 LONG = ("train", "reproduce", "sample")
 HELP = {"-h", "--help", "--help_all"}
 
-#: How torch's threads wait for one another: asleep. By default they spin, and where others need the processor too, each waits for
-#: one that cannot run because it spins. Read when torch is imported.
-WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
-
 _ends: list[Callable[[], None]] = []  # what to call when the command has started
 
 
@@ -23,7 +19,6 @@ _ends: list[Callable[[], None]] = []  # what to call when the command has starte
 def starting(command: str, arguments: list[str]) -> Iterator[None]:
     """Context manager for a command, which says that it has begun until [`started`] is called, or it ends."""
     if command in SLOW and not HELP & set(arguments):
-        os.environ.setdefault(*WAITING)
         if os.environ.get("RANK", "0") == "0":
             _announce(command)
         if command in LONG:
