@@ -42,9 +42,11 @@ WAYS = {
     "bf16, checkpointing": {CHECKPOINTING: True},
     "bf16, fused": {"fused": True, "algorithm": "ddpo_sf"},
     "fp16": {"bf16": False, "fp16": True},
+    "bf16, int8": {"quantization": "int8"},
+    "bf16, nf4": {"quantization": "nf4"},
     "bf16, compiled": {"torch_compile": True},
 }
-SLOW_TO_BUILD = {"bf16, compiled": ("SD1.5", "toy")}  #: minutes of compiling, elsewhere
+SLOW_TO_BUILD = {"bf16, compiled": ("SD1.5", "SD3", "toy")}  #: minutes of compiling, elsewhere
 PROMPTS = ["a cat", "a dog", "a lion", "a bear"]
 
 
@@ -136,7 +138,7 @@ def measure(
     batch = model.images if CHECKPOINTING in options else model.batch
     dtype = torch.float16 if options.get("fp16") else torch.bfloat16
     args = DDPOConfig(
-        output_dir=str(folder),
+        output_dir=str(folder / "run"),
         num_inference_steps=model.steps,
         guidance_scale=model.guidance,
         num_images_per_rollout=model.images,
@@ -151,6 +153,9 @@ def measure(
         **options,
     )
     pipeline = model.make(dtype, "cuda" if on_gpu else "cpu")
+    if "quantization" in options:  # is of models that are loaded
+        pipeline.save_pretrained(folder / "model")
+        pipeline = str(folder / "model")
     watch = Watch()
     adapter = LoraConfig(r=16, lora_alpha=16, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
     data = Dataset.from_dict({"prompt": PROMPTS})

@@ -33,9 +33,9 @@ TRL = (
 OURS = {
     "standard": {"fused": False},
     "merged": {"fused": False, "rows_per_forward": 64},
-    "fused": {"fused": True},
+    "fused": {"fused": True, "rows_per_forward": 64},
 }
-BATCH, GUIDANCE = 8, 5.0
+BATCH, GUIDANCE = 8, 5.0  #: images of a forward pass of training
 PROMPTS = ["a cat", "a dog", "a lion", "a bear"]
 
 
@@ -89,7 +89,7 @@ def run_ours(turns, name, options):
         num_inference_steps=options.steps,
         guidance_scale=GUIDANCE,
         num_images_per_rollout=options.images,
-        rollout_batch_size=BATCH,
+        rollout_batch_size=options.rollout_batch,
         per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=options.images // BATCH,
         num_train_epochs=options.rounds + 2,
@@ -112,8 +112,8 @@ def run_trl(turns, name, options):
         num_epochs=options.rounds + 2,
         sample_num_steps=options.steps,
         sample_guidance_scale=GUIDANCE,
-        sample_batch_size=BATCH,
-        sample_num_batches_per_epoch=options.images // BATCH,
+        sample_batch_size=options.rollout_batch,
+        sample_num_batches_per_epoch=options.images // options.rollout_batch,
         train_batch_size=BATCH,
         train_gradient_accumulation_steps=options.images // BATCH,
         train_learning_rate=3e-4,
@@ -250,6 +250,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each way, after one that warms up")
     parser.add_argument("--images", type=int, default=16, help="images of a rollout, a multiple of 8")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
+    parser.add_argument("--rollout_batch", type=int, default=BATCH, help="images that are sampled at once, by TRL too")
     parser.add_argument("--threads", type=int, default=1, help="threads of each way")
     parser.add_argument("--tokens", type=int, default=16, help="tokens of a prompt, for the floor")
     parser.add_argument("--model", type=Path, help="folder of a Stable Diffusion; the embedded model by default")
@@ -270,7 +271,8 @@ def main():
     rounds = measure(options)
     (options.output_dir / "rounds.json").write_text(json.dumps(rounds, indent=1))
     print(
-        f"{options.images} images, {options.steps} steps, guidance {GUIDANCE}, {options.threads} thread(s), {len(rounds)} rounds"
+        f"{options.images} images, {options.rollout_batch} at once, {options.steps} steps, guidance {GUIDANCE}, "
+        f"{options.threads} thread(s), {len(rounds)} rounds"
     )
     print(table(rounds))
     check_first_update(options)

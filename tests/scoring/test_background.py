@@ -136,6 +136,36 @@ def test_a_worker_keeps_nothing_that_is_done():
     assert [reference() for reference in gone] == [None, None]
 
 
+def test_torch_uses_one_thread_in_a_worker_that_shares_its_cores():
+    """And what other threads use, those that start later too, stays as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        alone, other = Worker("alone", alone=True), Worker("other")
+        assert alone.submit(torch.get_num_threads).result() == 1
+        assert other.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("overlap", "number"), [(True, 1), (False, 2)])
+def test_rewards_beside_a_sampler_on_the_processor_leave_it_its_threads(make_trainer, overlap, number):
+    """Threads of two teams are more than there are cores: all then sleep at each operation, and training took twice as long."""
+    seen, before = [], torch.get_num_threads()
+
+    def reward(images, prompts, **columns):
+        seen.append(torch.get_num_threads())
+        return brightness(images, prompts)
+
+    torch.set_num_threads(2)
+    try:
+        make_trainer(reward=reward, overlap_rewards=overlap).train()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {number}
+
+
 def test_the_threads_end_with_their_owner(make_trainer):
     async def later(images, prompts, **columns):
         return brightness(images, prompts)

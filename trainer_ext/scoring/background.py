@@ -33,10 +33,15 @@ class BackgroundScorer:
             Run them in a separate thread. If false, they run in the caller's thread, and none can be abandoned.
         timeout (`float`, *optional*):
             Seconds that a reward may take for a batch.
+        share_cores (`bool`, *optional*, defaults to `False`):
+            The sampler computes on the processor too. In the separate thread, torch then uses no further threads.
     """
 
-    def __init__(self, calls: Calls, overlap: bool = True, timeout: float | None = None):
+    def __init__(
+        self, calls: Calls, overlap: bool = True, timeout: float | None = None, share_cores: bool = False
+    ) -> None:
         self.calls = calls
+        self.share_cores = share_cores
         self.overlap = overlap
         self.timeout = timeout
         self._worker: Worker | None = None
@@ -75,7 +80,7 @@ class BackgroundScorer:
             done.set_result(work())
             return done
         if self._worker is None:
-            self._worker = Worker("rewards")
+            self._worker = Worker("rewards", alone=self.share_cores)
         return self._worker.submit(work)
 
     def wait(self, future: Future[Result], on_wait: OnWait | None = None) -> Result:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ddpo_plugins.names import DETECTORS, PIXEL_FIGURES, PIXELS, REWARDS
 
+from ..config import DDPOConfig
 from ..errors import ConfigError
 from ..options import DDPOOptions
 from .background import BackgroundScorer
@@ -39,7 +40,7 @@ class Judges:
         reward_funcs: Reward | Sequence[Reward],
         eval_reward_funcs: Reward | Sequence[Reward] | None,
         detectors: Detector | Sequence[Detector] | None,
-        options: DDPOOptions,
+        options: DDPOConfig,
     ) -> Judges:
         """
         Build the judges from the trainer's arguments.
@@ -64,7 +65,9 @@ class Judges:
             )
         RewardSuite([*rewards, *others])  # checks that no name is in both
         held_out = RewardSuite(others, calls=calls) if others else None
-        return cls(trained, held_out, BackgroundScorer(calls, options.overlap_rewards, options.reward_timeout))
+        share_cores = options.device.type == "cpu"
+        scorer = BackgroundScorer(calls, options.overlap_rewards, options.reward_timeout, share_cores)
+        return cls(trained, held_out, scorer)
 
     @property
     def suites(self) -> list[RewardSuite]:

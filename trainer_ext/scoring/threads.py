@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -21,11 +22,20 @@ class Worker:
     A thread that does one call after the other. It ends with its owner, and with the program even if a call hangs.
 
     Not a `ThreadPoolExecutor`, whose threads are waited for when the program ends.
+
+    Args:
+        name (`str`):
+            Name of the thread.
+        alone (`bool`, *optional*, defaults to `False`):
+            Let torch compute in this thread alone. A thread that uses several gets them for itself and keeps them; where there
+            are then more than cores, those of all other threads sleep and wake at each operation, which halves their speed.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, alone: bool = False) -> None:
         self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         _start_thread(name, _work, self._queue)
+        if alone:
+            self._compute_alone()
         weakref.finalize(self, self._queue.put, None)
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
@@ -33,6 +43,14 @@ class Worker:
         future: Future[Result] = Future()
         self._queue.put((future, work))
         return future
+
+    def _compute_alone(self) -> None:
+        import torch
+
+        number = torch.get_num_threads()
+        self.submit(partial(torch.set_num_threads, 1)).result()
+        self.submit(torch.get_num_threads).result()  # at first, any thread takes the number that another set last
+        torch.set_num_threads(number)
 
 
 def _work(queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
