@@ -7,8 +7,8 @@ in tables, in plots, and on a page with all runs beside one another.
     python benchmarks/algorithms.py --report_only --runs_in algorithms from_another_machine
 
 The comparison can be made in parts: finished runs in --output_dir and --runs_in are not run again, one that was cut off begins
-again, and tables, plots and pages are of the runs that are there. They are written to --output_dir; folders that were brought
-from another machine are only read.
+again, and tables, plots and pages are of those that are asked for and are there. They are written to --output_dir; folders that
+were brought from another machine are only read.
 """
 
 import argparse
@@ -68,9 +68,9 @@ class Places:
         places = (folder / self.new(task, name, seed).name for folder in (self.output_dir, *self.others))
         return next((place for place in places if (place / CPU_FILE).is_file()), None)
 
-    def of_task(self, task: str, seeds: Sequence[int]) -> dict[str, list[Path]]:
+    def of_task(self, task: str, algorithms: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Path]]:
         """The finished runs of a task, by algorithm."""
-        found = {name: [self.finished(task, name, seed) for seed in seeds] for name in ALGORITHMS}
+        found = {name: [self.finished(task, name, seed) for seed in seeds] for name in algorithms}
         return {name: runs for name, each in found.items() if (runs := [run for run in each if run is not None])}
 
 
@@ -196,7 +196,7 @@ def main() -> None:
     failed = [] if arguments.report_only else train_missing(places, arguments, options)
     places.output_dir.mkdir(parents=True, exist_ok=True)
     for task in arguments.tasks:
-        folders = places.of_task(task, arguments.seeds)
+        folders = places.of_task(task, arguments.only, arguments.seeds)
         if folders:
             report(task, folders, places.output_dir)
         else:

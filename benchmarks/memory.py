@@ -6,8 +6,8 @@ How much memory does a rollout take while it is made, and while it is written in
 Runs of random numbers, as large as those of a model with latents of 4 x side x side in float32 and prompts of 77 tokens of 768
 numbers, two branches of guidance, eight images of a prompt, are added to a rollout in batches of eight, in a process of its
 own for each number of images. Measured is the highest number of anonymous bytes (`RssAnon`: not of mapped files, which the
-system writes to the disk when it needs their memory), without those before the first batch and those of one batch. `joined`
-is what earlier versions did: batches were kept, and concatenated in the end.
+system writes to the disk when it needs their memory), without those before the first batch and those of one batch; and the same
+of the whole process. `joined` is what earlier versions did: batches were kept, and concatenated in the end.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def batch(side: int, steps: int) -> Trajectory:
 
 
 def measure(kind: str, images: int, side: int, steps: int, folder: Path) -> None:
-    """Print the peaks in megabytes: of making the rollout, and of a checkpoint in it; then the size of the rollout."""
+    """Print the peaks in megabytes: of making the rollout, of a checkpoint in it, of the process; then the rollout's size."""
     parts: list[Trajectory] = []
     memory: RolloutMemory[Trajectory] = RolloutMemory(images, allocation(folder if kind == "on disk" else None))
     one = sum(value.nbytes for value in batch(side, steps).rows().values())
@@ -90,7 +90,8 @@ def measure(kind: str, images: int, side: int, steps: int, folder: Path) -> None
     with Peak() as saving:
         DDPOState({}, "ddpo_is", [], {}, Rollout(0, data, torch.zeros(images)), {}).save(folder, 0, 1)
     size = sum(value.nbytes for value in data.rows().values())
-    print(f"{making.megabytes - one / 1e6:.0f} {saving.megabytes:.0f} {size / 1e6:.0f}")
+    whole = max(making.highest, saving.highest) / 1e6
+    print(f"{making.megabytes - one / 1e6:.0f} {saving.megabytes:.0f} {whole:.0f} {size / 1e6:.0f}")
 
 
 def main() -> None:
@@ -105,13 +106,14 @@ def main() -> None:
     if given.kind is not None:
         measure(given.kind, given.images[0], given.side, given.steps, given.folder)
         return
-    print("| rollout | images | size, MB | peak while it is made, MB | peak while it is saved, MB |\n|-|-|-|-|-|")
+    print("| rollout | images | size, MB | peak while it is made, MB | peak while it is saved, MB | the process, MB |")
+    print("|-|-|-|-|-|-|")
     options = ["--side", given.side, "--steps", given.steps, "--folder", given.folder]
     for kind in KINDS:
         for images in given.images:
             command = [sys.executable, __file__, "--kind", kind, "--images", images, *options]
-            made, saved, size = subprocess.check_output(list(map(str, command)), text=True).split()
-            print(f"| {kind} | {images} | {size} | {made} | {saved} |", flush=True)
+            made, saved, whole, size = subprocess.check_output(list(map(str, command)), text=True).split()
+            print(f"| {kind} | {images} | {size} | {made} | {saved} | {whole} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from ...runs.pictures.style import styles
 from ...types import FloatArray
 from ..facts import RunFacts
 from ..progress import Progress
-from .plots import MAX_MARKERS, drawing
+from .plots import MAX_MARKERS, WIDTH, drawing
+
+MOST_INSIDE = 4  #: labels of a legend that has place among the curves
+LINE, LETTER = 1.7, 0.1  #: inches of one beside them: its lines and "(mean of 3)", and each letter of the longest label
 
 
 class Curve(NamedTuple):
@@ -39,7 +42,10 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], xlabel: str, ylabel: str)
         xlabel, ylabel (`str`):
             Names of the axes.
     """
-    with drawing() as figure:
+    beside = len(curves) > MOST_INSIDE
+    legend = LINE + LETTER * max(map(len, curves)) if beside else 0.0
+    with drawing(WIDTH + legend) as figure:
+        figure.subplots_adjust(right=figure.subplotpars.right - legend / figure.get_figwidth())
         axes = figure.add_subplot()
         for (label, runs), style in zip(curves.items(), styles(), strict=False):
             places, values = on_one_grid(runs)
@@ -47,14 +53,15 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], xlabel: str, ylabel: str)
                 continue
             title = label if len(values) == 1 else f"{label} (mean of {len(values)})"
             every = max(1, len(places) // MAX_MARKERS)
-            axes.plot(places, values.mean(axis=0), color=style.color, marker=style.marker, markevery=every, label=title)
+            look = {"color": style.color, "marker": style.marker, "linestyle": style.line}
+            axes.plot(places, values.mean(axis=0), markevery=every, label=title, **look)
             if len(values) > 1:
                 axes.plot(places, values.T, color=style.color, linewidth=0.7, alpha=0.4)
                 lowest, highest = values.min(axis=0), values.max(axis=0)
                 axes.fill_between(places, lowest, highest, color=style.color, alpha=0.15, linewidth=0)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend()
+            axes.legend(**{"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if beside else {})
     return figure
 
 

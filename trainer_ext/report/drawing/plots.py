@@ -17,11 +17,12 @@ from ..progress import Band, Progress
 from .svg import FADED, INK, RULES, Plot, plot
 
 LEFT, BOTTOM, RIGHT, TOP = 0.75, 0.55, 0.1, 0.2  #: margins in inches
+WIDTH = 5.6  #: inches of a plot
 MAX_MARKERS = 40  #: on a curve
 
 
 @contextmanager
-def drawing(width: float = 5.6, height: float = 3.3) -> Iterator[Figure]:
+def drawing(width: float = WIDTH, height: float = 3.3) -> Iterator[Figure]:
     """Context manager that gives a figure to draw on, in inches. Its margins are fixed: a layout engine takes half the time."""
     with matplotlib.rc_context(RULES):
         figure = Figure(figsize=(width, height))
@@ -33,7 +34,8 @@ def drawing(width: float = 5.6, height: float = 3.3) -> Iterator[Figure]:
 def draw_band(axes: Axes, places: FloatArray, band: Band, style: Style, label: str) -> None:
     """Draw a mean with its interval."""
     every = max(1, len(places) // MAX_MARKERS)
-    axes.plot(places, band.mean, color=style.color, marker=style.marker, markevery=every, label=label)
+    look = {"color": style.color, "marker": style.marker, "linestyle": style.line}
+    axes.plot(places, band.mean, markevery=every, label=label, **look)
     axes.fill_between(places, band.low, band.high, color=style.color, alpha=0.18, linewidth=0)
 
 
@@ -60,7 +62,7 @@ def _proxy_and_gold(progress: Progress, places: FloatArray, chosen: float | None
     bands = {"trained reward (proxy)": progress.proxy, "held-out rewards (gold)": progress.gold}
     drawn = {title: band for title, band in bands.items() if band is not None}
     (found,) = np.nonzero(progress.updates[order] == chosen)
-    with drawing(5.6, 0.6 + 1.9 * len(drawn)) as figure:
+    with drawing(WIDTH, 0.6 + 1.9 * len(drawn)) as figure:
         figure.subplots_adjust(hspace=0.35)
         each: list[Axes] = list(figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0])
         for axes, (title, band), style in zip(each, drawn.items(), styles(), strict=False):
@@ -117,7 +119,7 @@ def detections(series: Mapping[str, tuple[FloatArray, Band]], label: str, name: 
 
 def small_multiples(title: str, series: Mapping[str, FloatArray], places: FloatArray, label: str, name: str) -> Plot:
     """Draw each series on axes of its own, one under another."""
-    with drawing(5.6, 1.2 * len(series) + 0.6) as figure:
+    with drawing(WIDTH, 1.2 * len(series) + 0.6) as figure:
         each: list[Axes] = list(figure.subplots(len(series), sharex=True, squeeze=False)[:, 0])
         for axes, (measure, values), style in zip(each, series.items(), styles(), strict=False):
             axes.plot(

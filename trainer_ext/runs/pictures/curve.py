@@ -52,14 +52,16 @@ def _draw_rollouts(axes: Axes, rewards: Mapping[int, FloatArray], look: Style) -
     rollouts = np.array(list(rewards))
     mean = np.array([values.mean() for values in rewards.values()])
     std = np.array([values.std() for values in rewards.values()])
-    color, marker = look
-    axes.fill_between(rollouts, mean - std, mean + std, color=color, alpha=0.2, label="rollout, ± 1 std of its images")
-    axes.plot(rollouts, mean, color=color, marker=marker, markersize=3, label="rollout, mean (prompts differ)")
+    axes.fill_between(
+        rollouts, mean - std, mean + std, color=look.color, alpha=0.2, label="rollout, ± 1 std of its images"
+    )
+    axes.plot(
+        rollouts, mean, color=look.color, marker=look.marker, markersize=3, label="rollout, mean (prompts differ)"
+    )
 
 
 def _draw_samples(axes: Axes, sheets: Sequence[SampleSheet], look: Style) -> None:
     if sheets:
         means = [np.nanmean(sheet.rewards) for sheet in sheets]
         places = [sheet.records[0]["rollouts"] for sheet in sheets]
-        color, marker = look
-        axes.plot(places, means, color=color, marker=marker, label="fixed prompts and seeds, mean")
+        axes.plot(places, means, color=look.color, marker=look.marker, label="fixed prompts and seeds, mean")
