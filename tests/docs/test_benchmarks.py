@@ -43,6 +43,7 @@ def test_the_memory_of_a_rollout_is_measured(script, tmp_path, monkeypatch, caps
     options = ["--kind", "preallocated", "--images", "16", "--side", "4", "--steps", "2", "--folder"]
     monkeypatch.setattr(sys, "argv", ["memory", *options, str(tmp_path)])
     script("memory")
-    made, saved, size = map(float, capsys.readouterr().out.split())
+    made, saved, whole, size = map(float, capsys.readouterr().out.split())
     assert min(made, saved, size) >= 0
+    assert whole >= made + saved
     assert [file.name for file in tmp_path.iterdir()] == ["ddpo_state_0.pt"]
