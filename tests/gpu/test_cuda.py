@@ -119,7 +119,7 @@ def test_four_bits_take_less_memory_and_start_at_ratio_1(tmp_path, precision):
         assert logs_of(trainer, "ratio")[0]["ratio"] == pytest.approx(1, abs=1e-5)
         assert logs_of(trainer, "grad_norm")[0]["grad_norm"] > 0
         del trainer
-    assert held[1] < 0.6 * held[0]
+    assert held[1] < 0.8 * held[0]  # 40 % of this model's weights are those of linear layers
 
 
 def test_offloaded_components_leave_the_device_after_each_layer(tmp_path):

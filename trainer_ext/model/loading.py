@@ -106,7 +106,7 @@ def _from_pretrained(model: str, dtype: torch.dtype, quantization: str | None) -
     try:
         if (problem := why_no_place(folder)) is not None:
             raise FileNotFoundError(problem)
-        arguments: dict[str, Any] = {DTYPE_ARGUMENT: dtype}
+        arguments: dict[str, Any] = {DTYPE_ARGUMENT: dtype, **_left_out(folder)}
         if quantization is not None:
             arguments["quantization_config"] = quantization_config(quantization, folder, dtype)
         return _with_own_adapter(DiffusionPipeline.from_pretrained(folder, **arguments), SHIPPED.get(model))
@@ -115,6 +115,11 @@ def _from_pretrained(model: str, dtype: torch.dtype, quantization: str | None) -
             f"No pipeline could be loaded from {model!r}: {str(error).rstrip('.')}.\nGive the id of a diffusers pipeline on the "
             f"Hub, a folder that holds one, {EMBEDDED!r} or {EMBEDDED_POSTERS!r}."
         ) from error
+
+
+def _left_out(folder: str) -> dict[str, None]:
+    """Return the components that a pipeline was saved without: diffusers loads it only with these as arguments, SD3's T5 say."""
+    return {name: None for name, found in DiffusionPipeline.load_config(folder).items() if found == [None, None]}
 
 
 def _with_own_adapter(pipeline: DiffusionPipeline, adapter: str | None) -> DiffusionPipeline:
