@@ -82,6 +82,17 @@ def test_ctrl_c_is_no_error():
         raise KeyboardInterrupt
 
 
+def test_the_curve_is_drawn_once_at_each_moment(make_trainer, monkeypatch):
+    drawn = []
+    savefig = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda self, place: (drawn.append(place.name), savefig(self, place))
+    )
+    trainer = make_trainer(**PICTURES)
+    trainer.train()
+    assert drawn == ["reward_curve.png"] * 2  # after the first update, and when training ends
+
+
 @pytest.fixture
 def broken_pencils(monkeypatch):
     def fails(self, *args, **kwargs):
