@@ -17,6 +17,7 @@ from trainer_ext import RewardFunction
 from trainer_ext.loop.describing import describing
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.pictures.captions import LINE_WIDTH, MAX_LINES, caption
+from trainer_ext.runs.pictures.contact_sheet import ContactSheet
 from trainer_ext.runs.pictures.sheets import SampleSet, draw_sheet, load_images
 
 PICTURES = {"num_sample_images": 2, "sample_every": 1, "num_train_epochs": 2}
@@ -41,7 +42,7 @@ def test_a_sheet_of_any_prompts(tmp_path, prompt):
         warnings.simplefilter("error")  # "Glyph 29483 missing from font(s)"
         draw_sheet(tmp_path / "sheet.png", [("before", samples), ("after", samples)])
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width == 576  # 3 columns of 1.6 inches: no caption widens it
+        assert sheet.size == (576, 514)  # 3 columns of 192 pixels, 2 rows of 252, and an edge: no caption widens it
 
 
 @pytest.mark.parametrize(
@@ -81,15 +82,27 @@ def test_ctrl_c_is_no_error():
         raise KeyboardInterrupt
 
 
+def test_the_curve_is_drawn_once_at_each_moment(make_trainer, monkeypatch):
+    drawn = []
+    savefig = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda self, place: (drawn.append(place.name), savefig(self, place))
+    )
+    trainer = make_trainer(**PICTURES)
+    trainer.train()
+    assert drawn == ["reward_curve.png"] * 2  # after the first update, and when training ends
+
+
 @pytest.fixture
-def broken_matplotlib(monkeypatch):
-    def savefig(self, *args, **kwargs):
+def broken_pencils(monkeypatch):
+    def fails(self, *args, **kwargs):
         raise ValueError("ParseFatalException")
 
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fails)
+    monkeypatch.setattr(ContactSheet, "save", fails)
 
 
-def test_a_run_whose_sheets_and_curves_cannot_be_drawn(make_trainer, broken_matplotlib, caplog):
+def test_a_run_whose_sheets_and_curves_cannot_be_drawn(make_trainer, broken_pencils, caplog):
     trainer = make_trainer(**PICTURES)
     trainer.train()
     folder = RunFolder(trainer.args.folder)

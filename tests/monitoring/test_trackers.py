@@ -1,13 +1,13 @@
 """The pictures of the fixed prompts through training: on one strip, and given to trackers."""
 
 import json
+import shutil
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from support.trainers import make_trainer as make
 from support.trainers import prompts
@@ -16,6 +16,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from trainer_ext.monitoring.trackers import TRACKERS, Picture, TrackedSetupCallback, show_pictures
 from trainer_ext.runs.folder import RunFolder
 from trainer_ext.runs.pictures import strip
+from trainer_ext.runs.pictures.contact_sheet import ContactSheet
 from trainer_ext.runs.pictures.strip import draw_strip
 
 HOSTILE = prompts("a $cat_{x}$ <b>", "猫 " * 40, "a dog")
@@ -50,31 +51,52 @@ def test_trackers_get_every_drawing(trained):
         assert pictures[2].caption == f"a dog, seed 2: {sheet.rewards[2]:.4g}"
 
 
-def test_the_strip_has_a_row_for_each_prompt_and_a_column_for_each_moment(trained, monkeypatch):
+@pytest.fixture
+def placed(monkeypatch):
+    """Captions of the pictures that are placed on contact sheets, by row and column; that of the whole sheet at None."""
+    captions = {}
+    put, write_below = ContactSheet.put, ContactSheet.write_below
+
+    def noting_put(sheet, row, column, picture, caption):
+        captions[row, column] = caption
+        put(sheet, row, column, picture, caption)
+
+    def noting_write_below(sheet, text):
+        captions[None] = text
+        write_below(sheet, text)
+
+    monkeypatch.setattr(ContactSheet, "put", noting_put)
+    monkeypatch.setattr(ContactSheet, "write_below", noting_write_below)
+    return captions
+
+
+def test_the_strip_has_a_row_for_each_prompt_and_a_column_for_each_moment(trained, placed):
     trainer, _ = trained
     folder = RunFolder(trainer.args.folder)
     assert folder.strip_file.is_file(), "at the end of the training"
-    figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, place: (figures.append(figure), place.touch()))
     draw_strip(folder)
-    (figure,) = figures
-    assert figure.get_supxlabel() == "brightness of the same prompts and seeds through training"
-    axes = figure.get_axes()
-    assert len(axes) == 9
-    assert all(len(each.images) == 1 for each in axes)
+    assert placed.pop(None) == "brightness of the same prompts and seeds through training"
+    assert sorted(placed) == [(row, column) for row in range(3) for column in range(3)]
     rewards = [sheet.rewards for sheet in folder.samples()]
-    assert axes[0].get_title() == f"a $cat_{{x}}$ <b>\nseed 0\nupdate 0: {rewards[0][0]:.3g}"
-    assert axes[8].get_title() == f"update 2: {rewards[2][2]:.3g}"
+    assert placed[0, 0] == f"a $cat_{{x}}$ <b>\nseed 0\nupdate 0: {rewards[0][0]:.3g}"
+    assert placed[2, 2] == f"update 2: {rewards[2][2]:.3g}"
 
 
-def test_a_long_run_shows_the_first_and_the_last(trained, monkeypatch):
+def test_a_picture_that_is_missing_leaves_its_place_empty(trained, placed, tmp_path):
+    trainer, _ = trained
+    shutil.copytree(trainer.args.folder, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    folder.samples()[1].files[2].unlink()
+    draw_strip(folder)
+    assert {(row, column) for row in range(3) for column in range(3)} - set(placed) == {(2, 1)}
+
+
+def test_a_long_run_shows_the_first_and_the_last(trained, placed, monkeypatch):
     trainer, _ = trained
     monkeypatch.setattr(strip, "MAX_ROWS", 2)
     monkeypatch.setattr(strip, "MAX_COLUMNS", 2)
-    figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, place: (figures.append(figure), place.touch()))
     draw_strip(RunFolder(trainer.args.folder))
-    titles = [axes.get_title() for axes in figures[0].get_axes()]
+    titles = [placed[place] for place in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert [title.splitlines()[-1].split(":")[0] for title in titles] == ["update 0", "update 2"] * 2
     assert "seed 2" in titles[2]
 

@@ -7,10 +7,10 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from support.zoo_questions import PROMPTS, SEEDS
 
 from trainer_ext.errors import ConfigError, PipelineError
+from trainer_ext.policy.deviations import Replayed
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.recording.scheduler import solver_scheduler
 from trainer_ext.policy.seeds import image_generators
-from trainer_ext.policy.self_check import Replayed
 from trainer_ext.policy.stock import default_images, stock_images
 from trainer_ext.policy.transitions.own import own_noising, own_scheduler
 from trainer_ext.policy.transitions.samplers import SamplerOptions, choose_sampler

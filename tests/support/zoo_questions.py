@@ -15,9 +15,9 @@ from trainer_ext.learning.rollout import Rollout
 from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.lora import default_lora_config
 from trainer_ext.options import DDPOOptions
+from trainer_ext.policy.deviations import Replayed
 from trainer_ext.policy.pipeline import LogProbPipeline
 from trainer_ext.policy.seeds import image_generators
-from trainer_ext.policy.self_check import Replayed
 from trainer_ext.policy.stock import default_images, stock_images
 
 PROMPTS = ["a cat", "a dog riding a bike"]

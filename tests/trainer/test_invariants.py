@@ -11,8 +11,9 @@ from trainer_ext.errors import PipelineError
 from trainer_ext.model.denoiser import TrainedDenoiser
 from trainer_ext.model.loading import load_pipeline
 from trainer_ext.model.lora import default_lora_config
+from trainer_ext.policy.deviations import Replayed
 from trainer_ext.policy.seeds import image_generators
-from trainer_ext.policy.self_check import Replayed, check_compiled, gradient_tolerance
+from trainer_ext.policy.self_check import check_compiled, gradient_tolerance
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from ..learning.order import num_kept
 from ..loop.metrics import timed
 from ..model.denoiser import TrainedDenoiser
 from ..model.offloading import offloaded_from
+from ..policy.deviations import Replayed, comparable_steps
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.trajectory import Trajectory
-from ..policy.self_check import Replayed, comparable_steps
 from .activations import SavedTensors, checkpointing
 from .estimate import Shapes
 

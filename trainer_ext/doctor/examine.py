@@ -24,10 +24,12 @@ from ..model.handover import give_back
 from ..model.loading import open_pipeline
 from ..model.ownership import remove_adapter
 from ..options import clip_range_of
-from ..policy.pipeline import LogProbPipeline, Sampled
+from ..policy.deviations import Replayed
+from ..policy.pipeline import LogProbPipeline
+from ..policy.record import Sampled
 from ..policy.recording.trajectory import Trajectory
 from ..policy.seeds import image_generators
-from ..policy.self_check import Replayed, check_gradients_arrive, check_replay
+from ..policy.self_check import check_gradients_arrive, check_replay
 from .activations import SavedTensors, checkpointing
 from .cost import Effort, measured_shapes, mixed_steps, peak_bytes, update_seconds
 from .describing import adapter_facts, call_facts, denoiser_facts, pipeline_facts, policy_facts

@@ -16,6 +16,7 @@ from ..config import DDPOConfig
 from ..errors import ConfigError, PipelineError
 from ..learning.batches import pairs_at_once
 from ..loop.optimizer import check_optimizer
+from ..policy.dry_run import first_calls
 from ..policy.guidance.candidates import GuidanceRule, resolve_rule
 from ..policy.pipeline import LogProbPipeline
 from ..policy.recording.calls import DenoiserCall
@@ -142,7 +143,7 @@ def build_denoiser(policy: LogProbPipeline, args: DDPOConfig, peft_config: LoraC
     with given_back_on_error(policy.pipeline):
         adapter = None if args.full_finetuning else complete_lora_config(peft_config, policy.denoiser)
         policy.denoiser.requires_grad_(False)
-        calls = policy.first_calls() if adapter is not None else []
+        calls = first_calls(policy.runner) if adapter is not None else []
         denoiser = TrainedDenoiser(policy.denoiser, policy.denoiser_name, adapter, keep_reference=args.beta > 0)
         _check_unchanged(calls, denoiser)
     return denoiser

@@ -113,7 +113,8 @@ class SampleCallback(TrainerCallback):
             with describing(f"The pictures after {state.global_step} updates"):
                 self._draw(state.global_step, state)
                 self._log_mean(state)
-            draw_reward_curve(self.folder)
+            if state.global_step < state.max_steps:  # after the last update it is drawn when training ends
+                draw_reward_curve(self.folder)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -71,7 +71,7 @@ def dry_run(runner: Runner, rules: Sequence[Sequence[GuidanceSpec]]) -> Findings
 
 
 def first_calls(runner: Runner) -> list[DenoiserCall]:
-    """Return the denoiser's calls of one image's first step."""
+    """Return the denoiser's calls of one image's first step, with their outputs."""
     calls, *_ = _first_step(runner, PROBE_PROMPTS[:1])
     return calls
 

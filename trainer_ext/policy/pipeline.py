@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,36 +10,19 @@ from diffusers import DiffusionPipeline
 
 from ddpo_plugins import GuidanceSpec
 
-from ..images import to_uint8
 from ..options import DDPOOptions
-from .dry_run import dry_run, first_calls
+from .dry_run import dry_run
 from .guidance.candidates import GuidanceRule, candidate_rules, resolve_rule
-from .recording.calls import DenoiserCall, Rows, unflatten
-from .recording.conditioning import CallRecord, Conditioning
-from .recording.run import Recording
+from .record import Sampled, prompt_arguments, run_recorded
+from .recording.conditioning import Conditioning
 from .recording.scheduler import Transition
 from .recording.trajectory import Trajectory
+from .replay import ratios_to_record, replayed_predictions
 from .runner import Denoiser, Runner, check_call, check_not_owned
 from .transfer import to_device
-from .transitions.gaussian import RatioTerms, TransitionTable, ratio_terms
+from .transitions.gaussian import RatioTerms, TransitionTable
 from .transitions.noising import NoisingTable
 from .transitions.samplers import SamplerOptions, choose_sampler
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """
-    The result of one call of the policy.
-
-    Parameters:
-        trajectory ([`Trajectory`]):
-            The denoising runs.
-        images (`torch.Tensor` of shape `(B, H, W, 3)`, uint8):
-            The decoded images, RGB.
-    """
-
-    trajectory: Trajectory
-    images: torch.Tensor
 
 
 class LogProbPipeline:
@@ -144,10 +126,6 @@ class LogProbPipeline:
         """The forward process at those steps."""
         return self.findings.noising
 
-    def first_calls(self) -> list[DenoiserCall]:
-        """Return the denoiser's calls of one image's first step, with their outputs."""
-        return first_calls(self.runner)
-
     def sample(
         self,
         prompts: Sequence[str],
@@ -175,21 +153,8 @@ class LogProbPipeline:
             on_transition (`Callable[[Transition], None]`, *optional*):
                 Called with each denoising step, before `on_step`.
         """
-        recording = Recording(self.findings.layouts, self.findings.guidance)
-
-        def record(calls: list[DenoiserCall], transition: Transition) -> None:
-            recording.add(calls, transition)
-            on_transition(transition)
-            with recording.given_up_on_error():
-                on_step(transition.step)
-
-        arguments = self._prompt_arguments(prompts, num_images_per_prompt)
-        try:
-            images = self.runner.run(arguments, generators, denoiser, record, recording.start)
-        except Exception:
-            recording.verdicts.judge()  # what was wrong before, and may be the cause
-            raise
-        return Sampled(recording.finish(), to_uint8(images))
+        arguments = prompt_arguments(self.findings, prompts, num_images_per_prompt)
+        return run_recorded(self.runner, self.findings, arguments, generators, denoiser, on_step, on_transition)
 
     def predict(
         self,
@@ -217,58 +182,14 @@ class LogProbPipeline:
         """
         denoiser = self.denoiser if denoiser is None else denoiser
         latents = to_device(latents, self.device)
-        parts = [
-            (positions, self._predict_group(calls, latents[positions], own_rows, steps[positions], denoiser))
-            for positions, calls, own_rows in conditioning.select(rows)
-        ]
-        if len(parts) == 1:
-            return parts[0][1]
-        order = torch.cat([positions for positions, _ in parts]).argsort()
-        return torch.cat([prediction for _, prediction in parts])[to_device(order, latents.device)]
-
-    def _predict_group(
-        self,
-        calls: Sequence[CallRecord],
-        latents: torch.Tensor,
-        rows: torch.Tensor,
-        steps: torch.Tensor,
-        denoiser: Denoiser,
-    ) -> torch.Tensor:
-        arguments = (
-            unflatten(call.arguments(layout, latents, rows, steps))
-            for layout, call in zip(self.findings.layouts, calls, strict=True)
-        )
-        return self.guided([denoiser(**named)[0] for named in arguments], latents)
-
-    def guided(self, outputs: Sequence[Rows], latents: torch.Tensor) -> torch.Tensor:
-        """Combine the outputs of a step's calls of the denoiser as the pipeline does, for `latents` `(B, ...)`."""
-        branches = [
-            branch
-            for layout, output in zip(self.findings.layouts, outputs, strict=True)
-            for branch in layout.branches(output, latents.shape[1:])
-        ]
-        return self.findings.guidance(branches, latents.shape[1])
+        return replayed_predictions(self.findings, denoiser, conditioning, latents, rows, steps)
 
     def ratio_terms(
         self, trajectory: Trajectory, rows: torch.Tensor, steps: torch.Tensor, denoiser: Denoiser | None = None
     ) -> RatioTerms:
         """Replay N transitions and compare the policy of now with the one that sampled them. As [`predict`]."""
         prediction = self.predict(trajectory.conditioning, trajectory.latents[rows, steps], rows, steps, denoiser)
-        latents, old_output, next_latents = (
-            to_device(values, prediction.device)
-            for values in (
-                trajectory.latents[rows, steps],
-                trajectory.model_outputs[rows, steps],
-                trajectory.latents[rows, steps + 1],
-            )
-        )
-        return ratio_terms(trajectory.table, steps, latents, prediction, old_output, next_latents)
-
-    def _prompt_arguments(self, prompts: Sequence[str], num_images_per_prompt: int) -> dict[str, Any]:
-        """Ask for several images of each prompt: by the argument for it where the pipeline gets that right."""
-        if num_images_per_prompt == 1 or self.findings.repeats_prompts:
-            return {"prompt": [prompt for prompt in prompts for _ in range(num_images_per_prompt)]}
-        return {"prompt": list(prompts), "num_images_per_prompt": num_images_per_prompt}
+        return ratios_to_record(trajectory, rows, steps, prediction)
 
     @property
     def sampling_kwargs(self) -> dict[str, Any]:

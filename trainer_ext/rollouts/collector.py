@@ -20,16 +20,11 @@ from ..loop.metrics import RunMetrics, mean_of
 from ..loop.stopping import StopRules, rollout_rules
 from ..model.weights import RunWeights
 from ..options import clip_range_of
-from ..policy.pipeline import LogProbPipeline, Sampled
+from ..policy.deviations import Replayed, comparable_steps
+from ..policy.pipeline import LogProbPipeline
+from ..policy.record import Sampled
 from ..policy.recording.trajectory import Trajectory
-from ..policy.self_check import (
-    Replayed,
-    check_compiled,
-    check_gradients,
-    check_replay,
-    check_training_shape,
-    comparable_steps,
-)
+from ..policy.self_check import check_compiled, check_gradients, check_replay, check_training_shape
 from ..runs.folder import RunFolder
 from ..runs.records import write_records
 from ..scoring.judges import Judges

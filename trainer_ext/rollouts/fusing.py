@@ -18,8 +18,10 @@ from ..learning.order import num_kept
 from ..learning.policy_gradient import RatioGradient
 from ..loop.lockstep import WHOLE_MODELS, Lockstep
 from ..model.denoiser import TrainedDenoiser
-from ..policy.pipeline import LogProbPipeline, Sampled
-from ..policy.self_check import Replayed, gradient_tolerance
+from ..policy.deviations import Replayed
+from ..policy.pipeline import LogProbPipeline
+from ..policy.record import Sampled
+from ..policy.self_check import gradient_tolerance
 from .sampling import RecordedSampling, sampling_arguments
 from .schedule import SamplingPlan
 

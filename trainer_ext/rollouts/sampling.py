@@ -13,7 +13,8 @@ import torch
 from ..learning.fused.memory import GradientMemory, ImageGradients
 from ..loop.metrics import timed
 from ..loop.progress import StepBar
-from ..policy.pipeline import LogProbPipeline, Sampled
+from ..policy.pipeline import LogProbPipeline
+from ..policy.record import Sampled
 from ..policy.recording.memory import RolloutMemory, allocation
 from ..policy.recording.trajectory import Trajectory
 from ..policy.seeds import image_generators

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from ...policy.deviations import Replayed
 from ...policy.pipeline import LogProbPipeline
 from ...policy.recording.calls import Rows, detached
 from ...policy.recording.scheduler import Transition
-from ...policy.self_check import Replayed
+from ...policy.replay import guided_prediction
 from ...policy.transitions.gaussian import ratio_terms
 from .layers import LayerTaps
 from .memory import ImageGradients
@@ -71,7 +72,7 @@ class GradientTape:
             return
         steps = torch.full((len(transition.latents),), transition.step)
         with torch.enable_grad():
-            prediction = self.policy.guided(outputs, transition.latents)
+            prediction = guided_prediction(self.policy.findings, outputs, transition.latents)
             terms = ratio_terms(
                 self.policy.table,
                 steps,

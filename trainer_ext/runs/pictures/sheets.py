@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,12 +15,8 @@ from ...loop.describing import describing
 from ..atomic import replacing
 from ..drawings import SampleSheet
 from ..folder import picture_files
-from .captions import caption, font_families
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PICTURE, GAP, CAPTION = 1.52, 0.08, 0.58  #: inches: side of a picture, between two, height of five lines above one
+from .captions import caption
+from .contact_sheet import ContactSheet
 
 
 @dataclass(frozen=True)
@@ -76,31 +71,14 @@ def draw_sheet(file: Path, rows: Sequence[tuple[str, SampleSet]], columns: int =
     total = max(len(samples.prompts) for _, samples in rows)
     columns = min(columns, total)
     blocks = -(-total // columns)
-    figure, grid = picture_grid(blocks * len(rows), columns)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    sheet = ContactSheet(blocks * len(rows), columns)
     for row, (label, samples) in enumerate(rows):
         for index, image in enumerate(to_pil(samples.images)):
-            axes = grid[(index // columns) * len(rows) + row][index % columns]
-            axes.imshow(image, interpolation="nearest")
             seed = f", seed {samples.seeds[index]}" if samples.seeds else ""
             reward = f": {samples.rewards[index]:.3g}" if samples.rewards else ""
             title = f"{caption(samples.prompts[index], index)}\n{label}{seed}{reward}"
-            axes.set_title(title, fontsize=6, fontfamily=font_families(), parse_math=False)
-    with replacing(file) as place:
-        figure.savefig(place)
-
-
-def picture_grid(rows: int, columns: int) -> tuple[Figure, Any]:
-    """Return a figure and its axes, for pictures below captions. A layout that is computed would draw everything twice."""
-    from matplotlib.figure import Figure
-
-    width, height = columns * (PICTURE + GAP), rows * (PICTURE + CAPTION) + GAP
-    figure = Figure(figsize=(width, height), dpi=120)
-    edges = {"left": GAP / 2 / width, "right": 1 - GAP / 2 / width, "bottom": GAP / height, "top": 1 - CAPTION / height}
-    between = {"wspace": GAP / PICTURE, "hspace": CAPTION / PICTURE}
-    no_ticks = {"xticks": (), "yticks": ()}  # which would take a quarter of the time, though their axes are off
-    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, **between}, subplot_kw=no_ticks)
+            sheet.put((index // columns) * len(rows) + row, index % columns, image, title)
+    sheet.save(file)
 
 
 def load_images(folder: Path) -> torch.Tensor:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
-from ..atomic import replacing
 from ..drawings import SampleSheet
 from ..folder import RunFolder
-from .captions import caption, font_families
-from .sheets import picture_grid
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from .captions import caption
+from .contact_sheet import ContactSheet
 
 MAX_ROWS = 8
 MAX_COLUMNS = 10
@@ -31,27 +27,23 @@ def draw_strip(folder: RunFolder) -> None:
     if not sheets:
         return
     rows = _spaced(sheets[-1].records, MAX_ROWS)
-    figure, grid = picture_grid(len(rows), len(sheets))
-    title = f"{_rewards(sheets[-1].records[0])} of the same prompts and seeds through training"
-    figure.supxlabel(title, fontsize=5, y=0, va="bottom")
+    strip = ContactSheet(len(rows), len(sheets))
+    strip.write_below(f"{_rewards(sheets[-1].records[0])} of the same prompts and seeds through training")
     for index, row in enumerate(rows):
-        for axes, sheet in zip(grid[index], sheets, strict=True):
-            axes.set_axis_off()
-            _draw(axes, sheet, row, index, is_first=sheet is sheets[0])
-    with replacing(folder.strip_file) as place:
-        figure.savefig(place)
+        for column, sheet in enumerate(sheets):
+            _put(strip, sheet, row, index, column)
+    strip.save(folder.strip_file)
 
 
-def _draw(axes: Axes, sheet: SampleSheet, row: Mapping[str, Any], index: int, is_first: bool) -> None:
+def _put(strip: ContactSheet, sheet: SampleSheet, row: Mapping[str, Any], index: int, column: int) -> None:
     pairs = zip(sheet.records, sheet.files, strict=True)
     record, file = next((pair for pair in pairs if _key(pair[0]) == _key(row)), (row, None))
     if file is None:
         return
-    axes.imshow(_read(file), interpolation="nearest")
     reward = "" if record["reward"] is None else f": {record['reward']:.3g}"
     said = f"update {sheet.updates}{reward}"
-    title = f"{caption(row['prompt'], index)}\nseed {row['seed']}\n{said}" if is_first else said
-    axes.set_title(title, fontsize=6, fontfamily=font_families(), parse_math=False)
+    title = said if column else f"{caption(row['prompt'], index)}\nseed {row['seed']}\n{said}"
+    strip.put(index, column, _read(file), title)
 
 
 def _rewards(record: Mapping[str, Any]) -> str:
