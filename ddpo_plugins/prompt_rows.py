@@ -1,9 +1,9 @@
-"""The contract of prompt sets: rows with a prompt, all with the same keys."""
+"""The contract of prompt sets: rows with a prompt, all with the same keys. And which images have the same prompt."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import PluginError
@@ -57,3 +57,11 @@ def _check_row(number: int, row: Any, first: Mapping[str, Any] | None) -> dict[s
             "Give None where a value is missing."
         )
     return dict(row)
+
+
+def images_of(prompts: Sequence[str]) -> dict[str, list[int]]:
+    """Return the positions of each prompt's images, from the prompt of each image."""
+    rows: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows.setdefault(prompt, []).append(row)
+    return rows

@@ -122,7 +122,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         check_writable(args.folder)
         chosen = args.resolve_algorithm(algorithm)
         self.judges = Judges.of(reward_funcs, eval_reward_funcs, detectors, args)
-        train_dataset, eval_dataset = check_datasets(train_dataset, eval_dataset, args, self.judges)
+        train_dataset, eval_dataset = check_datasets(train_dataset, eval_dataset, args, self.judges, chosen)
         set_seed(args.seed)  # the adapter's initialisation
         self.policy = build_policy(model, args, guidance, guidance_rules, chosen.sampler)
         denoiser = build_denoiser(self.policy, args, peft_config)

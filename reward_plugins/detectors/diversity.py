@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from ddpo_plugins import DetectorSpec, LogExtra, log_nothing
+from ddpo_plugins.prompt_rows import images_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,9 +47,7 @@ def low_diversity(
     """
     import numpy as np
 
-    groups = defaultdict(list)
-    for index, prompt in enumerate(prompts):
-        groups[prompt].append(index)
+    groups = images_of(prompts)
     scores: list[float | None] = [None] * len(images)
     for members in groups.values():
         if len(members) > 1:

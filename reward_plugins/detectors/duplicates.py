@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddpo_plugins import DetectorSpec, Reward
+from ddpo_plugins.prompt_rows import images_of
 
 from ..embedded_judge import load_judge, shipped_judge
 from ..vision import batches, load_image_processor, naming
@@ -63,11 +63,8 @@ def near_duplicates(
         import torch
 
         features = [row.float().cpu() for batch in batches(images, batch_size) for row in embed(batch)]
-        groups = defaultdict(list)
-        for index, prompt in enumerate(prompts):
-            groups[prompt].append(index)
         found: list[float | None] = [None] * len(images)
-        for members in groups.values():
+        for members in images_of(prompts).values():
             if len(members) > 1:
                 distances = nearest_distances(torch.stack([features[index] for index in members]))
                 for index, distance in zip(members, distances.tolist(), strict=True):

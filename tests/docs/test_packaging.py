@@ -3,7 +3,10 @@
 import ast
 import functools
 import importlib.metadata
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 
@@ -131,6 +134,34 @@ def test_ci_runs_what_developers_run():
     script = (ROOT / ".ci" / "run").read_text()
     steps = ['/ruff" check', '/ruff" format --check', '/mypy"', '/lint-imports"', ".ci/test"]
     assert [script.index(step) for step in steps] == sorted(script.index(step) for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "venv", "given"),
+    [
+        ([], ".venv", ""),
+        (["-m", "full"], ".venv", " -m full"),
+        (["other", "-x"], "other", " -x"),
+        (["tests/scoring"], ".venv", " tests/scoring"),
+        (["tests/test_new.py::test_one"], ".venv", " tests/test_new.py::test_one"),
+    ],
+)
+def test_the_tests_of_one_room(tmp_path, arguments, venv, given):
+    """A folder of tests is no virtual environment: none is made in it."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "test", tmp_path / ".ci")
+    (tmp_path / "tests" / "scoring").mkdir(parents=True)
+    for folder in (".venv", "other"):
+        python = tmp_path / folder / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\necho {folder} "$@"\n')
+        python.chmod(0o755)
+    command = ["bash", str(tmp_path / ".ci" / "test"), *arguments]
+    out = subprocess.run(
+        command, env={**os.environ, "IS_SET_UP": "1"}, capture_output=True, text=True, check=True
+    ).stdout
+    assert out.startswith(f"{venv} -m pytest ")
+    assert out.endswith(f" --durations 5{given}\n")
 
 
 def test_only_the_job_that_publishes_may_ask_for_an_identity():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from support.trainers import FOUR_ANIMALS, all_records, assert_same, brightness, logs_of, redness, trained_weights
 
-from trainer_ext import DetectorFunction
+from trainer_ext import DDPOConfig, DetectorFunction
 from trainer_ext.errors import CheckpointError, ConfigError
 from trainer_ext.learning.regularisation.diversity import diversity_shaped
 from trainer_ext.learning.regularisation.gating import UncertaintyGate, most_overrated, uncertainty
@@ -205,15 +205,29 @@ def test_a_good_image_counts_by_its_distance_from_the_others(make_trainer):
     [
         ({"kl_gate": True}, "beta is 0 and kl_gate=True.*Set beta above 0"),
         ({"reference_reset": 3, "reference_reset_kl": 0.1}, "beta is 0 and reference_reset=3, reference_reset_kl=0.1"),
-        ({"kl_gate": True, "beta": 0.1}, r"reward_weights is \[1.0\]; it must have a 0"),
+        ({"kl_gate": True, "beta": 0.1}, "reward_weights is None; it must have a 0"),
         (
             {"kl_gate": True, "beta": 0.1, "reward": [redness, darkness], "reward_weights": [0.0, 0.0]},
             r"reward_weights is \[0.0, 0.0\]; it must have a 0 for each .*, and another weight",
         ),
-        ({"diversity_shaping": "alike"}, "'alike', which is no detector of this run.*there are none"),
-        ({"diversity_shaping": "alike", "algorithm": "rwr"}, "the algorithm is 'rwr', which has no advantages"),
+        (
+            {"kl_gate": True, "beta": 0.1, "reward": [redness, darkness], "reward_weights": [1.0, -1.0]},
+            r"reward_weights is \[1.0, -1.0\]; it must have a 0",
+        ),
+        (
+            {"diversity_shaping": "alike", "num_images_per_prompt": 2},
+            "'alike', which is no detector of this run.*there are none",
+        ),
+        ({"diversity_shaping": "alike"}, "compares the images of a prompt, and num_images_per_prompt is 1"),
+        (
+            {"diversity_shaping": "alike", "algorithm": "rwr", "num_images_per_prompt": 2},
+            "the algorithm is 'rwr', which has no advantages",
+        ),
         ({"diversity_shaping": "alike", "rollout_batch_size": 2, "num_images_per_prompt": 4}, "at least as large"),
-        ({"diversity_shaping": "alike", "detector_every": 2}, "detector_every is 2; it must be 1"),
+        (
+            {"diversity_shaping": "alike", "detector_every": 2, "num_images_per_prompt": 2},
+            "detector_every is 2; it must be 1",
+        ),
         ({"reference_reset": 0}, "reference_reset is 0; it must be at least 1"),
         ({"reference_reset_kl": 0.0}, "reference_reset_kl is 0.0; it must be greater than 0"),
     ],
@@ -221,3 +235,10 @@ def test_a_good_image_counts_by_its_distance_from_the_others(make_trainer):
 def test_options_that_cannot_work(make_trainer, options, message):
     with pytest.raises(ConfigError, match=message):
         make_trainer(**{**RUN, **options})
+
+
+def test_a_gate_without_rewards_to_compare_is_refused_before_a_model_is_loaded():
+    with pytest.raises(ConfigError, match="reward_weights is None"):
+        DDPOConfig(kl_gate=True, beta=0.1, use_cpu=True)
+    held_out = {"reward_weights": [0.0], "detector_weights": [-1.0]}  # a detector is what is trained on
+    assert DDPOConfig(kl_gate=True, beta=0.1, use_cpu=True, **held_out).kl_gate

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from support.trainers import FOUR_ANIMALS, prompts
 
+from trainer_ext.errors import ConfigError
 from trainer_ext.learning.algorithms import resolve_algorithm
 from trainer_ext.learning.batches import forward_passes, training_batch
 from trainer_ext.learning.order import resampled
+from trainer_ext.learning.regression import SparseRewardWeightedRegression
 from trainer_ext.learning.rollout import Rollout
 from trainer_ext.learning.weighting import softmax_weights
 from trainer_ext.options import DDPOOptions
@@ -113,3 +116,31 @@ def test_a_pass_is_a_pure_function_of_seed_rollout_pass_and_process():
     assert all(other != images() for other in others)
     halves = [training_batch(algorithm, rollout, torch.arange(16) + first, 1.0, 0, 0).images for first in (0, 16)]
     assert torch.cat(halves).tolist() == images(), "in batches of any size"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rwr_resample": True}, "the algorithm is 'ddpo_is', which does not draw images.*Set algorithm='rwr'"),
+        ({"rwr_resample": True, "algorithm": "sparse_rwr"}, "the algorithm is 'sparse_rwr', which does not draw"),
+        ({"algorithm": "rwr"}, "one image of each.*num_images_per_rollout=4 is not more than the 4 prompts"),
+        ({"algorithm": SparseRewardWeightedRegression()}, "'sparse_rwr' weighs the images of a prompt.*2 or more, or"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(make_trainer, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(model="no such model", dataset=FOUR_ANIMALS, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"advantages": "batch"},
+        {"num_images_per_prompt": 2},
+        {"num_images_per_rollout": 8},
+        {"dataset": prompts(*["a cat"] * 2, "a dog", "a bear")},
+    ],
+    ids=str,
+)
+def test_images_that_have_others_to_be_weighed_against(make_trainer, options):
+    make_trainer(**{"dataset": FOUR_ANIMALS, "algorithm": "rwr", **options})

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ddpo_plugins.prompt_rows import images_of
+
 from ..types import FloatArray
 
 Statistics = tuple[float, float]  #: mean and population standard deviation
@@ -157,18 +159,11 @@ def win_rates(rewards: FloatArray) -> FloatArray:
 
     An image that is alone has beaten half.
     """
-    rates, scored = np.full(len(rewards), np.nan), np.flatnonzero(np.isfinite(rewards))
-    signs = np.sign(rewards[scored, None] - rewards[scored])
-    rates[scored] = ((signs + 1).sum(1) - 1) / 2 / (len(scored) - 1) if len(scored) > 1 else 0.5  # -1: itself, a tie
+    rates, scored = np.full(len(rewards), np.nan), np.isfinite(rewards)
+    own, ordered = rewards[scored], np.sort(rewards[scored])
+    worse, no_better = ordered.searchsorted(own), ordered.searchsorted(own, side="right")
+    rates[scored] = (worse + no_better - 1) / 2 / (len(own) - 1) if len(own) > 1 else 0.5  # -1: itself, a tie
     return rates
-
-
-def images_of(prompts: Sequence[str]) -> dict[str, list[int]]:
-    """Return the positions of each prompt's images."""
-    rows: dict[str, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        rows.setdefault(prompt, []).append(row)
-    return rows
 
 
 def standardise(reward: float, mean: float, std: float, scale: bool = True) -> float:

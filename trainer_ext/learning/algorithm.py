@@ -137,7 +137,7 @@ class Algorithm(ABC, Generic[RolloutData, Batch]):
                 The steps of the run's sampler.
 
         Raises:
-            [`ConfigError`]: no step can be trained, or `kl_gate` has no rewards to compare.
+            [`ConfigError`]: no step can be trained.
         """
         weighting = self.weighting(options, reward_weights)
         gate = gate_of(options, reward_weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,10 +82,13 @@ def resolve_algorithm(algorithm: str | Algorithm[Any, Any] | None, options: DDPO
 class Sizes(Protocol):
     """The options of a run that decide which algorithms can run with them."""
 
+    advantages: str
     beta: float
     diversity_shaping: str | None
     eta: float
+    rwr_resample: bool
     sampler: str | None
+    num_images_per_prompt: int
     num_images_per_rollout: int
     per_device_train_batch_size: int
 
@@ -116,6 +119,11 @@ def check_kind(kind: type[Algorithm[Any, Any]], options: Sizes) -> None:
             f"diversity_shaping is {options.diversity_shaping!r} and the algorithm is {kind.name!r}, which has no advantages; "
             "use one that has them, such as 'ddpo_is' or 'nft'."
         )
+    if options.rwr_resample and not issubclass(kind, RewardWeightedRegression):
+        raise ConfigError(
+            f"rwr_resample is True and the algorithm is {kind.name!r}, which does not draw images by their weights. Set "
+            "algorithm='rwr', or leave rwr_resample out."
+        )
     if kind.policy_gradient:
         _check_log_probs(kind, options)
     if kind.one_update and options.updates_per_rollout != 1:
@@ -124,6 +132,26 @@ def check_kind(kind: type[Algorithm[Any, Any]], options: Sizes) -> None:
             f"these options make {options.updates_per_rollout}. Set gradient_accumulation_steps="
             f"{options.num_images_per_rollout // (options.per_device_train_batch_size * options.world_size)} and "
             "num_inner_epochs=1, or use 'ddpo_is'."
+        )
+
+
+def check_groups(algorithm: Algorithm[Any, Any], options: Sizes, prompts: Sequence[str]) -> None:
+    """
+    Check that images have others to be weighed against, given the prompt of each row of the dataset, which are used in turn.
+
+    Raises:
+        [`ConfigError`]: a regression weighs the images of a prompt, and a rollout has one of each.
+    """
+    per_prompt = isinstance(algorithm, Regression) and options.advantages != "batch"
+    if not per_prompt or options.num_images_per_prompt > 1:
+        return
+    images, different = options.num_images_per_rollout, len(set(prompts))
+    if images <= different:
+        raise ConfigError(
+            f"{algorithm.name!r} weighs the images of a prompt against each other, and a rollout has one image of each: "
+            f"num_images_per_prompt is {options.num_images_per_prompt}, and num_images_per_rollout={images} is not more than the "
+            f"{different} prompts. All images would have the same weight, whatever their reward. Set num_images_per_prompt to 2 "
+            "or more, or advantages='batch'."
         )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ddpo_plugins.prompt_rows import images_of
+
 from ..options import DDPOOptions
 from ..types import FloatArray
 from .advantages import (
@@ -19,7 +21,6 @@ from .advantages import (
     GroupOverBatchBaseline,
     PerPromptStatTracker,
     WinRateBaseline,
-    images_of,
 )
 
 BASELINES: dict[str, Callable[[DDPOOptions], Baseline]] = {

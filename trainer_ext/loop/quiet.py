@@ -13,7 +13,9 @@ def quiet_libraries() -> None:
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers|huggingface_hub")
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module="accelerate|diffusers|transformers|huggingface_hub"
+    )
 
 
 def quiet_notebook() -> None:

@@ -17,6 +17,8 @@ from ..columns import first_without_text
 from ..config import DDPOConfig
 from ..errors import ConfigError
 from ..file_names import as_file_name
+from ..learning.algorithm import Algorithm
+from ..learning.algorithms import check_groups
 from ..loop.stopping import evaluation_rules
 from ..scoring.judges import Judges
 
@@ -82,15 +84,16 @@ def _with_all_columns(dataset: Dataset) -> Dataset:
 
 
 def check_datasets(
-    train_dataset: Any, eval_dataset: Any, args: DDPOConfig, judges: Judges
+    train_dataset: Any, eval_dataset: Any, args: DDPOConfig, judges: Judges, algorithm: Algorithm[Any, Any]
 ) -> tuple[Dataset, Dataset | dict[str, Dataset] | None]:
     """
     Check the datasets of a run, and the metrics of evaluations that choose a checkpoint or end the run; return the datasets.
 
     Raises:
-        [`ConfigError`]: as [`check_prompts`], or evaluation has no such metric.
+        [`ConfigError`]: as [`check_prompts`] and [`check_groups`], or evaluation has no such metric.
     """
     trained = check_prompts(train_dataset, "train_dataset")
+    check_groups(algorithm, args, trained["prompt"])
     several = isinstance(eval_dataset, dict)
     given = eval_dataset if several else {"": eval_dataset} if eval_dataset is not None else {}
     evaluated = {

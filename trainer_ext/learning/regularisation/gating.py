@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...errors import ConfigError
 from ...options import DDPOOptions
 from ...types import FloatArray
 from ..advantages import win_rates
@@ -145,18 +144,6 @@ def gate_of(options: DDPOOptions, reward_weights: FloatArray) -> OpenGate:
         options ([`DDPOOptions`]):
             The run's options.
         reward_weights (`np.ndarray` of shape `(K,)`):
-            Weights of the objectives. Those with weight 0 are held out.
-
-    Raises:
-        [`ConfigError`]: no reward is held out, or all are.
+            Weights of the objectives. Those with weight 0 are held out, and others are not: [`check_regularisation`] says so.
     """
-    if not options.kl_gate:
-        return OpenGate()
-    held_out = np.flatnonzero(reward_weights == 0).tolist()
-    if not 0 < len(held_out) < len(reward_weights):
-        raise ConfigError(
-            f"kl_gate compares the trained rewards with rewards that are not trained on, and reward_weights is "
-            f"{reward_weights.tolist()}; it must have a 0 for each reward to compare with, and another weight for the others: "
-            "reward_funcs=[trained, other], reward_weights=[1, 0]."
-        )
-    return UncertaintyGate(held_out)
+    return UncertaintyGate(np.flatnonzero(reward_weights == 0).tolist()) if options.kl_gate else OpenGate()
