@@ -121,7 +121,7 @@ class DDPOTrainer(RefusedMethods, HubTrainer):
         args = checked_options(args, peft_config, guidance, guidance_rules)
         check_writable(args.folder)
         chosen = args.resolve_algorithm(algorithm)
-        self.judges = Judges.of(reward_funcs, eval_reward_funcs, detectors, args)
+        self.judges = Judges.of(reward_funcs, eval_reward_funcs, detectors, args, args.device)
         train_dataset, eval_dataset = check_datasets(train_dataset, eval_dataset, args, self.judges, chosen)
         set_seed(args.seed)  # the adapter's initialisation
         self.policy = build_policy(model, args, guidance, guidance_rules, chosen.sampler)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from ddpo_plugins.names import DETECTORS, PIXEL_FIGURES, PIXELS, REWARDS
 
-from ..config import DDPOConfig
 from ..errors import ConfigError
 from ..options import DDPOOptions
 from .background import BackgroundScorer
@@ -40,10 +41,11 @@ class Judges:
         reward_funcs: Reward | Sequence[Reward],
         eval_reward_funcs: Reward | Sequence[Reward] | None,
         detectors: Detector | Sequence[Detector] | None,
-        options: DDPOConfig,
+        options: DDPOOptions,
+        device: torch.device,
     ) -> Judges:
         """
-        Build the judges from the trainer's arguments.
+        Build the judges from the trainer's arguments, and the device that samples.
 
         Raises:
             [`ConfigError`]: there is no reward, something is no function, two have one name, the number of weights is wrong, or
@@ -65,7 +67,7 @@ class Judges:
             )
         RewardSuite([*rewards, *others])  # checks that no name is in both
         held_out = RewardSuite(others, calls=calls) if others else None
-        share_cores = options.device.type == "cpu"
+        share_cores = device.type == "cpu"
         scorer = BackgroundScorer(calls, options.overlap_rewards, options.reward_timeout, share_cores)
         return cls(trained, held_out, scorer)
 

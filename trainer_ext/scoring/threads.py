@@ -45,8 +45,9 @@ class Worker:
         return future
 
     def _compute_alone(self) -> None:
-        import torch
-
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return
         number = torch.get_num_threads()
         self.submit(partial(torch.set_num_threads, 1)).result()
         self.submit(torch.get_num_threads).result()  # at first, any thread takes the number that another set last

@@ -47,7 +47,7 @@ class Jury:
         """Return that of a run's parts."""
         from ...scoring.judges import Judges
 
-        return cls(parts, config, Judges.of(parts.rewards, parts.held_out, parts.detectors, config))
+        return cls(parts, config, Judges.of(parts.rewards, parts.held_out, parts.detectors, config, config.device))
 
     def rewards(self, images: torch.Tensor) -> Judging:
         """Return what an image of a rollout takes."""

@@ -53,8 +53,8 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]], xlabel: str, ylabel: str)
                 continue
             title = label if len(values) == 1 else f"{label} (mean of {len(values)})"
             every = max(1, len(places) // MAX_MARKERS)
-            look = {"color": style.color, "marker": style.marker, "linestyle": style.line}
-            axes.plot(places, values.mean(axis=0), markevery=every, label=title, **look)
+            (line,) = axes.plot(places, values.mean(axis=0), style.line, color=style.color, label=title)
+            line.set(marker=style.marker, markevery=every)
             if len(values) > 1:
                 axes.plot(places, values.T, color=style.color, linewidth=0.7, alpha=0.4)
                 lowest, highest = values.min(axis=0), values.max(axis=0)

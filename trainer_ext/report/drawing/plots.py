@@ -34,8 +34,8 @@ def drawing(width: float = WIDTH, height: float = 3.3) -> Iterator[Figure]:
 def draw_band(axes: Axes, places: FloatArray, band: Band, style: Style, label: str) -> None:
     """Draw a mean with its interval."""
     every = max(1, len(places) // MAX_MARKERS)
-    look = {"color": style.color, "marker": style.marker, "linestyle": style.line}
-    axes.plot(places, band.mean, markevery=every, label=label, **look)
+    (line,) = axes.plot(places, band.mean, style.line, color=style.color, label=label)
+    line.set(marker=style.marker, markevery=every)
     axes.fill_between(places, band.low, band.high, color=style.color, alpha=0.18, linewidth=0)
 
 
