@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.loaders.lora_base import LoraBaseMixin
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from peft import LoraConfig
 from torch.distributed.tensor import DTensor
 from transformers import PretrainedConfig
 
 from ..errors import ConfigError, PipelineError
 from ..file_names import LORA_FILE, PEFT_FILE
-from .lora import ADAPTER_NAME, LORA_METADATA_KEYS, PEFT_PREFIX, add_adapter
+from .adapter_files import adapter_metadata, adapter_state, load_adapter, save_for_peft
+from .lora import ADAPTER_NAME, add_adapter
 from .ownership import adapter_layers, claim, is_owner
 from .quantization import plain
 
@@ -139,10 +137,12 @@ class TrainedDenoiser(torch.nn.Module):
                 pipeline.save_pretrained(folder)
             return
         if not isinstance(pipeline, LoraBaseMixin):
-            self._save_for_peft(folder, state)
+            save_for_peft(self.network, self.name, folder, state)
             return
         metadata = {f"{self.name}_lora_adapter_metadata": self.lora_metadata()}  # or lora_alpha is lost, silently
-        type(pipeline).save_lora_weights(folder, **{f"{self.name}_lora_layers": self._lora_state(state), **metadata})
+        type(pipeline).save_lora_weights(
+            folder, **{f"{self.name}_lora_layers": adapter_state(self.network, state), **metadata}
+        )
 
     @contextlib.contextmanager
     def _whole(self, pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor]) -> Iterator[None]:
@@ -158,13 +158,6 @@ class TrainedDenoiser(torch.nn.Module):
             yield
         finally:
             setattr(pipeline, self.name, self.base)
-
-    def _save_for_peft(self, folder: Path, state: Mapping[str, torch.Tensor] | None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"{PEFT_PREFIX}{key}": value for key, value in self._lora_state(state).items()}
-        metadata = {f"{self.name}.{key}": value for key, value in self.lora_metadata().items()}
-        save_file(tensors, folder / PEFT_FILE, {"lora_adapter_metadata": json.dumps(metadata)})
-        self.network.peft_config[ADAPTER_NAME].save_pretrained(str(folder))
 
     def load(self, folder: Path) -> None:
         """
@@ -182,46 +175,10 @@ class TrainedDenoiser(torch.nn.Module):
                 state = type(self.base).from_pretrained(folder / self.name).state_dict()
                 self.base.load_state_dict(state)
             else:
-                self._load_lora(folder / file)
+                load_adapter(self.network, self.name, folder / file)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(f"The weights in {folder} do not load into this model: {error}") from error
 
-    def _lora_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        if state is not None:
-            state = {key.removeprefix("network."): value for key, value in state.items()}
-        state = get_peft_model_state_dict(self.network, state_dict=state)
-        return {key.removeprefix(PEFT_PREFIX): value.contiguous() for key, value in state.items()}
-
     def lora_metadata(self) -> dict[str, Any]:
         """Return the adapter's options, with all their layers."""
-        config = self.network.peft_config[ADAPTER_NAME].to_dict()
-        return {key: _plain(config[key]) for key in LORA_METADATA_KEYS}
-
-    def _check_lora_metadata(self, file: Path) -> None:
-        with safe_open(file, "pt") as opened:
-            saved = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
-        here = self.lora_metadata()
-        there = {key: saved.get(f"{self.name}.{key}", here[key]) for key in here}
-        others = [f"{key}={there[key]!r} instead of {here[key]!r}" for key in here if there[key] != here[key]]
-        if others:
-            raise ValueError(
-                f"{file.name} belongs to an adapter with {', '.join(others)}. Use the run's own LoRA options."
-            )
-
-    def _load_lora(self, file: Path) -> None:
-        self._check_lora_metadata(file)
-        state = {
-            PEFT_PREFIX + key.removeprefix(PEFT_PREFIX).removeprefix(f"{self.name}."): value
-            for key, value in load_file(file).items()
-        }
-        result = set_peft_model_state_dict(self.network, state)
-        expected = {f"{PEFT_PREFIX}{key}" for key in self._lora_state()}
-        if result.unexpected_keys or set(state) != expected:
-            raise ValueError(
-                f"{file} is an adapter of other layers than those of this run; were the LoRA options changed?"
-            )
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold: sets become lists."""
-    return sorted(value) if isinstance(value, set) else value
+        return adapter_metadata(self.network)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import CallbackHandler
 
 from ddpo_plugins.names import FIXED_SAMPLES
 
@@ -31,16 +30,7 @@ from ..runs.pictures.sheets import SampleSet, draw_sheet
 from ..runs.pictures.strip import draw_strip
 from ..runs.records import write_records
 from ..scoring.judges import Judges
-from .trackers import Picture, show_pictures
-
-
-class Reports(Protocol):
-    """What logs metrics, and has the callbacks of trackers."""
-
-    callback_handler: CallbackHandler
-
-    def log(self, logs: dict[str, float]) -> None:
-        """Log metrics."""
+from .trackers import Picture, Reports, show_pictures
 
 
 class SampleCallback(TrainerCallback):
@@ -156,34 +146,33 @@ class SampleCallback(TrainerCallback):
         draw_sheet(self.folder.comparison_file, [(label, SampleSet.of(sheet)) for label, sheet in rows])
 
     def _draw(self, updates: int, state: TrainerState, untrained: bool = False) -> None:
-        plan = self.plan
-        steps = -(-len(plan.seeds) // self.batch_size) * self.policy.table.num_steps
+        policy, plan = self.policy, self.plan
+        steps = -(-len(plan.seeds) // self.batch_size) * policy.table.num_steps
         title = "pictures before training" if untrained or not updates else f"pictures after {updates} updates"
         with (
             self.weights.untrained() if untrained else self.weights.evaluated(),
             StepBar(steps, title, self.shows_bar) as bar,
         ):
             images = stock_images(
-                self.policy.pipeline,
+                policy.pipeline,
                 plan.prompts,
                 plan.seeds,
                 self.batch_size,
-                self.policy.sampling_kwargs,
+                policy.sampling_kwargs,
                 bar.on_step,
-                self.policy.sampler,
+                policy.sampler,
             )
         records, rewards = self._scored(images, updates, state)
         write_records(self.folder.sample_file(updates), records)
-        samples = SampleSet(self.plan.prompts, self.plan.seeds, images, rewards)
+        samples = SampleSet(plan.prompts, plan.seeds, images, rewards)
         samples.save(self.folder.pictures_of(updates))
         self._show(updates, rewards)
 
     def _show(self, updates: int, rewards: Sequence[float]) -> None:
         """Give the newest pictures to the trackers."""
-        about = zip(self.plan.prompts, self.plan.seeds, rewards, strict=True)
-        captions = [f"{prompt}, seed {seed}: {reward:.4g}" for prompt, seed, reward in about]
         files = picture_files(self.folder.pictures_of(updates))
-        pictures = [Picture(*pair) for pair in zip(files, captions, strict=True)]
+        about = zip(files, self.plan.prompts, self.plan.seeds, rewards, strict=True)
+        pictures = [Picture.captioned(*each) for each in about]
         show_pictures(self.trackers, self.trainer.callback_handler.callbacks, pictures, updates)
 
     def _scored(

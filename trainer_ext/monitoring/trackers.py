@@ -42,6 +42,11 @@ class Picture:
     file: Path
     caption: str
 
+    @classmethod
+    def captioned(cls, file: Path, prompt: str, seed: int, reward: float) -> Picture:
+        """Return a picture with a caption of what it shows."""
+        return cls(file, f"{prompt}, seed {seed}: {reward:.4g}")
+
 
 Show = Callable[[Iterable[TrainerCallback], Sequence[Picture], int], None]
 
@@ -131,6 +136,13 @@ class HasCallbacks(Protocol):
     """A trainer, as far as its trackers are concerned."""
 
     callback_handler: CallbackHandler
+
+
+class Reports(HasCallbacks, Protocol):
+    """What logs metrics, and has the callbacks of trackers."""
+
+    def log(self, logs: dict[str, float]) -> None:
+        """Log metrics."""
 
 
 class TrackedSetupCallback(SetupCallback):

@@ -98,15 +98,14 @@ def _font(face: Face, size: float, shaped: bool) -> ImageFont.FreeTypeFont:
 def _faces() -> list[Face]:
     """Return the fonts that are installed, in the order of [`FONTS`]."""
     from matplotlib import font_manager  # here, because it takes a part of a second, in which a run could begin
-    from matplotlib.ft2font import FT2Font
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     faces = []
     for name in FONTS:
         if name in installed:
-            file = str(font_manager.findfont(name))  # of the regular weight
-            font = FT2Font(file)
+            file = font_manager.findfont(name)  # of the regular weight
+            font = font_manager.get_font(file)
             names = [ImageFont.truetype(file, index=index).getname()[0] for index in range(font.num_faces)]
             index = names.index(name) if name in names else 0
-            faces.append(Face(file, index, frozenset(font.get_charmap())))
+            faces.append(Face(str(file), index, frozenset(font.get_charmap())))
     return faces
