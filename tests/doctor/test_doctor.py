@@ -58,12 +58,12 @@ def test_it_says_what_was_found(folder, tiny_pipeline, capsys):
         f"denoiser    unet: UNet2DConditionModel, {size / 1e6:.3g} M parameters, float32",
         f"sampler     ddim: 4 steps, 4 with noise (0 to 3), largest |b| / std {weight:.3g} in step {step}",
         "guidance    cfg of 2 denoiser outputs, conditional last, scale 5; off by 0.0e+00",
-        "adapter     32 layers (to_k, to_out.0, to_q, to_v), ",
+        "adapter     8 layers (to_k, to_out.0, to_q, to_v), ",
         "call        sample 4x8x8 float32, timestep; 2 row(s) an image",
         "            per image: encoder_hidden_states; shared: return_dict",
         "images      32 x 32; several of a prompt by num_images_per_prompt",
         "replay      |ratio - 1| 0.0e+00 as sampled, ",
-        "gradient    reaches 64 of 64 trained tensors",
+        "gradient    reaches 16 of 16 trained tensors",
         "cost        ",
         "verdict     can be trained",
     ):
@@ -79,7 +79,7 @@ def test_for_machines_it_says_the_same(folder, capsys):
     assert found["guidance"][0]["rule"] == "none"
     assert found["call"][0]["copies"] == 1
     assert found["adapter"][0]["files"] == ["pytorch_lora_weights.safetensors"]
-    assert found["adapter"][0]["num_layers"] == 32
+    assert found["adapter"][0]["num_layers"] == 8
     assert found["replay"][0]["same_layout"] == 0
     assert 0 <= found["replay"][0]["mixed_steps"] < 1e-5
     cost = found["cost"][0]
@@ -190,7 +190,7 @@ def test_gradients_that_are_not_finite_are_refused(tiny_pipeline, config):
     pipeline = tiny_pipeline()
     pipeline.unet.conv_out.register_full_backward_hook(lambda module, into, out: (into[0] * float("nan"), *into[1:]))
     report = examine(pipeline, config())
-    assert "of 64 trained tensors is not finite" in report.refusal
+    assert "of 16 trained tensors is not finite" in report.refusal
 
 
 def test_what_is_not_deterministic_is_refused(tiny_pipeline, config):

@@ -140,7 +140,7 @@ def test_they_train(make_trainer, algorithm):
         clip_range=1e-3,
         kl_threshold=1e-6,
         beta=1e-3,
-        learning_rate=2e-3,
+        learning_rate=1e-2,
         **batches,
     )
     before = trained_weights(trainer.model)
