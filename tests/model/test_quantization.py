@@ -1,6 +1,7 @@
 """Quantised weights under an adapter; with torchao or optimum-quanto where they are installed."""
 
 from enum import StrEnum
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -103,3 +104,17 @@ def test_a_quantised_base_is_trained(tmp_path, name, module, method):
     (setup,) = RunFolder(trainer.args.folder).setups()
     assert setup["base"]["quantization"]["quant_method"] == method
     assert setup["options"]["quantization"] == name
+
+
+def test_a_lock_that_a_killed_compilation_left_is_named(tmp_path, monkeypatch, caplog):
+    found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("trainer_ext.model.quantization.find_spec", lambda module: found)
+    check_quantization("int4", torch.device("cpu"))
+    assert not caplog.records
+    lock = tmp_path / "library" / "extensions" / "cpp" / "build" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    check_quantization("int4", torch.device("cpu"))
+    assert f"waits while {lock} exists" in caplog.text
+    check_quantization("int8", torch.device("cpu"))
+    assert len(caplog.records) == 1

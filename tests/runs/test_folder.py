@@ -292,7 +292,9 @@ def test_the_closing_lines_of_an_adapter_that_only_peft_loads(tmp_path, capsys):
     assert "1 in the first rollout and 2 in the last, of different prompts\n" in out
 
 
-@pytest.mark.parametrize(("pictures", "said"), [(2, "reward of the fixed samples: "), (0, "different prompts")])
+@pytest.mark.parametrize(
+    ("pictures", "said"), [(2, "reward of the fixed samples: "), (0, " in the only rollout; with --num_sample_images")]
+)
 def test_the_closing_line(tmp_path, capsys, pictures, said):
     options = (
         f"--output_dir {tmp_path / 'run'} --reward_funcs jpeg_compressibility --num_train_epochs 1 --num_inference_steps 2 "

@@ -150,8 +150,8 @@ def check_groups(algorithm: Algorithm[Any, Any], options: Sizes, prompts: Sequen
         raise ConfigError(
             f"{algorithm.name!r} weighs the images of a prompt against each other, and a rollout has one image of each: "
             f"num_images_per_prompt is {options.num_images_per_prompt}, and num_images_per_rollout={images} is not more than the "
-            f"{different} prompts. All images would have the same weight, whatever their reward. Set num_images_per_prompt to 2 "
-            "or more, or advantages='batch'."
+            f"{different} prompts. All images would have the same weight, however good they are. Set num_images_per_prompt to "
+            "2 or more, or advantages='batch'."
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 
 from ..errors import ConfigError
 from ..policy.runner import DENOISER_NAMES
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,15 @@ class Quantization:
             True if it computes on GPUs alone.
         build (`Callable[[torch.dtype], Any]`):
             Makes diffusers' configuration, for weights that are computed with in a precision.
+        lock (`str`, *optional*):
+            File in the module's folder that says that an extension is being compiled, or that this was cut short.
     """
 
     package: str
     module: str
     needs_gpu: bool
     build: Callable[[torch.dtype], Any]
+    lock: str | None = None
 
 
 def _torchao_int8(dtype: torch.dtype) -> Any:
@@ -50,7 +57,13 @@ def _nf4(dtype: torch.dtype) -> Any:
 
 QUANTIZATIONS: dict[str, Quantization] = {
     "int8": Quantization("torchao", "torchao", False, _torchao_int8),
-    "int4": Quantization("optimum-quanto", "optimum.quanto", False, lambda dtype: QuantoConfig(weights_dtype="int4")),
+    "int4": Quantization(
+        "optimum-quanto",
+        "optimum.quanto",
+        False,
+        lambda dtype: QuantoConfig(weights_dtype="int4"),
+        lock="library/extensions/cpp/build/lock",
+    ),
     "nf4": Quantization("bitsandbytes", "bitsandbytes", True, _nf4),
 }
 
@@ -72,6 +85,22 @@ def check_quantization(name: str, device: torch.device) -> None:
         raise ConfigError(
             f"quantization is {name!r}, which needs a package that is not installed: pip install {chosen.package}"
         )
+    if chosen.lock is not None:
+        _warn_of_lock(chosen.package, chosen.module, chosen.lock)
+
+
+def _warn_of_lock(package: str, module: str, name: str) -> None:
+    """Say what a run may wait for without a word: torch's builder of extensions never takes back the lock of a killed process."""
+    spec = find_spec(module)
+    for folder in (spec.submodule_search_locations if spec is not None else None) or ():
+        lock = Path(folder) / name
+        if lock.exists():
+            logger.warning(
+                "%s compiles an extension when it is first used, and waits while %s exists. If no other process is compiling it, "
+                "one was killed before it had finished, and this run would wait forever: stop it, and delete the file.",
+                package,
+                lock,
+            )
 
 
 def _is_installed(module: str) -> bool:

@@ -34,7 +34,8 @@ class RunSummary:
         paired_by_default ([`PairedFigure`], *optional*):
             The same with the base's own scheduler at its default steps and guidance; see `sample_defaults` of [`DDPOConfig`].
         first_rollout, last_rollout (`float`, *optional*):
-            Mean rewards of these rollouts. Their prompts differ, so their difference does not measure what was learned.
+            Mean rewards of these rollouts; without a second one, the last is `None`. Their prompts differ, so their difference
+            does not measure what was learned.
         held_out (`Mapping[str, PairedFigure]`):
             The rewards that were never trained on, in the first evaluation and the last, by column of the records, with the
             interval of a paired bootstrap; those of several datasets together.
@@ -76,7 +77,7 @@ class RunSummary:
             paired=_paired_sheets(sheets[0], sheets[-1]) if sheets else None,
             paired_by_default=_paired_records(defaults[0], defaults[-1]) if len(defaults) > 1 else None,
             first_rollout=means[0] if means else None,
-            last_rollout=means[-1] if means else None,
+            last_rollout=means[-1] if len(means) > 1 else None,
             held_out=_figures(evaluations, held_out.__contains__),
             detections=_figures(evaluations, lambda name: name.startswith(DETECTORS)),
             generalisation=_by_dataset(recorded.by_dataset, {"reward", *held_out}),

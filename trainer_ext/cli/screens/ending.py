@@ -21,10 +21,9 @@ def result_lines(summary: RunSummary, pictures: bool) -> Iterator[str]:
         yield f"reward of the fixed samples: {summary.paired}"
     elif summary.first_rollout is not None:
         advice = "" if pictures else "; with --num_sample_images 16, fixed prompts and seeds are compared"
-        yield (
-            f"mean reward {summary.first_rollout:.4g} in the first rollout and {summary.last_rollout:.4g} in the last, of "
-            f"different prompts{advice}"
-        )
+        first, last = summary.first_rollout, summary.last_rollout
+        where = "only rollout" if last is None else f"first rollout and {last:.4g} in the last, of different prompts"
+        yield f"mean reward {first:.4g} in the {where}{advice}"
     for name, figure in {**summary.held_out, **summary.detections}.items():
         yield f"{name} of the evaluation: {figure}"
     for dataset, figures in summary.generalisation.items():
