@@ -319,7 +319,7 @@ REFUSED = {
     "the pipeline's arguments": (6, {"pipeline_kwargs": {"negative_prompt": "blurry"}}, "training on a rollout with pipeline_kwargs=None"),
     "optimizer": (4, {"optim": "sgd"}, "optim='.*', and this run has 'sgd'"),
     "schedule": (4, {"lr_scheduler_type": "linear"}, "lr_scheduler_type='constant', and this run has 'linear'"),
-    "algorithm": (4, {"algorithm": "rwr", "gradient_accumulation_steps": 4}, "algorithm='ddpo_is', and this run has 'rwr'"),
+    "algorithm": (4, {"algorithm": "awm", "gradient_accumulation_steps": 4}, "algorithm='ddpo_is', and this run has 'awm'"),
 }  # fmt: skip
 
 
