@@ -164,6 +164,30 @@ def test_the_tests_of_one_room(tmp_path, arguments, venv, given):
     assert out.endswith(f" --durations 5{given}\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "preset"),
+    [
+        ([], "--preset embedded/quick "),
+        (["--reward_funcs", "jpeg_compressibility"], "--preset embedded/quick "),
+        (["--preset", "embedded/aesthetic"], ""),
+        (["--preset=embedded/aesthetic"], ""),
+        (["--config", "mine.yaml"], ""),
+        (["--model_name_or_path", "another"], ""),
+    ],
+)
+def test_the_main_job_is_quick_unless_other_settings_are_named(tmp_path, options, preset):
+    """Settings of the embedded model are not those of another one, and win over no preset in a file."""
+    (tmp_path / "examples").mkdir()
+    shutil.copy(ROOT / "examples" / "main_job", tmp_path / "examples")
+    for name, text in (".ci/setup", ""), (".venv/bin/ddpo", '#!/bin/sh\necho "$@"\n'):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    command = ["bash", str(tmp_path / "examples" / "main_job"), *options]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == f"train {preset}{' '.join(options)}".strip()
+
+
 def test_only_the_job_that_publishes_may_ask_for_an_identity():
     release = WORKFLOWS["release"]
     build, publish = release["jobs"]["build"], release["jobs"]["publish"]
